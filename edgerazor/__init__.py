@@ -1,0 +1,68 @@
+"""Turn a 16-bit language model into a 1.58- to 4-bit one. Names are imported on first use, at no cost before."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgerazor.core.contracts import Signal as Signal
+    from edgerazor.core.hookspecs import hookimpl as hookimpl
+    from edgerazor.core.manager import load_plugins as load_plugins
+    from edgerazor.core.outputs import LossOutput as LossOutput
+    from edgerazor.core.plan import Plan as Plan
+    from edgerazor.core.registry import Registry as Registry
+    from edgerazor.core.tensor import QuantizedTensor as QuantizedTensor
+    from edgerazor.errors import EdgeRazorError as EdgeRazorError
+    from edgerazor.pipeline.checkpoint import load_model as load_model
+    from edgerazor.pipeline.checkpoint import open_checkpoint as open_checkpoint
+    from edgerazor.pipeline.checkpoint import pack_model as pack_model
+    from edgerazor.pipeline.checkpoint import verify_checkpoint as verify_checkpoint
+    from edgerazor.pipeline.evaluate import evaluate_checkpoint as evaluate_checkpoint
+    from edgerazor.pipeline.generate import generate as generate
+    from edgerazor.pipeline.model import plan_recipe as plan_recipe
+    from edgerazor.pipeline.train import train as train
+    from edgerazor.schemas.components import AdapterParams as AdapterParams
+    from edgerazor.schemas.components import ExporterParams as ExporterParams
+    from edgerazor.schemas.components import LossParams as LossParams
+    from edgerazor.schemas.components import QuantizerParams as QuantizerParams
+    from edgerazor.schemas.components import SelectorParams as SelectorParams
+    from edgerazor.schemas.recipe import Recipe as Recipe
+    from edgerazor.schemas.recipe import load_recipe as load_recipe
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdapterParams": "schemas.components",
+    "EdgeRazorError": "errors",
+    "ExporterParams": "schemas.components",
+    "LossOutput": "core.outputs",
+    "LossParams": "schemas.components",
+    "Plan": "core.plan",
+    "QuantizedTensor": "core.tensor",
+    "QuantizerParams": "schemas.components",
+    "Recipe": "schemas.recipe",
+    "Registry": "core.registry",
+    "SelectorParams": "schemas.components",
+    "Signal": "core.contracts",
+    "evaluate_checkpoint": "pipeline.evaluate",
+    "generate": "pipeline.generate",
+    "hookimpl": "core.hookspecs",
+    "load_model": "pipeline.checkpoint",
+    "load_plugins": "core.manager",
+    "load_recipe": "schemas.recipe",
+    "open_checkpoint": "pipeline.checkpoint",
+    "pack_model": "pipeline.checkpoint",
+    "plan_recipe": "pipeline.model",
+    "train": "pipeline.train",
+    "verify_checkpoint": "pipeline.checkpoint",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgerazor' has no attribute '{name}'")
+    return getattr(import_module(f"edgerazor.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,116 @@
+"""What all decoder-only families share."""
+
+import re
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgerazor.core.contracts import Rotary, Signal, TensorRole
+from edgerazor.core.modules import Interceptor, Projecting, make_linear
+from edgerazor.core.outputs import Head, ModelOutput
+from edgerazor.errors import PlanError
+from edgerazor.schemas.components import AdapterParams
+
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
+_LAYER_PARTS = {
+    "self_attn.q_proj": "q",
+    "self_attn.k_proj": "k",
+    "self_attn.v_proj": "v",
+    "self_attn.o_proj": "o",
+    "self_attn.q_norm": "q_norm",
+    "self_attn.k_norm": "k_norm",
+    "mlp.gate_proj": "gate",
+    "mlp.up_proj": "up",
+    "mlp.down_proj": "down",
+    "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "mlp_norm",
+}
+_OUTER_PARTS = {"embed_tokens": "embedding", "lm_head": "head", "norm": "final_norm"}
+
+
+class DecoderAdapter:
+    """Causal language models of transformers with `layers.N.self_attn` and `layers.N.mlp`."""
+
+    def __init__(self, params: AdapterParams):
+        self.params = params
+
+    def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """Every plain linear layer and embedding; subclasses with a forward of their own are left out."""
+        for name, module in model.named_modules():
+            projecting = isinstance(module, Projecting) and isinstance(module, nn.Linear)
+            if projecting or type(module) in (nn.Linear, nn.Embedding):
+                yield name, module
+
+    def forward(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Any],
+        signals: Set[Signal],
+        *,
+        inside_head: Interceptor | None = None,
+    ) -> ModelOutput:
+        """Run the model as it is wrapped and keep what `signals` ask for; logits are never made here.
+
+        Args:
+            model: the model, or what accelerate, DDP or FSDP2 made of it.
+            batch: `input_ids` and, where there are, `attention_mask` and `position_ids`.
+            signals: what the losses need.
+            inside_head: called with the final hidden state and the head while the head's own forward runs, so that
+                wrappers that shard parameters see an ordinary forward; it returns a tensor that stands for the logits.
+        """
+        head_module = output_head(model)
+        captured: dict[str, Any] = {}
+
+        def intercept(hidden: Tensor, head: Head) -> Tensor:
+            captured["final_hidden"], captured["head"] = hidden, head
+            return hidden[:, :1] if inside_head is None else inside_head(hidden, head)
+
+        head_module.interceptor = intercept
+        try:
+            output = model(
+                **{
+                    key: value for key, value in batch.items() if key in ("input_ids", "attention_mask", "position_ids")
+                },
+                use_cache=False,
+                output_hidden_states=Signal.HIDDEN_STATES in signals,
+                output_attentions=Signal.ATTENTIONS in signals,
+            )
+        finally:
+            head_module.interceptor = None
+        return ModelOutput(
+            final_hidden=captured["final_hidden"],
+            head=captured["head"],
+            hidden_states=output.hidden_states if Signal.HIDDEN_STATES in signals else None,
+            attentions=output.attentions if Signal.ATTENTIONS in signals else None,
+            inside_head=None if inside_head is None else output.logits,
+        )
+
+    def role(self, parameter_name: str) -> TensorRole:
+        """Role by the names that Llama-style decoders of transformers share."""
+        module, _, leaf = parameter_name.rpartition(".")
+        module = module if leaf in ("weight", "bias") else parameter_name
+        layer = _LAYER.search(module)
+        if layer:
+            return TensorRole(_LAYER_PARTS.get(layer[2], "other"), int(layer[1]), leaf == "bias")
+        return TensorRole(_OUTER_PARTS.get(module.rpartition(".")[2], "other"), None, leaf == "bias")
+
+    def rotary(self, model: nn.Module) -> Rotary:
+        """RoPE of the whole head dimension, one table for all layers."""
+        config: Any = model.config
+        module: Any = model.get_submodule("model.rotary_emb")
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return Rotary(head_dim, config.rope_parameters["rope_theta"], module.inv_freq, module.attention_scaling)
+
+
+def output_head(model: nn.Module) -> Any:
+    """The output projection, able to be intercepted; a plain linear head becomes so without changing its values."""
+    inner: Any = model
+    while not hasattr(inner, "get_output_embeddings") and hasattr(inner, "module"):
+        inner = inner.module
+    head = inner.get_output_embeddings()
+    if type(head) is nn.Linear:
+        make_linear(head, None, None)
+    if not isinstance(head, Projecting):
+        raise PlanError(f"the output head is {type(head).__name__}; only linear heads can be distilled")
+    return head

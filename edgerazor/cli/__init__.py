@@ -1,0 +1,35 @@
+"""The `edgerazor` command. torch and transformers are imported inside the commands, so that help answers at once."""
+
+import sys
+from collections.abc import Callable
+
+from edgerazor.cli import recipes, runs
+from edgerazor.cli.application import app
+
+__all__ = ["app", "main"]
+
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    runs.quickstart,
+    recipes.init,
+    recipes.check,
+    recipes.plan,
+    runs.pack,
+    runs.train,
+    runs.evaluate,
+    runs.generate,
+    runs.verify,
+    recipes.plugins,
+    recipes.schema,
+)
+for _command in _COMMANDS:
+    app.command()(_command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; exits 0, 2 if the input was at fault, 130 if interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in arguments[1:]:
+        # A person adds it at the end of the line that just failed.
+        arguments.remove("--debug")
+        arguments.insert(0, "--debug")
+    app(arguments, prog_name="edgerazor")

@@ -1,0 +1,73 @@
+"""The typer application, how its errors look, and the options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edgerazor import __version__
+from edgerazor.errors import EdgeRazorError
+
+
+class Group(TyperGroup):
+    """Runs a command and turns what went wrong into one message on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Exit 2 for bad input, 130 for an interrupt; `--debug` lets the traceback through."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except (EdgeRazorError, OSError) as error:
+            if ctx.params.get("debug") or not _is_for_the_user(error):
+                raise
+            typer.secho(_message(error), fg=typer.colors.RED, err=True)
+            raise typer.Exit(2) from error
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """An OSError about a file is; others, such as a closed pipe, are not."""
+    return isinstance(error, EdgeRazorError) or getattr(error, "filename", None) is not None
+
+
+def _message(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+app = typer.Typer(
+    cls=Group,
+    help="Turn a 16-bit language model into a 1.58- to 4-bit one by quantization-aware distillation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"edgerazor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+RecipePath = Annotated[Path, typer.Argument(help="Recipe in YAML or JSON.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Replace one value of the recipe, such as training.max_steps=100; repeatable.",
+        show_default=False,
+    ),
+]

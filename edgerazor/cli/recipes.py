@@ -1,0 +1,82 @@
+"""Commands about recipes: write one, check it, see what it does to a model, list what it may name."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgerazor.cli.application import Overrides, RecipePath
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a commented recipe to start from."""
+    from edgerazor.pipeline.starter import write_starter
+
+    write_starter(path, force=force)
+    typer.echo(f"wrote {path}; set model and data, then: edgerazor check {path}")
+
+
+def check(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Check a recipe, its data files and, if the model is on this machine, every shape."""
+    from edgerazor.cli.tables import summary
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.pipeline.check import check_recipe
+
+    report = check_recipe(recipe, registry=load_plugins(), overrides=overrides or [])
+    typer.echo(f"{recipe}: ok")
+    for line in summary(report.plan) if report.plan else []:
+        typer.echo(f"  {line}")
+    for note in report.notes:
+        typer.echo(f"  note: {note}")
+
+
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    every: Annotated[bool, typer.Option("--all", help="One row per module instead of one per kind of layer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Every module and the totals as JSON.")] = False,
+) -> None:
+    """Show what a recipe does to each module of its model: rule, quantizer, bits and bytes. No weight is loaded."""
+    from edgerazor.cli.tables import console, plan_as_dict, plan_table, summary
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.schemas.recipe import load_recipe
+
+    registry = load_plugins()
+    loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
+    from edgerazor.pipeline.model import plan_recipe
+
+    planned = plan_recipe(loaded, registry=registry)
+    if as_json:
+        typer.echo(json.dumps(plan_as_dict(planned), indent=2))
+        return
+    console().print(plan_table(planned, every=every))
+    for line in [*summary(planned), *(f"note: {note}" for note in planned.notes)]:
+        typer.echo(line)
+
+
+def plugins() -> None:
+    """List the plugins that are installed, what they add, and why one is unusable."""
+    from edgerazor.cli.tables import console, plugin_table
+    from edgerazor.core.manager import load_plugins
+
+    registry = load_plugins()
+    console().print(plugin_table(registry.plugins))
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; absent: the terminal.")] = None,
+) -> None:
+    """Print the JSON Schema of recipes, plugins included, for completion and checks in an editor."""
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.pipeline.json_schema import recipe_json_schema
+
+    text = json.dumps(recipe_json_schema(load_plugins()), indent=2)
+    if out is None:
+        typer.echo(text)
+        return
+    out.write_text(text + "\n", encoding="utf-8")
+    typer.echo(f"wrote {out}")

@@ -1,0 +1,148 @@
+"""Commands that load weights: quickstart, pack, train, evaluate, generate, verify."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgerazor.cli.application import Overrides, RecipePath
+
+Folder = Annotated[Path, typer.Argument(help="Folder of a packed checkpoint.", show_default=False)]
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.")] = Path("quickstart"),
+    budget: Annotated[
+        float | None, typer.Option("--budget", help="Seconds for everything; absent: about five minutes.")
+    ] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A few steps only, to see that everything works.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="Text of your own to train on.")] = None,
+    train_teacher: Annotated[
+        float | None, typer.Option("--train-teacher", help="Train a teacher for this many seconds first.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the run.")] = 0,
+) -> None:
+    """Quantize a small model on this machine, from teacher to packed checkpoint, and show what was gained."""
+    from edgerazor.pipeline.quickstart.run import run_quickstart
+
+    options: dict[str, Any] = {} if budget is None else {"budget": budget}
+    run_quickstart(output, **options, smoke=smoke, data=data, train_teacher=train_teacher, seed=seed)
+
+
+def pack(
+    source: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="16-bit model, or the folder of a run.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the packed checkpoint.", show_default=False)],
+    preset: Annotated[str | None, typer.Option("--preset", help="4-bit, 2.79-bit, 1.88-bit or 1.58-bit.")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="Take the quantization section from here.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Quantize a model once, without training, or a run as it stands, and write the packed checkpoint."""
+    from edgerazor.cli.tables import human_bytes
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.pipeline.pack import pack_source
+
+    report = pack_source(
+        source, registry=load_plugins(), output=out, preset=preset, recipe=recipe, overrides=overrides or []
+    )
+    size = human_bytes(sum(report.files.values()))
+    typer.echo(f"wrote {out}: {size}, {report.effective_bits:.3f} bits per quantized weight with scales")
+    for note in report.notes:
+        typer.echo(f"  note: {note}")
+
+
+def train(
+    recipe: RecipePath,
+    output: Annotated[Path, typer.Option("--output", help="Folder of the run.", show_default=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --output stopped.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train a low-bit student by distillation, then pack, verify and export it."""
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.schemas.recipe import load_recipe
+
+    registry = load_plugins()
+    loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
+    from edgerazor.pipeline.train import train as run
+
+    result = run(loaded, registry=registry, output=output, resume=resume)
+    if result.interrupted:
+        changes = [part for one in overrides or [] for part in ("--set", one)]
+        command = ["edgerazor", "train", str(recipe), "--output", str(output), *changes, "--resume"]
+        typer.echo(f"stopped at step {result.steps}; it is saved. To go on:", err=True)
+        typer.echo(shlex.join(command), err=True)
+        raise typer.Exit(130)
+    typer.echo(f"trained {result.steps} steps in {result.seconds:.0f} s: {result.checkpoint}")
+    _print_figures(result.evaluation)
+
+
+def evaluate(
+    checkpoint: Folder,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Held-out text; absent: the held-out data of the checkpoint's recipe.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="16-bit model to compare with.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure a packed checkpoint on held-out data: loss, bits per byte, and how far it is from its teacher."""
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.pipeline.evaluate import evaluate_checkpoint
+    from edgerazor.pipeline.evaluation_data import evaluation_data
+
+    section = evaluation_data(checkpoint, data, overrides or [])
+    result = evaluate_checkpoint(checkpoint, registry=load_plugins(), data=section, teacher=teacher)
+    _print_figures(result.to_dict())
+
+
+def generate(
+    checkpoint: Folder,
+    prompt: Annotated[str, typer.Option("--prompt", help="What the model goes on from.", show_default=False)],
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="At most this many tokens.")] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0: always the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sampling.")] = 0,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--no-chat", help="Prompt as a message, or as it is; absent: a message if the model chats."
+        ),
+    ] = None,
+) -> None:
+    """Let a packed checkpoint write, streaming its text."""
+    from edgerazor.pipeline.generate import generate as run
+
+    def show(text: str) -> None:
+        typer.echo(text, nl=False)
+
+    run(
+        checkpoint,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        chat=chat,
+        on_text=show,
+    )
+    typer.echo()
+
+
+def verify(
+    folder: Folder,
+    logits: Annotated[bool, typer.Option("--logits", help="Also compare the logits of both ways to load it.")] = False,
+) -> None:
+    """Check that a packed checkpoint is whole: files, shapes, codes, scales and digest."""
+    from edgerazor.cli.tables import human_bytes
+    from edgerazor.pipeline.checkpoint import verify_checkpoint
+
+    result = verify_checkpoint(folder, logits=logits)
+    if not result.ok:
+        for line in result.faults:
+            typer.secho(line, fg=typer.colors.RED, err=True)
+        raise typer.Exit(2)
+    size = f"{human_bytes(result.bytes)}, {result.bits_per_weight:.3f} bits per quantized weight"
+    typer.echo(f"{folder}: ok, {result.tensors} tensors, {size}")
+
+
+def _print_figures(figures: Any) -> None:
+    for name, value in figures.items():
+        shown = "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        typer.echo(f"  {name}: {shown}")

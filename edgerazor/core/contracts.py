@@ -1,0 +1,177 @@
+"""What the code behind a declaration implements. Importing this module imports no torch."""
+
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgerazor.core.outputs import Head, LossOutput, ModelOutput, Targets
+    from edgerazor.core.tensor import QuantizedTensor
+
+
+class Signal(Enum):
+    """What a loss may ask of a forward pass; only what some loss asks for is computed."""
+
+    LOGITS = "logits"
+    HIDDEN_STATES = "hidden_states"
+    ATTENTIONS = "attentions"
+    KEYS = "keys"
+    VALUES = "values"
+    ROUTER_LOGITS = "router_logits"
+
+
+@dataclass(frozen=True)
+class TensorRole:
+    """The part a parameter plays in its model, so that exporters map roles, not names.
+
+    Attributes:
+        kind: "embedding", "head", "q", "k", "v", "o", "gate", "up", "down", "attention_norm", "mlp_norm", "q_norm",
+            "k_norm", "final_norm" or "other"; a bias has `bias` set.
+        layer: index of the decoder layer, None outside the layers.
+        parts: rows of the logical matrices a fused one consists of, in order; empty if it is not fused.
+    """
+
+    kind: str
+    layer: int | None = None
+    bias: bool = False
+    parts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary embedding of a model: rotated width, base, and the inverse frequencies as a tensor."""
+
+    head_dim: int
+    theta: float
+    inverse_frequencies: "Tensor"
+    attention_scaling: float = 1.0
+
+
+class Quantizer(Protocol):
+    """Turns numbers into codes and scales. Pure: it holds parameters, no state."""
+
+    rows_independent: bool
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise PlanError if the last axis does not fit, naming the group sizes that would."""
+
+    def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
+        """`{qmax: number of weights}` from the shape alone."""
+
+    def quantize(self, x: "Tensor") -> "QuantizedTensor":
+        """Codes and scales of `x [..., C]`; the only place that rounds."""
+
+    def fake_quantize(self, x: "Tensor") -> "Tensor":
+        """`quantize(x).dequantize(x.dtype)` bit for bit; the gradient passes straight through."""
+
+
+class DistillationLoss(Protocol):
+    """One term of the total.
+
+    A loss that is a weighted sum of forward and reverse KL per position may offer
+    `divergence_weights(teacher_rows, targets) -> (forward [N], reverse [N])`, weight and reduction left out or in as
+    `core.outputs` says; it is then computed with all others of its temperature in one fused pass.
+    """
+
+    signals: Set[Signal]
+
+    def __call__(self, student: "ModelOutput", teacher: "ModelOutput", targets: "Targets") -> "LossOutput": ...
+
+
+class LayerSelector(Protocol):
+    """Chooses hidden states: weights `[L+1]` on the device that sum to 1; zero means not compared."""
+
+    def weights(self, hidden_states: tuple["Tensor", ...], mask: "Tensor") -> "Tensor": ...
+
+
+class ArchitectureAdapter(Protocol):
+    """What differs between model families."""
+
+    def quantizable(self, model: "nn.Module") -> Iterator[tuple[str, "nn.Module"]]:
+        """Modules that may be quantized, with their full names."""
+
+    def forward(
+        self,
+        model: "nn.Module",
+        batch: Mapping[str, Any],
+        signals: Set[Signal],
+        *,
+        inside_head: "Callable[[Tensor, Head], Tensor] | None" = None,
+    ) -> "ModelOutput":
+        """Run the (possibly wrapped) model and return what `signals` ask for.
+
+        `inside_head(final_hidden, head)` runs while the output head's own forward runs, so that wrappers that shard
+        parameters see an ordinary forward; what it returns is `ModelOutput.inside_head`.
+        """
+
+    def role(self, parameter_name: str) -> TensorRole:
+        """The part a parameter plays."""
+
+    def rotary(self, model: "nn.Module") -> Rotary:
+        """Where and how positions are rotated."""
+
+
+class Checkpoint(Protocol):
+    """A packed folder, opened; tensors are read one by one."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    digest: str
+
+    def names(self) -> Iterator[str]: ...
+
+    def read(self, name: str) -> "Tensor | QuantizedTensor": ...
+
+    def role(self, name: str) -> TensorRole: ...
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote."""
+
+    path: Path
+    bytes: int
+    bits_per_weight: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a verification read back: tensors compared and the names of those that differ."""
+
+    tensors: int
+    different: tuple[str, ...] = ()
+
+
+class Exporter(Protocol):
+    """Writes a packed checkpoint to another format without rounding."""
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Raise ExportError that lists every tensor that does not fit, before a byte is written."""
+
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport: ...
+
+    def verify(self, path: Path, checkpoint: Checkpoint) -> VerifyReport: ...
+
+
+Progress = Callable[[str, int, int], None]
+
+REQUIRED_MEMBERS: dict[str, tuple[str, ...]] = {
+    "quantizer": ("rows_independent", "check_shape", "widths", "quantize", "fake_quantize"),
+    "loss": ("signals", "__call__"),
+    "selector": ("weights",),
+    "adapter": ("quantizable", "forward", "role", "rotary"),
+    "exporter": ("check", "export", "verify"),
+}
+PROTOCOL_NAMES = {
+    "quantizer": "a Quantizer",
+    "loss": "a DistillationLoss",
+    "selector": "a LayerSelector",
+    "adapter": "an ArchitectureAdapter",
+    "exporter": "an Exporter",
+}

@@ -1,0 +1,101 @@
+"""Quantized keys and values, as an attention function: active in training, evaluation and `generate()` alike.
+
+Quantization belongs to attention, not to a cache object (METHOD 3): keys and values are fake-quantized after k-norm and
+RoPE, along head_dim, one token and head at a time, then handed to the attention of transformers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from edgerazor.errors import PlanError
+
+SDPA, EAGER = "edgerazor_sdpa", "edgerazor_eager"
+IMPLEMENTATIONS = {"sdpa": SDPA, "eager": EAGER, SDPA: SDPA, EAGER: EAGER}
+
+
+def register_attention() -> None:
+    """Register `edgerazor_sdpa` and `edgerazor_eager` with transformers; safe to call again."""
+    AttentionInterface.register(SDPA, _sdpa)
+    AttentionInterface.register(EAGER, _eager)
+    AttentionMaskInterface.register(SDPA, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    AttentionMaskInterface.register(EAGER, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+
+
+def apply_kv_quantizer(model: nn.Module, quantizer: Any, *, attentions: bool = False) -> None:
+    """Make every attention module of `model` quantize its keys and values.
+
+    Args:
+        model: a transformers model whose attention goes through the attention interface.
+        quantizer: applied to `[batch, kv_heads, seq, head_dim]`, or None for unquantized keys and values.
+        attentions: True where attention probabilities are read, which only the eager form gives.
+
+    Raises:
+        PlanError: the model uses another attention implementation, or has no attention module with a head_dim.
+    """
+    register_attention()
+    current = getattr(model.config, "_attn_implementation", None)
+    if current not in IMPLEMENTATIONS:
+        raise PlanError(
+            f"attention implementation '{current}' cannot quantize keys and values; load the model with 'sdpa'"
+        )
+    modules = attention_modules(model)
+    if not modules:
+        raise PlanError(f"{type(model).__name__}: no attention module was found to quantize keys and values in")
+    for name, module in modules:
+        if quantizer is not None:
+            try:
+                quantizer.check_shape((1, module.head_dim))
+            except PlanError as error:
+                raise PlanError(f"{name}: kv_cache: head_dim: {error}") from error
+    for _, module in modules:
+        module.kv_quantizer = quantizer
+    model.set_attn_implementation(EAGER if attentions else IMPLEMENTATIONS[current])  # type: ignore[operator]
+
+
+def attention_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Modules that call the attention interface, by full name."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if hasattr(module, "head_dim") and hasattr(module, "layer_idx") and hasattr(module, "config")
+    ]
+
+
+def _sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return _quantized(sdpa_attention_forward, module, query, key, value, *args, **kwargs)
+
+
+def _eager(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return _quantized(_eager_of(module), module, query, key, value, *args, **kwargs)
+
+
+def _quantized(
+    attention: Callable[..., Any],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    quantizer: Any = getattr(module, "kv_quantizer", None)
+    if quantizer is not None:
+        key, value = quantizer.fake_quantize(key), quantizer.fake_quantize(value)
+    return attention(module, query, key, value, *args, **kwargs)
+
+
+def _eager_of(module: nn.Module) -> Callable[..., Any]:
+    """The eager attention that the model's own file defines."""
+    import sys
+
+    registered = ALL_ATTENTION_FUNCTIONS.get("eager")
+    function = getattr(sys.modules[type(module).__module__], "eager_attention_forward", registered)
+    if function is None:
+        raise PlanError(f"{type(module).__name__}: this model has no eager attention")
+    return function  # type: ignore[no-any-return]

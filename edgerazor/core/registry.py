@@ -1,0 +1,114 @@
+"""What is declared, and how a declaration becomes an object. No global state: a registry is passed on."""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgerazor.core import contracts
+from edgerazor.errors import PluginError
+from edgerazor.schemas.base import nearest
+from edgerazor.schemas.components import AdapterParams, ComponentParams, Kind, unknown_component
+
+if TYPE_CHECKING:
+    from edgerazor.core.manager import Plugin
+
+
+@dataclass(frozen=True)
+class Component:
+    """A declared component and the plugin it comes from."""
+
+    params: type[ComponentParams]
+    namespace: str
+    module: str
+
+    @property
+    def name(self) -> str:
+        return self.params.component_name()
+
+
+class Registry:
+    """Components by kind and name. Made by `load_plugins`."""
+
+    def __init__(self, components: dict[tuple[Kind, str], Component], plugins: list["Plugin"]):
+        self._components = components
+        self.plugins = plugins
+
+    def names(self, kind: Kind) -> list[str]:
+        """Names of all declared components of one kind."""
+        return sorted(name for declared_kind, name in self._components if declared_kind == kind)
+
+    def declared(self, kind: Kind, name: str) -> type[ComponentParams] | None:
+        """The parameter class of that name, or None."""
+        component = self._components.get((kind, name))
+        return component.params if component else None
+
+    def params(self, kind: Kind, name: str, **values: Any) -> Any:
+        """Validated parameters of a component, for building one outside a recipe."""
+        declared = self.declared(kind, name)
+        if declared is None:
+            raise PluginError(unknown_component(self, kind, name))
+        return declared.model_validate({"name": name, **values}, context={"registry": self})
+
+    def why_missing(self, kind: Kind, name: str) -> str | None:
+        """Why a namespaced name is unknown: its plugin is broken, lacks it, or is absent. None for bare names."""
+        namespace, dot, _ = name.partition(".")
+        if not dot:
+            return None
+        plugin = next((one for one in self.plugins if one.namespace == namespace), None)
+        if plugin is None:
+            return f"no plugin '{namespace}' is installed"
+        if plugin.error:
+            return f"plugin '{namespace}' is broken: {plugin.error}"
+        offered = [other for other_kind, other in plugin.components if other_kind == kind]
+        return f"plugin '{namespace}' does not have it{nearest(name, offered)}"
+
+    def adapter_declarations(self) -> list[type[AdapterParams]]:
+        """All declared adapters."""
+        return [one.params for (kind, _), one in self._components.items() if kind == "adapter"]  # type: ignore[misc]
+
+    def adapter_for(self, model_type: str) -> Any:
+        """Build the adapter that covers a model type.
+
+        Raises:
+            PluginError: no adapter covers it; the message lists what is covered.
+        """
+        for declared in self.adapter_declarations():
+            if model_type in declared.model_types:
+                return self.build(declared(name=declared.component_name()))
+        known = [name for declared in self.adapter_declarations() for name in declared.model_types]
+        raise PluginError(f"no adapter covers model type '{model_type}'{nearest(model_type, known)}")
+
+    def build(self, params: ComponentParams) -> Any:
+        """Import the code behind `params` and construct it; nested components are built first, passed by field name.
+
+        Raises:
+            PluginError: the code cannot be imported, or the object lacks a member of its protocol.
+        """
+        nested = {
+            field: self.build(value)
+            for field in type(params).model_fields
+            if isinstance(value := getattr(params, field), ComponentParams)
+        }
+        try:
+            built = self._import(params)(params, **nested)
+        except TypeError as error:
+            raise PluginError(f"{params.target} cannot be built from its parameters: {error}") from error
+        missing = [member for member in contracts.REQUIRED_MEMBERS[params.kind] if not hasattr(built, member)]
+        if missing:
+            protocol = contracts.PROTOCOL_NAMES[params.kind]
+            raise PluginError(f"{params.target} is not {protocol}: it lacks {', '.join(missing)}")
+        return built
+
+    def versions(self) -> dict[str, str]:
+        """Version of every third-party plugin, by namespace."""
+        return {plugin.namespace: plugin.version for plugin in self.plugins if not plugin.built_in}
+
+    def _import(self, params: ComponentParams) -> Any:
+        module_name, _, attribute = params.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except Exception as error:
+            reason = (
+                str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
+            )
+            raise PluginError(f"{params.kind} '{params.name}': cannot import {params.target}: {reason}") from error

@@ -1,0 +1,37 @@
+"""Errors that a person at the keyboard can cause or meet; the command line turns them into a message and exit code 2."""
+
+
+class EdgeRazorError(Exception):
+    """Base class: something was wrong with what the user gave us, and the message says what to do about it."""
+
+
+class RecipeError(EdgeRazorError):
+    """The recipe is malformed; `problems` holds one line per fault, each with file, key path and expectation."""
+
+    def __init__(self, problems: str | list[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PluginError(EdgeRazorError):
+    """A plugin is broken, unknown, or conflicts with another one."""
+
+
+class PlanError(EdgeRazorError):
+    """The recipe cannot be applied to this model: a shape does not divide, a rule matches nothing, a tie disagrees."""
+
+
+class DataError(EdgeRazorError):
+    """Training or evaluation data is missing, empty or of another form than the recipe says."""
+
+
+class TrainingError(EdgeRazorError):
+    """A run cannot start or go on, for example because a weight or the loss is not finite."""
+
+
+class CheckpointError(EdgeRazorError):
+    """A checkpoint is missing, incomplete, damaged, or of a kind that was not expected here."""
+
+
+class ExportError(EdgeRazorError):
+    """A checkpoint cannot be held losslessly by the format asked for, or the exported file does not equal it."""

@@ -1,0 +1,215 @@
+"""From final hidden states and head weights to loss and gradients, in chunks: `[rows, vocab]` never exists whole.
+
+The gradient is made in the forward pass and multiplied by the upstream scalar in the backward pass (KERNELS 2.4). Value
+and gradient are exact sums over the rows, so they do not depend on the chunk size beyond rounding.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgerazor.kernels.divergence import RowStatistics, RowWeights, row_gradient, row_statistics, teacher_row_statistics
+
+CHUNK_BYTES = 16 * 2**20
+KEEP_BYTES = 256 * 2**20
+
+
+class Projection(NamedTuple):
+    """Rows and the matrix that turns them into logits: `hidden [N, H]`, `weight [V, H]`, `bias [V]` or None."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def logits(self, rows: slice) -> Tensor:
+        """Logits of some rows in at least float32; the product is taken in the dtype of the weight."""
+        hidden = self.hidden[rows].to(self.weight.dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _exact(functional.linear(hidden, self.weight, self.bias))
+
+
+def chunk_rows(rows: int, vocabulary: int) -> int:
+    """Rows per chunk: one float32 chunk of logits stays near `CHUNK_BYTES`."""
+    return max(1, min(rows, CHUNK_BYTES // (4 * vocabulary) or 1))
+
+
+class TeacherLogits:
+    """Logits of the teacher by chunk; kept between the two passes while they are small, computed again otherwise."""
+
+    def __init__(self, projection: Projection, chunk: int, *, keep_bytes: int = KEEP_BYTES):
+        self.projection, self.chunk = projection, chunk
+        self._kept: dict[int, Tensor] = {}
+        self._keep = projection.hidden.shape[0] * projection.weight.shape[0] * 4 <= keep_bytes
+
+    def rows(self, rows: slice) -> Tensor:
+        """Teacher logits of one chunk, float32 (float64 for float64 models)."""
+        if rows.start not in self._kept:
+            logits = self.projection.logits(rows)
+            if not self._keep:
+                return logits
+            self._kept[rows.start] = logits
+        return self._kept[rows.start]
+
+
+@torch.no_grad()
+def teacher_statistics(teacher: TeacherLogits, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy and label log probability of every row (METHOD 4.3), each `[N]`."""
+    parts = [teacher_row_statistics(teacher.rows(rows), labels[rows]) for rows in _chunks(len(labels), teacher.chunk)]
+    if not parts:
+        empty = teacher.projection.hidden.new_zeros(0, dtype=torch.float32)
+        return empty, empty
+    entropy, label = zip(*parts, strict=True)
+    return torch.cat(entropy), torch.cat(label)
+
+
+def fused_linear_distillation(
+    student: Projection,
+    teacher: TeacherLogits | None,
+    labels: Tensor,
+    weights: RowWeights,
+    *,
+    temperature: float = 1.0,
+) -> tuple[Tensor, RowStatistics]:
+    """Weighted sum of forward KL, reverse KL and cross entropy over rows, differentiable in the student.
+
+    Args:
+        student: rows that enter the product, in the dtype of the product; gradients reach hidden, weight and bias.
+        teacher: the same rows of the teacher; None leaves only the cross entropy.
+        labels: int64 `[N]`, the token each row predicts; negative where there is none.
+        weights: factors per row, `[N]` each; they hold loss weight, reduction and gamma.
+        temperature: of both divergences; the cross entropy is always at 1.
+
+    Returns:
+        The scalar value and the detached statistics of every row.
+    """
+    value, *statistics = _FusedLinear.apply(  # type: ignore[no-untyped-call]
+        student.hidden, student.weight, student.bias, teacher, labels, weights, temperature
+    )
+    return value, RowStatistics(*statistics)
+
+
+@torch.no_grad()
+def fused_linear_statistics(
+    student: Projection, teacher: TeacherLogits | None, labels: Tensor, *, temperature: float = 1.0
+) -> tuple[RowStatistics, Tensor]:
+    """Statistics of every row, and whether student and teacher agree on the likeliest token `[N]`; no gradients."""
+    chunk = teacher.chunk if teacher else chunk_rows(len(labels), student.weight.shape[0])
+    parts, agreement = [], []
+    for rows in _chunks(len(labels), chunk):
+        z, u = student.logits(rows), teacher.rows(rows) if teacher else None
+        parts.append(row_statistics(z, u, labels[rows], temperature))
+        agreement.append(z.argmax(dim=-1) == (z if u is None else u).argmax(dim=-1))
+    if not parts:
+        empty = student.hidden.new_zeros(0, dtype=torch.float32)
+        return RowStatistics(empty, empty, empty), empty.bool()
+    return RowStatistics(*(torch.cat(column) for column in zip(*parts, strict=True))), torch.cat(agreement)
+
+
+class _FusedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        teacher: TeacherLogits | None,
+        labels: Tensor,
+        weights: RowWeights,
+        temperature: float,
+    ) -> tuple[Tensor, ...]:
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        student = Projection(hidden, weight, bias)
+        gradient_hidden = torch.zeros_like(hidden) if need_hidden else None
+        gradient_weight = torch.zeros_like(weight) if need_weight else None
+        gradient_bias = torch.zeros_like(bias) if need_bias and bias is not None else None
+        chunk = teacher.chunk if teacher else chunk_rows(len(hidden), weight.shape[0])
+        parts: list[RowStatistics] = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            for rows in _chunks(len(hidden), chunk):
+                factors = RowWeights(*(column[rows] for column in weights))
+                u = teacher.rows(rows) if teacher else None
+                gradient, statistics = row_gradient(student.logits(rows), u, labels[rows], factors, temperature)
+                parts.append(statistics)
+                gradient = gradient.to(weight.dtype)
+                if gradient_hidden is not None:
+                    torch.mm(gradient, weight, out=gradient_hidden[rows])
+                if gradient_weight is not None:
+                    gradient_weight.addmm_(gradient.t(), hidden[rows].to(weight.dtype))
+                if gradient_bias is not None:
+                    gradient_bias += gradient.sum(dim=0)
+        columns = (
+            [torch.cat(column) for column in zip(*parts, strict=True)] if parts else [labels.new_zeros(0).float()] * 3
+        )
+        value = _weighted_sum(weights, columns)
+        ctx.save_for_backward(gradient_hidden, gradient_weight, gradient_bias)
+        ctx.mark_non_differentiable(*columns)
+        return (value, *columns)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
+        gradients = (None if saved is None else saved * upstream.to(saved.dtype) for saved in ctx.saved_tensors)
+        return (*gradients, None, None, None, None)
+
+
+def _chunks(rows: int, chunk: int) -> Iterator[slice]:
+    for start in range(0, rows, chunk):
+        yield slice(start, min(start + chunk, rows))
+
+
+@torch.no_grad()
+def logits_teacher_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy and label log probability of rows of teacher logits `[N, V]`, chunk by chunk."""
+    parts = [
+        teacher_row_statistics(_exact(u[rows]), labels[rows])
+        for rows in _chunks(len(u), chunk_rows(len(u), u.shape[-1]))
+    ]
+    entropy, label = zip(*parts, strict=True)
+    return torch.cat(entropy), torch.cat(label)
+
+
+def logits_distillation(
+    z: Tensor, u: Tensor, labels: Tensor, weights: RowWeights, *, temperature: float = 1.0
+) -> tuple[Tensor, RowStatistics]:
+    """Like `fused_linear_distillation`, from logits `[N, V]` that exist already; the gradient reaches `z`."""
+    value, *statistics = _FromLogits.apply(z, u, labels, weights, temperature)  # type: ignore[no-untyped-call]
+    return value, RowStatistics(*statistics)
+
+
+class _FromLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, u: Tensor, labels: Tensor, weights: RowWeights, temperature: float
+    ) -> tuple[Tensor, ...]:
+        gradient = torch.empty_like(z)
+        parts: list[RowStatistics] = []
+        for rows in _chunks(len(z), chunk_rows(len(z), z.shape[-1])):
+            factors = RowWeights(*(column[rows] for column in weights))
+            part, statistics = row_gradient(_exact(z[rows]), _exact(u[rows]), labels[rows], factors, temperature)
+            gradient[rows] = part
+            parts.append(statistics)
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        value = _weighted_sum(weights, columns)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(*columns)
+        return (value, *columns)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.to(gradient.dtype), None, None, None, None
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _weighted_sum(weights: RowWeights, columns: list[Tensor]) -> Tensor:
+    forward_kl, reverse_kl, cross_entropy = (
+        (factor * column).sum() for factor, column in zip(weights, columns, strict=True)
+    )
+    return forward_kl + reverse_kl + cross_entropy

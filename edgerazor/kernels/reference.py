@@ -1,0 +1,71 @@
+"""Quantization, defined. Every faster version must return the same bits (METHOD 1.2 and 1.3, KERNELS 1.1).
+
+Shapes: `groups` is `[..., g]`, float32, one group of consecutive columns per row; a scale is `[..., 1]`, float32.
+"""
+
+import torch
+from torch import Tensor
+
+FLOOR = 1e-5
+SMALLEST_SCALE = 2.0**-14
+LARGEST_SCALE = 65504.0
+_TILE = 512
+
+
+def split_groups(x: Tensor, group_size: int | None) -> Tensor:
+    """View `x [..., C]` as float32 groups `[..., C / g, g]`; `None` is one group per row."""
+    size = x.shape[-1] if group_size is None else group_size
+    return x.to(torch.float32).reshape(*x.shape[:-1], x.shape[-1] // size, size)
+
+
+def absmax_scale(groups: Tensor, qmax: Tensor | int) -> Tensor:
+    """max(max |x|, 1e-5) / qmax."""
+    return groups.abs().amax(dim=-1, keepdim=True).clamp_(min=FLOOR) / qmax
+
+
+def absmean_scale(groups: Tensor, multiplier: float) -> Tensor:
+    """max(multiplier * mean |x|, 1e-5); the sum is taken in float64, so its order does not matter."""
+    mean = absolute_sum(groups) / groups.shape[-1]
+    return (multiplier * mean.to(torch.float32)).clamp_(min=FLOOR)
+
+
+def asymmetric_scale(groups: Tensor, qmax: int) -> Tensor:
+    """max(max x / qmax, -min x / (qmax + 1), 1e-5): no zero point, one step more on the negative side."""
+    highest = groups.amax(dim=-1, keepdim=True) / qmax
+    lowest = groups.amin(dim=-1, keepdim=True) / -(qmax + 1)
+    return torch.maximum(highest, lowest).clamp_(min=FLOOR)
+
+
+def absolute_sum(groups: Tensor) -> Tensor:
+    """Sum of |x| over the last axis in float64, `[..., 1]`, converted tile by tile to stay in cache."""
+    if groups.device.type != "cpu":
+        return groups.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
+    flat = groups.reshape(-1, groups.shape[-1])
+    result = flat.new_empty((flat.shape[0], 1), dtype=torch.float64)
+    buffer = flat.new_empty((min(_TILE, flat.shape[0]), flat.shape[1]), dtype=torch.float64)
+    for start in range(0, flat.shape[0], _TILE):
+        tile = buffer[: min(_TILE, flat.shape[0] - start)]
+        torch.abs(tile.copy_(flat[start : start + _TILE]), out=tile)
+        torch.sum(tile, dim=-1, keepdim=True, out=result[start : start + _TILE])
+    return result.reshape(*groups.shape[:-1], 1)
+
+
+def round_scale(scale: Tensor, scale_dtype: str) -> Tensor:
+    """The scale as it will be stored, in float32: float16 is clamped to its normal numbers and rounded."""
+    if scale_dtype == "float32":
+        return scale
+    return scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).to(torch.float16).to(torch.float32)
+
+
+def round_codes(groups: Tensor, scale: Tensor, lowest: Tensor | int, highest: Tensor | int) -> Tensor:
+    """clamp(round half to even(x / s), lowest, highest), still float32, by true division."""
+    codes = torch.div(groups, scale).round_()
+    if isinstance(lowest, Tensor) or isinstance(highest, Tensor):
+        return torch.minimum(torch.maximum(codes, torch.as_tensor(lowest)), torch.as_tensor(highest))
+    return codes.clamp_(lowest, highest)
+
+
+def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """codes `[..., C]` times scale `[..., G]` in float32, rounded once to `dtype`."""
+    groups = codes.to(torch.float32).reshape(*scale.shape, -1)
+    return (groups * scale.to(torch.float32).unsqueeze(-1)).reshape(codes.shape).to(dtype)

@@ -1,0 +1,58 @@
+"""The model card of a checkpoint: how to load it comes first, because without the package it does not load."""
+
+from edgerazor.core.plan import Plan
+from edgerazor.pipeline.checkpoint.manifest import Manifest
+
+_TEMPLATE = """\
+# {title}
+
+```python
+import edgerazor.hf  # registers the packed format; without it loading stops with a shape error
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+{base} after quantization-aware training or rounding with edgerazor {version}.
+Weights are stored as integer codes with one float16 scale per group; no file holds them a second time.
+
+| | |
+|---|---|
+| parameters | {parameters:,} ({coverage:.2%} quantized) |
+| bits per quantized weight | {nominal:.3f} codes, {effective:.3f} with scales, {file:.3f} in the file |
+| inputs of linear layers | {activations} |
+| keys and values | {kv_cache} |
+| content sha256 | `{digest}` |
+{evaluation}
+People without the package can use an export to another format (`edgerazor export`): the same codes and scales.
+"""
+
+
+def model_card(manifest: Manifest, plan: Plan) -> str:
+    """The text of README.md."""
+    bits, base = manifest.bits_per_weight, manifest.base_model["name_or_path"] or "a 16-bit model"
+    figures = {key: value for key, value in (manifest.evaluation or {}).items() if isinstance(value, (int, float))}
+    rows = "".join(f"| {key} | {value:.6g} |\n" for key, value in figures.items())
+    return _TEMPLATE.format(
+        title=f"{base.rstrip('/').rpartition('/')[2]} at {bits.nominal:.2f} bits",
+        base=base,
+        version=manifest.edgerazor_version,
+        parameters=manifest.parameters,
+        coverage=plan.coverage,
+        nominal=bits.nominal,
+        effective=bits.effective,
+        file=bits.file,
+        activations=_describe(plan.activations),
+        kv_cache=_describe(plan.kv_cache),
+        digest=manifest.content_sha256,
+        evaluation=f"\n| held-out data | |\n|---|---|\n{rows}" if rows else "",
+    )
+
+
+def _describe(params: object) -> str:
+    if params is None:
+        return "not quantized"
+    bits, group_size = getattr(params, "bits", None), getattr(params, "group_size", None)
+    name = f"{bits}-bit {getattr(params, 'name', '')}" if bits else str(getattr(params, "name", ""))
+    return f"{name}, groups of {group_size}" if group_size else name

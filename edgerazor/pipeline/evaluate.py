@@ -1,0 +1,187 @@
+"""Held-out figures of a quantized model: loss, bits per byte, KL to the teacher, agreement on the likeliest token."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerazor.core.contracts import ArchitectureAdapter
+from edgerazor.core.outputs import Head, ModelOutput, Targets
+from edgerazor.core.registry import Registry
+from edgerazor.errors import DataError
+from edgerazor.kernels.fused_linear import Projection, TeacherLogits, chunk_rows, fused_linear_statistics
+from edgerazor.pipeline.checkpoint import load_model, open_checkpoint
+from edgerazor.pipeline.data import Collator, load_data
+from edgerazor.pipeline.model import load_teacher, load_tokenizer, pick_device
+from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.recipe import load_recipe
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Means over predicted tokens; without a teacher the last two are None.
+
+    Attributes:
+        loss: cross entropy, nats per token.
+        bits_per_byte: the same in bits per byte of the predicted text.
+        kl_teacher: KL(teacher, student) at temperature 1, nats per token.
+        top1_agreement: share of tokens where both find the same token likeliest.
+        tokens: predicted tokens.
+    """
+
+    loss: float
+    bits_per_byte: float | None
+    kl_teacher: float | None
+    top1_agreement: float | None
+    tokens: int
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def evaluate_model(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    dataset: Any,
+    *,
+    adapter: ArchitectureAdapter,
+    batch_size: int = 8,
+    batches: int | None = None,
+    pad_token_id: int = 0,
+    accelerator: Any = None,
+) -> EvaluationResult:
+    """Evaluate a model as quantized, activations, keys and values included.
+
+    Args:
+        student: any model the adapter can run, wrapped or not; its device is where batches go.
+        teacher: compared with, or None.
+        dataset: rows of `edgerazor.pipeline.data.load_data`.
+        batches: at most this many; None is all.
+        pad_token_id: fills shorter rows.
+        accelerator: an `accelerate.Accelerator`; each process then takes its share and the sums are reduced.
+    """
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    device = next(student.parameters(), next(student.buffers(), torch.zeros(()))).device
+    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    with _evaluation_mode(student):
+        for batch in _share(dataset, Collator(pad_token_id), batch_size, batches, rank, world):
+            moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+            sums += _batch_sums(student, teacher, moved, adapter)
+    if accelerator is not None:
+        sums = accelerator.reduce(sums, reduction="sum")
+    loss, divergence, agreement, tokens, text_bytes = (float(value) for value in sums)
+    count = max(tokens, 1.0)
+    return EvaluationResult(
+        loss=loss / count,
+        bits_per_byte=loss / math.log(2) / text_bytes if text_bytes else None,
+        kl_teacher=divergence / count if teacher is not None else None,
+        top1_agreement=agreement / count if teacher is not None else None,
+        tokens=int(tokens),
+    )
+
+
+def _batch_sums(
+    student: nn.Module, teacher: nn.Module | None, batch: Mapping[str, Tensor], adapter: ArchitectureAdapter
+) -> Tensor:
+    targets = Targets.from_labels(batch["labels"], batch.get("token_mask"))
+    rows = targets.predictions.mask.flatten().nonzero().squeeze(-1)
+    labels = targets.next_labels().flatten()[rows]
+    reference = ModelOutput() if teacher is None else adapter.forward(teacher, batch, frozenset())
+
+    def inside_head(hidden: Tensor, head: Head) -> Tensor:
+        teacher_logits = None
+        if reference.final_hidden is not None and reference.head is not None:
+            projection = _rows_of(reference.final_hidden, reference.head, rows)
+            teacher_logits = TeacherLogits(projection, chunk_rows(len(rows), projection.weight.shape[0]))
+        statistics, agreement = fused_linear_statistics(_rows_of(hidden, head, rows), teacher_logits, labels)
+        parts = (statistics.cross_entropy, statistics.forward_kl, agreement)
+        return torch.stack([part.sum(dtype=torch.float64) for part in parts]).reshape(1, 1, 3)
+
+    output = adapter.forward(student, batch, frozenset(), inside_head=inside_head)
+    assert output.inside_head is not None
+    tokens = torch.tensor(float(len(rows)), dtype=torch.float64, device=labels.device)
+    return torch.cat(
+        [output.inside_head.double().flatten(), torch.stack([tokens, batch["label_bytes"].sum().double()])]
+    )
+
+
+def _rows_of(hidden: Tensor, head: Head, rows: Tensor) -> Projection:
+    return Projection(head.input(hidden.flatten(0, -2)[rows]).to(head.weight.dtype), head.weight, head.bias)
+
+
+def _share(
+    dataset: Any, collator: Collator, batch_size: int, batches: int | None, rank: int, world: int
+) -> Iterator[dict[str, Any]]:
+    """This process's batches; all processes get equally many, the missing ones without labels."""
+    count = math.ceil(len(dataset) / batch_size)
+    count = count if batches is None else min(count, batches)
+    for first in range(0, count, world):
+        index = first + rank
+        rows = [dataset[row] for row in range(index * batch_size, min((index + 1) * batch_size, len(dataset)))]
+        if index >= count or not rows:
+            blank = dataset[0]
+            rows = [{**blank, "labels": [-100] * len(blank["labels"]), "label_bytes": 0}]
+        yield collator(rows)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def evaluate_checkpoint(
+    folder: Path, *, registry: Registry, data: DataSection | None = None, teacher: str | None = None
+) -> EvaluationResult:
+    """Evaluate a packed checkpoint as it lies on disk.
+
+    Args:
+        folder: a packed checkpoint.
+        registry: loaded plugins.
+        data: what to evaluate on; None takes the held-out data of the recipe the checkpoint was made by.
+        teacher: 16-bit model to compare with; None takes the recipe's, if it is still there.
+
+    Raises:
+        CheckpointError: the folder is no packed checkpoint, or `teacher` cannot be loaded.
+        DataError: there is nothing to evaluate on.
+    """
+    opened = open_checkpoint(folder)
+    recipe = load_recipe(opened.recipe, registry=registry)
+    section = recipe.model.model_copy(update={"teacher": teacher or recipe.model.teacher})
+    dataset = _held_out(
+        data or recipe.data, load_tokenizer(ModelSection(name_or_path=str(folder))), given=data is not None
+    )
+    device = pick_device(use_cpu=recipe.training.use_cpu)
+    student: Any = load_model(folder, dtype=torch.float32).to(device)
+    wanted = teacher is not None or Path(section.teacher or section.name_or_path).is_dir()
+    return evaluate_model(
+        student,
+        load_teacher(section, device=device) if wanted else None,
+        dataset,
+        adapter=registry.adapter_for(student.config.model_type),
+        batch_size=recipe.evaluation.batch_size,
+        batches=recipe.evaluation.batches,
+        pad_token_id=student.config.pad_token_id or 0,
+    )
+
+
+def _held_out(section: DataSection | None, tokenizer: Any, *, given: bool) -> Any:
+    if section is None:
+        raise DataError("the checkpoint's recipe has no data section; give a file to evaluate on with --data")
+    loaded = load_data(section, tokenizer)
+    if loaded.held_out is not None:
+        return loaded.held_out
+    if not given:
+        raise DataError("the checkpoint's recipe holds out no data (data.held_out); give a file with --data")
+    return loaded.train

@@ -1,0 +1,83 @@
+"""From the `training` section to transformers.TrainingArguments, checked against the version that is installed."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from edgerazor.errors import RecipeError
+from edgerazor.schemas.base import nearest
+from edgerazor.schemas.evaluation import EvaluationSection
+from edgerazor.schemas.training import TrainingSection
+
+OURS = {"extra", "max_seconds", "train_parameters"}
+NO_STEP_LIMIT = 1_000_000_000
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+SET_BY_US = {
+    "output_dir": "the --output option",
+    "remove_unused_columns": "edgerazor, whose batches hold more than the model's arguments",
+    "logging_nan_inf_filter": "edgerazor, which checks the loss when it is logged",
+    "eval_strategy": "evaluation.every_steps",
+    "eval_steps": "evaluation.every_steps",
+    "label_smoothing_factor": "nothing: the task loss is the plain cross entropy",
+}
+
+
+def build_training_arguments(
+    training: TrainingSection, evaluation: EvaluationSection, folder: Path, *, progress_bar: bool = False
+) -> TrainingArguments:
+    """Make the arguments of a run whose checkpoints go to `folder`.
+
+    Raises:
+        RecipeError: a key under `training.extra` is unknown to the installed transformers or set elsewhere, or a value
+            is refused by it.
+    """
+    known = {field.name for field in fields(TrainingArguments)}
+    problems = [_refusal(key, known) for key in training.extra if key in SET_BY_US or key not in known]
+    if problems:
+        raise RecipeError(problems)
+    values: dict[str, Any] = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in training.model_dump().items()
+        if key not in OURS and value is not None and (key in known or value != _default(key))
+    }
+    for old, new in RENAMED.items():
+        if new in known and old in values:
+            values[new] = values.pop(old)
+    missing = sorted(set(values) - known)
+    if missing:
+        raise RecipeError([f"training.{key}: the installed transformers has no such argument" for key in missing])
+    if training.max_seconds is not None and training.max_steps < 0:
+        values["max_steps"] = NO_STEP_LIMIT
+    if values.get("warmup_steps", 0) >= 1:
+        values["warmup_steps"] = int(values["warmup_steps"])
+    values |= {
+        "output_dir": str(folder),
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": not progress_bar,
+        "eval_strategy": "steps" if evaluation.every_steps else "no",
+        "per_device_eval_batch_size": evaluation.batch_size,
+    }
+    if evaluation.every_steps:
+        values["eval_steps"] = evaluation.every_steps
+    if values.get("metric_for_best_model") and values.get("greater_is_better") is None:
+        values["greater_is_better"] = "agreement" in str(values["metric_for_best_model"])
+    try:
+        return TrainingArguments(**{**values, **training.extra})
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError(f"training: {error}") from error
+
+
+def _default(key: str) -> Any:
+    return TrainingSection.model_fields[key].get_default(call_default_factory=True)
+
+
+def _refusal(key: str, known: set[str]) -> str:
+    if key in SET_BY_US:
+        return f"training.extra.{key}: is set by {SET_BY_US[key]}"
+    return f"training.extra: transformers.TrainingArguments has no '{key}'{nearest(key, known)}"

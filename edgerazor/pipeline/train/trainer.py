@@ -1,0 +1,157 @@
+"""A Trainer whose loss is the distiller's; launchers, sharding, resume and loggers stay transformers' own.
+
+Every loss is a sum over positions with factors that hold the counts of the whole optimizer step on all ranks, so 8x1,
+2x4 and 1x8 (batch x accumulation) give the same gradient (METHOD 4.7).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer
+
+from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
+from edgerazor.errors import TrainingError
+from edgerazor.pipeline.distill import Distiller
+from edgerazor.pipeline.evaluate import evaluate_model
+from edgerazor.pipeline.train.clock import Clock, learning_rate_factor
+from edgerazor.schemas.recipe import Recipe
+
+MASKS = 3
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student with a `Distiller`; `teacher` may be None for plain quantization-aware training."""
+
+    loss_is_scaled_for_ga = True
+    lr_scheduler: Any
+    control: Any
+
+    def __init__(
+        self,
+        *args: Any,
+        recipe: Recipe,
+        distiller: Distiller,
+        teacher: nn.Module | None,
+        clock: Clock | None,
+        **kwargs: Any,
+    ):
+        self.recipe, self.distiller, self.teacher, self.clock = recipe, distiller, teacher, clock
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True
+        self.tokens_seen = 0
+        self._counts: Tensor | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._steps_summed = 0
+        if self.args.n_gpu > 1:
+            raise TrainingError(
+                "several GPUs are visible to one process; start with `accelerate launch`, or show it one GPU"
+            )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Fetch the micro-batches of one step and count their positions and live rows, over all ranks."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            counts = torch.zeros(MASKS, 2, dtype=torch.int64)
+            for batch in batches:
+                masks = position_masks(batch["labels"].cpu(), _attention(batch, cpu=True))
+                counts += torch.stack([torch.stack(count_positions(mask)) for mask in masks])
+                self.tokens_seen += batch["input_ids"].numel() * self.args.world_size
+            counts = counts.to(device)
+            if self.args.world_size > 1:
+                counts = self.accelerator.gather(counts.unsqueeze(0)).sum(dim=0)
+            self._counts = counts
+            self._steps_summed += 1
+        return batches, items
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The distiller's total on this micro-batch's share of the step."""
+        result = self.distiller(model, self.teacher, inputs, self._targets(inputs))
+        with torch.no_grad():
+            for name, figure in result.metrics.items():
+                self._sums[name] = self._sums.get(name, 0) + figure.detach().float()
+        # Wrappers average gradients over ranks, while the factors above divide by the counts of all ranks.
+        return result.value * self.args.world_size
+
+    def _targets(self, inputs: dict[str, Any]) -> Targets:
+        assert self._counts is not None
+        masks = position_masks(inputs["labels"], _attention(inputs))
+        tokens, predictions, attention = (
+            PositionMask(mask, positions, sequences)
+            for mask, (positions, sequences) in zip(masks, self._counts, strict=True)
+        )
+        return Targets(inputs["labels"], tokens, predictions, attention)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None, **kwargs: Any) -> None:
+        """Add the metrics since the last log; the only place that reads tensors from the device."""
+        if "loss" in logs and not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']} at step {self.state.global_step}; lower training.learning_rate or check "
+                f"the data. What was saved before is in {self.args.output_dir}"
+            )
+        if "loss" in logs and self._steps_summed:
+            names = sorted(self._sums)
+            figures = torch.stack([self._sums[name] for name in names]) if names else torch.zeros(0)
+            if self.args.world_size > 1 and names:
+                figures = self.accelerator.reduce(figures, reduction="sum")
+            for name, figure in zip(names, figures.tolist(), strict=True):
+                logs[name] = figure / self._steps_summed / (1 if self._is_share(name) else self._micro_batches())
+            self._sums, self._steps_summed = {}, 0
+        super().log(logs, start_time, **kwargs)
+
+    def _is_share(self, name: str) -> bool:
+        """Losses add up over micro-batches and ranks to their value; other figures are means per forward pass."""
+        return "/" not in name
+
+    def _micro_batches(self) -> int:
+        return self.args.gradient_accumulation_steps * self.args.world_size
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """By the clock where the recipe gives seconds, else transformers' own schedule."""
+        if self.clock is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer, learning_rate_factor(self.recipe.training, self.clock)
+        )
+        return self.lr_scheduler
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Held-out figures from sums over tokens, never from gathered logits."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        result = evaluate_model(
+            self.model_wrapped if self.args.world_size > 1 else self.model,
+            self.teacher,
+            dataset,
+            adapter=self.distiller.adapter,
+            batch_size=self.recipe.evaluation.batch_size,
+            batches=self.recipe.evaluation.batches,
+            pad_token_id=self.data_collator.pad_token_id,
+            accelerator=self.accelerator,
+        )
+        wanted = {*self.recipe.evaluation.metrics, "tokens"}
+        figures = {
+            f"{metric_key_prefix}_{key}": float(value)
+            for key, value in result.to_dict().items()
+            if value is not None and key in wanted
+        }
+        self.log(dict(figures))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        return figures
+
+
+def _attention(batch: dict[str, Any], *, cpu: bool = False) -> Tensor | None:
+    mask = batch.get("token_mask", batch.get("attention_mask"))
+    return mask.cpu() if cpu and mask is not None else mask

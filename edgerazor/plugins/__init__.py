@@ -1,0 +1,24 @@
+"""Built-in components, declared through the same hooks as any third party's."""
+
+from collections.abc import Iterable
+
+from edgerazor.core.hookspecs import hookimpl
+from edgerazor.plugins.losses.params import EAKLDParams, FeatureMSEParams, ForwardKLParams, ReverseKLParams
+from edgerazor.plugins.quantizers.params import IntParams, SQMPParams, TernaryParams
+from edgerazor.plugins.selectors.params import FixedParams, LAFDParams
+from edgerazor.schemas.components import LossParams, QuantizerParams, SelectorParams
+
+
+@hookimpl
+def edgerazor_quantizers() -> Iterable[type[QuantizerParams]]:
+    return [IntParams, TernaryParams, SQMPParams]
+
+
+@hookimpl
+def edgerazor_losses() -> Iterable[type[LossParams]]:
+    return [EAKLDParams, ForwardKLParams, ReverseKLParams, FeatureMSEParams]
+
+
+@hookimpl
+def edgerazor_selectors() -> Iterable[type[SelectorParams]]:
+    return [LAFDParams, FixedParams]

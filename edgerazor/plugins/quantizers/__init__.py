@@ -1,0 +1,1 @@
+"""Quantizers: `int`, `ternary` and the row-mixed `sqmp`."""

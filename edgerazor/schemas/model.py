@@ -1,0 +1,30 @@
+"""The `model` section: student, teacher and how to load them."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from edgerazor.schemas.base import Schema
+
+
+class ModelSection(Schema):
+    """Which checkpoint becomes the student, and which one teaches it."""
+
+    title: ClassVar[str] = "model"
+
+    name_or_path: Annotated[str, Field(description="Folder or hub name of the 16-bit model that becomes the student.")]
+    teacher: Annotated[
+        str | None, Field(description="Folder or hub name of the teacher; null: the student's own 16-bit checkpoint.")
+    ] = None
+    family: Annotated[
+        str | None, Field(description="Model type that chooses the adapter; null: read from config.json.")
+    ] = None
+    revision: str | None = None
+    tokenizer: Annotated[str | None, Field(description="Folder or hub name; null: beside the model.")] = None
+    teacher_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Field(description="auto: as stored on CUDA, float32 on a CPU."),
+    ] = "auto"
+    trust_remote_code: Annotated[bool, Field(description="Run code that ships with the checkpoint. Leave it off.")] = (
+        False
+    )

@@ -1,0 +1,32 @@
+"""The `quantization` section: rules for weights, and the quantizers of activations and of keys and values."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from edgerazor.schemas.base import Schema
+from edgerazor.schemas.components import ActivationSlot, QuantizerSlot
+
+
+class WeightRule(Schema):
+    """Modules whose full name matches one of the globs get this quantizer; null leaves them at 16 bit."""
+
+    title: ClassVar[str] = "weight rule"
+
+    match: tuple[str, ...]
+    quantizer: QuantizerSlot | None
+
+    @field_validator("match", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @classmethod
+    def _single_pattern(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class QuantizationSection(Schema):
+    """The first rule that matches a module wins; a rule or glob that matches none is an error at plan time."""
+
+    title: ClassVar[str] = "quantization"
+
+    weights: Annotated[tuple[WeightRule, ...], Field(min_length=1)]
+    activations: ActivationSlot | None = None
+    kv_cache: QuantizerSlot | None = None

@@ -1,0 +1,156 @@
+"""The whole recipe, and reading it from YAML, JSON or a dict."""
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import yaml
+from pydantic import Field, ValidationError
+
+from edgerazor.errors import RecipeError
+from edgerazor.schemas.base import Schema
+from edgerazor.schemas.components import Declarations
+from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.distillation import DistillationSection
+from edgerazor.schemas.evaluation import EvaluationSection
+from edgerazor.schemas.export import ExportSection
+from edgerazor.schemas.messages import describe
+from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.overrides import apply_overrides
+from edgerazor.schemas.preset import PresetChoice, expand_preset
+from edgerazor.schemas.quantization import QuantizationSection
+from edgerazor.schemas.training import TrainingSection
+
+
+class WrittenBy(Schema):
+    """Which versions resolved a recipe; filled in where a run or a checkpoint stores it."""
+
+    title: ClassVar[str] = "written_by"
+
+    edgerazor: str
+    plugins: dict[str, str] = Field(default_factory=dict)
+
+
+class Recipe(Schema):
+    """Everything a run needs, in the order data flows: model, data, quantization, distillation, training, export."""
+
+    title: ClassVar[str] = "the recipe"
+
+    model: ModelSection
+    preset: Annotated[
+        PresetChoice | None, Field(description="Fills quantization and distillation where they are not written.")
+    ] = None
+    data: DataSection | None = None
+    quantization: QuantizationSection
+    distillation: Annotated[
+        DistillationSection | None, Field(description="Absent: plain quantization-aware training.")
+    ] = None
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    export: ExportSection = ()
+    written_by: WrittenBy | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved recipe as plain data: every default filled in; reading it again gives an equal recipe."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any], *, registry: Declarations, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Read and check a recipe; all problems are reported at once.
+
+    Args:
+        source: path of a YAML or JSON file, or the recipe as a dict.
+        registry: the loaded plugins (`edgerazor.load_plugins()`); component names are looked up there.
+        overrides: `key.path=value` strings that replace values before anything is checked; values are YAML.
+
+    Raises:
+        RecipeError: with one line per problem: file, key path, what is wrong, the nearest valid name.
+    """
+    label = "recipe" if isinstance(source, Mapping) else str(source)
+    raw = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    before = [one for one in overrides if one.startswith(("preset", "model"))]
+    raw, problems = apply_overrides(raw, before)
+    raw, preset_problems = expand_preset(raw, registry)
+    raw, more_problems = apply_overrides(raw, [one for one in overrides if one not in before])
+    problems = [f"--set {line}" for line in problems + more_problems]
+    problems += [f"{label}: {line}" for line in preset_problems]
+    try:
+        recipe = Recipe.model_validate(raw, context={"registry": registry})
+    except ValidationError as error:
+        for line in error.errors():
+            if preset_problems and tuple(line["loc"]) == () and "needs 'quantization'" in line["msg"]:
+                continue
+            where = key_path(line["loc"])
+            problems.append(f"{label}: {where}: {line['msg']}" if where else f"{label}: {line['msg']}")
+        raise RecipeError(problems) from None
+    if problems:
+        raise RecipeError(problems)
+    return recipe
+
+
+def key_path(location: Sequence[str | int]) -> str:
+    """`("a", "b", 1, "c")` as `a.b[1].c`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML allows a key twice and keeps the last; a recipe must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{describe(key)} cannot be a key", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise RecipeError(f"key '{key}' is written twice")
+        content[key] = value
+    return content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    try:
+        if path.suffix == ".json":
+            content = json.loads(text, object_pairs_hook=_unique_keys)
+        else:
+            content = yaml.load(text, Loader=_UniqueKeyLoader)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise RecipeError(f"{path}: {where}not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: expected sections such as model, data and quantization, found {describe(content)}")
+    return content

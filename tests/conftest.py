@@ -1,0 +1,81 @@
+"""Fixtures for every test: the built-in registry, and tiny models built from a config alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from edgerazor.core.apply import apply_plan
+from edgerazor.core.manager import load_plugins
+from edgerazor.core.plan import Plan, build_plan
+from edgerazor.core.registry import Registry
+from edgerazor.schemas.quantization import QuantizationSection
+
+settings.register_profile("edgerazor", deadline=None, derandomize=True, max_examples=5, database=None)
+settings.load_profile("edgerazor")
+
+TINY = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "attn_implementation": "sdpa",
+}
+QUANTIZATION = {
+    "weights": [
+        {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 4, "group_size": 32}},
+        {"match": "*", "quantizer": {"name": "sqmp", "high_ratio": 0.125, "group_size": 32}},
+    ],
+    "activations": {"name": "int", "bits": 8, "group_size": 32},
+    "kv_cache": {"name": "int", "bits": 8, "group_size": 16},
+}
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    """The built-in components."""
+    return load_plugins(external=False)
+
+
+@pytest.fixture(scope="session")
+def build_model() -> Callable[..., nn.Module]:
+    """`build_model("qwen3", **config)`: a seeded tiny causal language model in float32, evaluation mode."""
+
+    def build(family: str = "qwen3", *, seed: int = 0, **values: Any) -> nn.Module:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.for_model(family, **{"tie_word_embeddings": True, **TINY, **values})
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def plan_model(registry: Registry) -> Callable[..., Plan]:
+    """`plan_model(model, **section)`: the plan of a model under `QUANTIZATION` with keys replaced."""
+
+    def plan(model: nn.Module, **section: Any) -> Plan:
+        quantization = QuantizationSection.model_validate({**QUANTIZATION, **section}, context={"registry": registry})
+        adapter = registry.adapter_for(model.config.model_type)
+        return build_plan(model, quantization, adapter=adapter, registry=registry)
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def quantize_model(registry: Registry, plan_model: Callable[..., Plan]) -> Callable[..., nn.Module]:
+    """`quantize_model(model, **section)`: the same model, quantization-aware."""
+
+    def apply(model: nn.Module, *, attentions: bool = False, **section: Any) -> nn.Module:
+        return apply_plan(model, plan_model(model, **section), registry=registry, attentions=attentions)
+
+    return apply

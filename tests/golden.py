@@ -1,0 +1,84 @@
+"""Inputs and outputs of the original release 1.3.5 (METHOD 11), read where the folder exists; nothing is copied."""
+
+import json
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edgerazor.core.manager import load_plugins
+from edgerazor.core.outputs import PositionMask, Targets
+
+FOLDER = Path(__file__).parents[2] / "shared" / "golden"
+REGISTRY = load_plugins(external=False)
+
+
+@cache
+def manifest() -> dict[str, Any]:
+    """The description of all cases; empty where the vectors are absent."""
+    path = FOLDER / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+@cache
+def tensors(section: str) -> dict[str, Tensor]:
+    """All tensors of the file of a section."""
+    return load_file(FOLDER / manifest()[section]["file"])
+
+
+def cases(section: str, *expectations: str, part: str = "cases") -> Any:
+    """A parametrisation over the cases of a section that expect one of `expectations`; skipped without vectors."""
+    found = [one for one in manifest().get(section, {}).get(part, []) if one["expect"] in expectations]
+    assert found or not manifest(), f"no case of {section} expects {expectations}"
+    return pytest.mark.parametrize("case", [pytest.param(one, id=one["id"]) for one in found])
+
+
+def params(kind: str, values: dict[str, Any]) -> Any:
+    """Validated parameters; skips the test where the component, or an option of it, is not built yet."""
+    for nested in [values, *(one for one in values.values() if isinstance(one, dict))]:
+        own = "selector" if nested is not values else kind
+        declared = REGISTRY.declared(own, nested["name"])
+        if declared is None:
+            pytest.skip(f"{own} '{nested['name']}' is not registered")
+        absent = set(nested) - set(declared.model_fields)
+        if absent:
+            pytest.skip(f"{own} '{nested['name']}' has no {', '.join(sorted(absent))}")
+    return REGISTRY.params(kind, values["name"], **{key: value for key, value in values.items() if key != "name"})
+
+
+def selector(values: dict[str, Any]) -> Any:
+    """A layer selector in the words of the vectors: `metric: cosine` is what `lafd` computes."""
+    metric = values.get("metric")
+    declared = REGISTRY.declared("selector", values["name"])
+    if metric == "cosine" and declared is not None and "metric" not in declared.model_fields:
+        values = {key: value for key, value in values.items() if key != "metric"}
+    return REGISTRY.build(params("selector", values))
+
+
+def targets(labels: Tensor | None, shape: tuple[int, int]) -> Targets:
+    """The masks that the vectors were made with: labels that are not -100, unshifted, for every loss."""
+    everything = torch.ones(shape, dtype=torch.bool)
+    mask = everything if labels is None else labels != -100
+    one = PositionMask.of(mask)
+    return Targets(
+        torch.zeros(shape, dtype=torch.long) if labels is None else labels, one, one, PositionMask.of(everything)
+    )
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest value expected; infinite where the shapes differ or a value is not finite."""
+    if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+        return float("inf")
+    found, expected = found.detach().double(), expected.double()
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+
+
+def same_libraries() -> bool:
+    """True if torch and transformers are the ones the vectors were made with: then no 8-bit code may flip."""
+    made_with = manifest()["generator"]
+    return all(f"{name} {version(name).split('+')[0]}" in made_with for name in ("torch", "transformers"))

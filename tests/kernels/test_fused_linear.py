@@ -1,0 +1,238 @@
+"""From hidden states to loss and gradients in chunks, against plain autograd (KERNELS 2.4 and 2.5)."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from edgerazor.kernels.divergence import RowWeights, row_statistics
+from edgerazor.kernels.fused_linear import (
+    Projection,
+    TeacherLogits,
+    chunk_rows,
+    fused_linear_distillation,
+    fused_linear_statistics,
+    logits_distillation,
+    logits_teacher_statistics,
+    teacher_statistics,
+)
+from tests.kernels import oracle
+
+ROWS, HIDDEN, TEACHER_HIDDEN, VOCABULARY = 13, 8, 6, 37
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+def projection(hidden: int, *, dtype: torch.dtype, bias: bool, seed: int) -> Projection:
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return Projection(drawn(ROWS, hidden), drawn(VOCABULARY, hidden), drawn(VOCABULARY) if bias else None)
+
+
+def drawn_rows(dtype: torch.dtype) -> tuple[Tensor, RowWeights]:
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.randint(0, VOCABULARY, (ROWS,), generator=generator)
+    labels[2::5] = -100
+    return labels, RowWeights(*torch.rand(3, ROWS, generator=generator, dtype=torch.float64).to(dtype))
+
+
+def leaves(one: Projection) -> list[Tensor]:
+    return [part.requires_grad_(True) for part in one if part is not None]
+
+
+def expected(student: Projection, teacher: Projection | None, temperature: float) -> tuple[Tensor, list[Tensor]]:
+    """Value and gradients by autograd in float64."""
+    exact = Projection(*(None if part is None else part.detach().double() for part in student))
+    inputs = leaves(exact)
+    labels, weights = drawn_rows(torch.float64)
+    z = torch.nn.functional.linear(*exact)
+    value = (weights.cross_entropy * oracle.cross_entropy(z, labels)).sum()
+    if teacher is not None:
+        u = torch.nn.functional.linear(*(None if part is None else part.double() for part in teacher))
+        value = value + (weights.forward_kl * oracle.forward_kl(z, u, temperature)).sum()
+        value = value + (weights.reverse_kl * oracle.reverse_kl(z, u, temperature)).sum()
+    return value.detach(), list(torch.autograd.grad(value, inputs))
+
+
+def assert_close(found: Tensor, exact: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("chunk", [1, 5, 64])
+@pytest.mark.parametrize(("temperature", "bias", "keep_bytes"), [(1.0, False, 0), (2.5, True, 1 << 20), (0.4, True, 0)])
+def test_value_and_gradients_do_not_depend_on_chunks(
+    dtype: torch.dtype, chunk: int, temperature: float, bias: bool, keep_bytes: int
+) -> None:
+    student = projection(HIDDEN, dtype=dtype, bias=bias, seed=0)
+    teacher = projection(TEACHER_HIDDEN, dtype=dtype, bias=bias, seed=1)
+    labels, weights = drawn_rows(dtype)
+    inputs = leaves(student)
+    value, statistics = fused_linear_distillation(
+        student, TeacherLogits(teacher, chunk, keep_bytes=keep_bytes), labels, weights, temperature=temperature
+    )
+    gradients = torch.autograd.grad(3 * value, inputs)
+    exact, exact_gradients = expected(student, teacher, temperature)
+    assert_close(value.detach(), exact, TOLERANCE[dtype])
+    for one, other in zip(gradients, exact_gradients, strict=True):
+        assert_close(one / 3, other, TOLERANCE[dtype])
+    assert all(column.shape == (ROWS,) and not column.requires_grad for column in statistics)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_without_a_teacher(dtype: torch.dtype) -> None:
+    student = projection(HIDDEN, dtype=dtype, bias=True, seed=0)
+    labels, weights = drawn_rows(dtype)
+    inputs = leaves(student)
+    value, _ = fused_linear_distillation(student, None, labels, weights)
+    exact, exact_gradients = expected(student, None, 1.0)
+    assert_close(value.detach(), exact, TOLERANCE[dtype])
+    for one, other in zip(torch.autograd.grad(value, inputs), exact_gradients, strict=True):
+        assert_close(one, other, TOLERANCE[dtype])
+
+
+def test_bfloat16_rounds_the_gradient_of_the_logits_once() -> None:
+    student = projection(HIDDEN, dtype=torch.bfloat16, bias=False, seed=0)
+    teacher = projection(TEACHER_HIDDEN, dtype=torch.bfloat16, bias=False, seed=1)
+    labels, weights = drawn_rows(torch.float32)
+    inputs = leaves(student)
+    value, _ = fused_linear_distillation(student, TeacherLogits(teacher, 64), labels, weights)
+    exact, exact_gradients = expected(student, teacher, 1.0)
+    assert value.dtype == torch.float32
+    assert_close(value.detach(), exact, 2e-2)
+    for one, other in zip(torch.autograd.grad(value, inputs), exact_gradients, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert_close(one, other, 2e-2)
+
+
+@pytest.mark.parametrize("needed", [(True, False), (False, True)])
+def test_only_the_gradients_asked_for(needed: tuple[bool, bool]) -> None:
+    student = projection(HIDDEN, dtype=torch.float64, bias=False, seed=0)
+    teacher = projection(TEACHER_HIDDEN, dtype=torch.float64, bias=False, seed=1)
+    labels, weights = drawn_rows(torch.float64)
+    for part, wanted in zip(student[:2], needed, strict=True):
+        part.requires_grad_(wanted)
+    value, _ = fused_linear_distillation(student, TeacherLogits(teacher, 4), labels, weights)
+    value.backward()
+    _, exact = expected(student, teacher, 1.0)
+    for part, wanted, other in zip(student[:2], needed, exact, strict=True):
+        assert (part.grad is not None) == wanted
+        if part.grad is not None:
+            assert_close(part.grad, other, 1e-9)
+
+
+def test_no_rows_give_zero_and_zero_gradients() -> None:
+    weight = torch.randn(VOCABULARY, HIDDEN, requires_grad=True)
+    hidden = torch.empty(0, HIDDEN, requires_grad=True)
+    teacher = TeacherLogits(Projection(torch.empty(0, HIDDEN), weight.detach()), chunk_rows(0, VOCABULARY))
+    labels, nothing = torch.empty(0, dtype=torch.long), torch.empty(0)
+    entropy, label = teacher_statistics(teacher, labels)
+    assert entropy.shape == label.shape == (0,)
+    for one in (teacher, None):
+        value, statistics = fused_linear_distillation(
+            Projection(hidden, weight), one, labels, RowWeights(nothing, nothing, nothing)
+        )
+        value.backward()
+        assert float(value.detach()) == 0 and not bool(weight.grad.any()) and statistics.forward_kl.shape == (0,)
+        weight.grad = None
+    empty, agreement = fused_linear_statistics(Projection(hidden, weight), teacher, labels)
+    assert empty.cross_entropy.shape == agreement.shape == (0,)
+
+
+def test_statistics_without_gradients_are_those_of_the_logits() -> None:
+    student = projection(HIDDEN, dtype=torch.float32, bias=True, seed=0)
+    teacher = projection(TEACHER_HIDDEN, dtype=torch.float32, bias=True, seed=1)
+    labels, _ = drawn_rows(torch.float32)
+    found, agreement = fused_linear_statistics(student, TeacherLogits(teacher, 4), labels, temperature=2.0)
+    z, u = (torch.nn.functional.linear(*one) for one in (student, teacher))
+    for one, other in zip(found, row_statistics(z, u, labels, 2.0), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(agreement, z.argmax(dim=-1) == u.argmax(dim=-1))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_from_logits_that_exist(dtype: torch.dtype, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, u = (torch.randn(2, ROWS, VOCABULARY, generator=generator, dtype=torch.float64) * 3).to(dtype)
+    labels, weights = drawn_rows(dtype)
+    z.requires_grad_(True)
+    value, _ = logits_distillation(z, u, labels, weights, temperature=temperature)
+    (gradient,) = torch.autograd.grad(2 * value, z)
+    exact = z.detach().double().requires_grad_(True)
+    _, doubled = drawn_rows(torch.float64)
+    plain = (
+        (doubled.forward_kl * oracle.forward_kl(exact, u.double(), temperature)).sum()
+        + (doubled.reverse_kl * oracle.reverse_kl(exact, u.double(), temperature)).sum()
+        + (doubled.cross_entropy * oracle.cross_entropy(exact, labels)).sum()
+    )
+    assert_close(value.detach(), plain.detach(), TOLERANCE[dtype])
+    assert_close(gradient / 2, torch.autograd.grad(plain, exact)[0], TOLERANCE[dtype])
+    entropy, _ = logits_teacher_statistics(u, labels)
+    assert_close(entropy, oracle.entropy(u.double()), TOLERANCE[dtype])
+
+
+def test_logits_of_ten_thousand_stay_finite() -> None:
+    student = projection(HIDDEN, dtype=torch.float32, bias=False, seed=0)
+    teacher = projection(TEACHER_HIDDEN, dtype=torch.float32, bias=False, seed=1)
+    student = student._replace(hidden=student.hidden * 1e4)
+    teacher = teacher._replace(hidden=teacher.hidden * 1e4)
+    labels, weights = drawn_rows(torch.float32)
+    inputs = leaves(student)
+    value, _ = fused_linear_distillation(student, TeacherLogits(teacher, 5), labels, weights)
+    assert float(value.detach()) > 1e4 and bool(torch.isfinite(value))
+    assert all(bool(torch.isfinite(one).all()) for one in torch.autograd.grad(value, inputs))
+
+
+def test_autocast_does_not_reach_inside() -> None:
+    student = projection(HIDDEN, dtype=torch.float32, bias=False, seed=0)
+    teacher = projection(TEACHER_HIDDEN, dtype=torch.float32, bias=False, seed=1)
+    labels, weights = drawn_rows(torch.float32)
+
+    def everything() -> list[Tensor]:
+        entropy, label = teacher_statistics(TeacherLogits(teacher, 5), labels)
+        value, rows = fused_linear_distillation(student, TeacherLogits(teacher, 5), labels, weights)
+        plain, _ = fused_linear_statistics(student, TeacherLogits(teacher, 5), labels)
+        return [entropy, label, value, *rows, *plain]
+
+    outside = everything()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = everything()
+    assert all(torch.equal(one, other) for one, other in zip(inside, outside, strict=True))
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        sizes = (one.numel() for one in tree_leaves(result) if isinstance(one, Tensor))
+        self.elements = max(self.elements, *sizes, 0)
+        return result
+
+
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_rows_times_vocabulary_never_exists(with_teacher: bool) -> None:
+    rows, vocabulary, chunk = 600, 20_000, chunk_rows(600, 20_000)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(rows, 2, generator=generator, requires_grad=True)
+    weight = torch.randn(vocabulary, 2, generator=generator, requires_grad=True)
+    one = torch.full((rows,), 1 / rows)
+    labels = torch.zeros(rows, dtype=torch.long)
+    with Largest() as largest:
+        teacher = TeacherLogits(Projection(hidden.detach(), weight.detach()), chunk, keep_bytes=0)
+        teacher_statistics(teacher, labels)
+        value, _ = fused_linear_distillation(
+            Projection(hidden, weight), teacher if with_teacher else None, labels, RowWeights(one, one, one)
+        )
+        value.backward()
+    assert 1 < chunk < rows / 2
+    assert largest.elements <= chunk * vocabulary < rows * vocabulary / 2
+    assert weight.grad is not None and bool(weight.grad.any())

@@ -1,0 +1,99 @@
+"""The composed step: every term reaches the student, and the total is what its parts say."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from edgerazor.core.contracts import Signal
+from edgerazor.core.outputs import LossOutput, Targets
+from edgerazor.pipeline.distill import Distiller
+
+EAKLD = {"name": "eakld", "weight": 2.0, "scope": "sequence"}
+FEATURES = {"name": "feature_mse", "weight": 0.5, "layers": {"name": "lafd", "top_k": 1}}
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 96, (3, 20), generator=generator)
+    labels = ids.clone()
+    labels[0, :5], labels[2] = -100, -100
+    return {"input_ids": ids, "labels": labels}
+
+
+@pytest.fixture
+def pair(build_model, quantize_model):
+    return quantize_model(build_model(seed=1)), build_model(seed=0)
+
+
+def distiller(registry, losses, task_weight=0.1):
+    built = [registry.build(registry.params("loss", **loss)) for loss in losses]
+    return Distiller(built, task_weight=task_weight, adapter=registry.adapter_for("qwen3"))
+
+
+def test_without_losses_the_total_is_the_cross_entropy(registry, pair, batch):
+    student, _ = pair
+    result = distiller(registry, [], 1.0)(student, None, batch, Targets.from_labels(batch["labels"]))
+    logits = student(input_ids=batch["input_ids"]).logits[:, :-1]
+    expected = functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+    torch.testing.assert_close(result.value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_fused_total_equals_the_losses_called_one_by_one(registry, pair, batch):
+    student, teacher = pair
+    losses = [EAKLD, {"name": "forward_kl", "weight": 0.3, "temperature": 2.0}, FEATURES]
+    composed = distiller(registry, losses)
+    targets = Targets.from_labels(batch["labels"])
+    signals = {Signal.LOGITS, Signal.HIDDEN_STATES}
+    outputs = [composed.adapter.forward(model, batch, signals) for model in (student, teacher)]
+    parts = [loss(*outputs, targets).value for loss in composed.losses]
+    logits = outputs[0].logits[:, :-1].flatten(0, 1)
+    task = functional.cross_entropy(logits, batch["labels"][:, 1:].flatten())
+    total = composed(student, teacher, batch, targets)
+    torch.testing.assert_close(total.value, sum(parts) + 0.1 * task, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(total.metrics["eakld"], parts[0].detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(total.metrics["feature_mse"], parts[2].detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["eakld", "forward_kl", "reverse_kl", "feature_mse"])
+def test_every_loss_alone_reaches_the_student(registry, pair, batch, name):
+    student, teacher = pair
+    loss = FEATURES if name == "feature_mse" else {"name": name}
+    distiller(registry, [loss], 0.0)(student, teacher, batch, Targets.from_labels(batch["labels"])).value.backward()
+    assert student.model.layers[0].mlp.up_proj.weight.grad.norm() > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_plain_loss_on_logits_takes_part(registry, pair, batch):
+    class LogitMSE:
+        signals = frozenset({Signal.LOGITS})
+        params = registry.params("loss", "forward_kl")
+
+        def __call__(self, student, teacher, targets):
+            difference = (student.logits - teacher.logits).square().mean(dim=-1)
+            return LossOutput((difference * targets.predictions.shares("token_mean")).sum())
+
+    student, teacher = pair
+    composed = Distiller([LogitMSE()], task_weight=0.0, adapter=registry.adapter_for("qwen3"))
+    result = composed(student, teacher, batch, Targets.from_labels(batch["labels"]))
+    mask = Targets.from_labels(batch["labels"]).predictions.mask
+    logits = [model(input_ids=batch["input_ids"]).logits for model in (student, teacher)]
+    torch.testing.assert_close(result.value, (logits[0] - logits[1]).square().mean(dim=-1)[mask].mean())
+    result.value.backward()
+    assert student.model.embed_tokens.weight.grad.norm() > 0
+
+
+def test_micro_batches_add_up_to_the_whole_batch(registry, pair, batch):
+    student, teacher = pair
+    composed = distiller(registry, [EAKLD, {**FEATURES, "layers": {"name": "fixed", "layers": [1, 2]}}])
+    whole = Targets.from_labels(batch["labels"])
+    total = composed(student, teacher, batch, whole).value.detach()
+    parts = torch.zeros(())
+    for row in range(3):
+        one = {key: value[row : row + 1] for key, value in batch.items()}
+        masks = [
+            type(mask)(mask.mask[row : row + 1], mask.positions, mask.sequences)
+            for mask in (whole.tokens, whole.predictions, whole.attention)
+        ]
+        parts += composed(student, teacher, one, Targets(one["labels"], *masks)).value.detach()
+    torch.testing.assert_close(parts, total, rtol=1e-5, atol=1e-6)

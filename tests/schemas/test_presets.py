@@ -1,0 +1,101 @@
+"""Presets: sized and weighted by the family; what the recipe writes replaces a whole section."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgerazor.core.registry import Registry
+from edgerazor.errors import RecipeError
+from edgerazor.schemas.preset import preset_names
+from edgerazor.schemas.recipe import Recipe, load_recipe
+
+QWEN = {"name_or_path": "x", "family": "qwen3"}
+LLAMA = {"name_or_path": "x", "family": "llama"}
+SIZES = {"weights": 32, "activations": 64, "kv_cache": 16}
+
+
+def load(registry: Registry, **content: Any) -> Recipe:
+    return load_recipe(content, registry=registry)
+
+
+def message(registry: Registry, **content: Any) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load(registry, **content)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_of_qwen3(name: str, registry: Registry) -> None:
+    """Group sizes 256, 256 and 128, embedding and head at 4 bits, and the family's loss weights (METHOD 5)."""
+    recipe = load(registry, model=QWEN, preset=name)
+    section, distillation = recipe.quantization, recipe.distillation
+    assert section.weights[0].match == ("*.embed_tokens", "lm_head")
+    assert section.weights[0].quantizer.model_dump()["bits"] == 4  # type: ignore[union-attr]
+    assert [rule.quantizer.group_size for rule in section.weights] == [256] * len(section.weights)  # type: ignore[union-attr]
+    assert section.activations.group_size == 256  # type: ignore[union-attr]
+    assert section.kv_cache.group_size == 128  # type: ignore[union-attr]
+    weights = (distillation.task_weight, *(loss.weight for loss in distillation.losses))  # type: ignore[union-attr]
+    assert weights == ((0.05, 2.0, 0.5) if name == "4-bit" else (0.1, 2.0, 0.1))
+
+
+def test_the_names_say_the_bits(registry: Registry) -> None:
+    def body(name: str) -> dict[str, Any]:
+        rule = load(registry, model=QWEN, preset=name).quantization.weights[-1]
+        return rule.model_dump()["quantizer"]
+
+    assert body("1.58-bit")["name"] == "ternary"
+    assert (body("1.88-bit")["name"], body("1.88-bit")["high_ratio"]) == ("sqmp", 0.125)
+    assert (body("2.79-bit")["name"], body("2.79-bit")["high_ratio"]) == ("sqmp", 0.5)
+    assert (body("4-bit")["name"], body("4-bit")["bits"]) == ("int", 4)
+
+
+def test_the_family_is_read_from_the_model_folder(tmp_path: Path, registry: Registry) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3"}), encoding="utf-8")
+    recipe = load(registry, model={"name_or_path": str(tmp_path)}, preset="1.88-bit")
+    assert recipe.preset is not None and recipe.preset.group_sizes is not None
+    assert recipe.preset.group_sizes.model_dump() == {"weights": 256, "activations": 256, "kv_cache": 128}
+
+
+def test_written_sizes_win_one_by_one(registry: Registry) -> None:
+    recipe = load(registry, model=QWEN, preset={"name": "4-bit", "group_sizes": {"kv_cache": 64}})
+    assert recipe.quantization.kv_cache.group_size == 64  # type: ignore[union-attr]
+    assert recipe.quantization.activations.group_size == 256  # type: ignore[union-attr]
+    recipe = load(registry, model=LLAMA, preset={"name": "4-bit", "group_sizes": SIZES})
+    assert recipe.quantization.weights[0].quantizer.group_size == 32  # type: ignore[union-attr]
+
+
+def test_a_family_without_sizes_is_told_both_ways_out(tmp_path: Path, registry: Registry) -> None:
+    unknown = "recipe: preset: the model's family is not known, because"
+    cure = (
+        "; set model.family to a known one (qwen3), or write the sizes: "
+        "preset: {name: ..., group_sizes: {weights: 64, activations: 64, kv_cache: 64}}"
+    )
+    assert message(registry, model=LLAMA, preset="4-bit") == [
+        f"recipe: preset: model type 'llama' has no group sizes of its own{cure}"
+    ]
+    assert message(registry, model={"name_or_path": str(tmp_path)}, preset="4-bit") == [
+        f"{unknown} '{tmp_path}' has no config.json on this machine{cure}"
+    ]
+
+
+def test_a_misspelt_preset(registry: Registry) -> None:
+    assert message(registry, model=QWEN, preset="1.8-bit") == [
+        "recipe: preset: no preset named '1.8-bit'; did you mean '1.88-bit'?"
+    ]
+    assert message(registry, model=QWEN, preset={"name": "4-bit", "group_sizes": {"weight": 64}}) == [
+        "recipe: preset.group_sizes: group_sizes has no 'weight'; did you mean 'weights'?"
+    ]
+
+
+def test_a_section_that_is_written_replaces_the_presets_whole(registry: Registry) -> None:
+    own = {"losses": [{"name": "forward_kl"}]}
+    recipe = load(registry, model=QWEN, preset="1.88-bit", distillation=own)
+    assert [loss.name for loss in recipe.distillation.losses] == ["forward_kl"]  # type: ignore[union-attr]
+    assert len(recipe.quantization.weights) == 2
+    only_weights = {"weights": [{"match": "*", "quantizer": "ternary"}]}
+    recipe = load(registry, model=QWEN, preset="1.88-bit", quantization=only_weights)
+    assert recipe.quantization.activations is None and recipe.quantization.kv_cache is None
+    assert [loss.name for loss in recipe.distillation.losses] == ["eakld", "feature_mse"]  # type: ignore[union-attr]
+    assert load(registry, model=QWEN, preset="1.88-bit", distillation=None).distillation is None

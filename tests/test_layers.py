@@ -1,0 +1,57 @@
+"""Who may import whom (imports inside functions included), and no import cycles."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "edgerazor"
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+MAY_IMPORT = {
+    "errors": [],
+    "schemas": ["errors"],
+    "kernels": ["errors"],
+    "core": ["errors", "schemas", "kernels"],
+    "adapters": ["errors", "core", "schemas"],
+    "plugins": ["errors", "core", "schemas", "kernels"],
+    "pipeline": ["errors", "core", "schemas", "kernels"],
+    "hf": ["errors", "core", "schemas", "pipeline.checkpoint"],
+    "testing": ["errors", "core", "schemas"],
+    "cli": ["errors", "pipeline", "core", "schemas"],
+    "__main__": ["cli"],
+}
+
+
+def imported(nodes: Iterator[ast.AST] | list[ast.stmt]) -> set[str]:
+    """Modules of ours that these statements name, without the leading package."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("edgerazor.") for name in names if name.split(".")[0] == "edgerazor"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
+def test_a_module_imports_only_what_its_part_may(module: str) -> None:
+    part = module.split(".", maxsplit=1)[0]
+    assert part in MAY_IMPORT, f"{module} belongs to no part of the architecture"
+    allowed = [part, *MAY_IMPORT[part]]
+    for name in imported(ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))) - {"__version__"}:
+        assert any(f"{name}.".startswith(f"{one}.") for one in allowed), f"{module} imports edgerazor.{name}"
+
+
+def is_module(name: str) -> bool:
+    return name in MODULES or f"{name}.__init__" in MODULES
+
+
+def test_there_are_no_import_cycles() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        named = imported(ast.parse(path.read_text(encoding="utf-8")).body)
+        homes = {name if is_module(name) else name.rpartition(".")[0] for name in named}
+        graph[module] = {one for home in homes for one in (home, f"{home}.__init__") if one in MODULES}
+    graphlib.TopologicalSorter(graph).prepare()

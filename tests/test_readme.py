@@ -1,0 +1,70 @@
+"""Every block of code that a user may copy from README and docs is loaded or run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pipeline.runs import recipe
+
+from edgerazor.schemas.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+
+
+def blocks(language: str, pages: list[Path] = PAGES) -> list[tuple[str, str]]:
+    """(page and number, text) of every fenced block in a language."""
+    return [
+        (f"{page.name}-{index}", text)
+        for page in pages
+        for index, (name, text) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
+        if name == language
+    ]
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in blocks("yaml")])
+def test_every_recipe_loads(text, registry):
+    content = yaml.safe_load(text)
+    if "quantization" not in content and "preset" not in content:
+        content["preset"] = {"name": "4-bit", "group_sizes": {"weights": 64, "activations": 64, "kv_cache": 64}}
+    load_recipe(content, registry=registry)
+
+
+def test_the_python_example_runs(tmp_path):
+    (example,) = [text for _, text in blocks("python", [ROOT / "README.md"]) if "load_recipe(" in text]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(tmp_path, training={"max_steps": 2})))
+    program = example + "\nassert type(model).__name__ == 'Qwen3ForCausalLM'\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_plugin_example_works(tmp_path):
+    package = tmp_path / "acme_edgerazor"
+    package.mkdir()
+    for _, text in blocks("python", [ROOT / "README.md"]):
+        named = re.match(r"# acme_edgerazor/(\w+\.py)\n", text)
+        if named:
+            (package / named[1]).write_text(text)
+    (entry_points,) = [text for _, text in blocks("toml") if "entry-points" in text]
+    metadata = tmp_path / "acme_edgerazor-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-edgerazor\nVersion: 1.0\n")
+    group = re.search(r"\[project\.entry-points\.(\w+)\]\n(\w+) = \"(\w+)\"", entry_points)
+    (metadata / "entry_points.txt").write_text(f"[{group[1]}]\n{group[2]} = {group[3]}\n")
+    losses = [{"name": "acme.logit_mse", "weight": 0.5}]
+    content = recipe(tmp_path, training={"max_steps": 2}, distillation={"losses": losses})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "edgerazor", "train", "recipe.yaml", "--output", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "acme.logit_mse" in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_every_file_and_folder_the_readme_names_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`(edgerazor/[\w/.]+)`", text) + re.findall(r"\]\((?!http)([\w/.]+)\)", text):
+        assert (ROOT / path).exists(), path
