@@ -91,7 +91,7 @@ def make_student(
     with torch.no_grad():
         for name, parameter in built.named_parameters():
             if parameter.ndim == 1:
-                parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
     source = folder / "float"
     built.to(dtype).save_pretrained(source)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)

@@ -28,6 +28,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "generate",
+    "export",
     "verify",
     "plugins",
     "schema",

@@ -17,6 +17,7 @@ from edgerazor.core.packed import PackedWeight
 from edgerazor.errors import CheckpointError
 from edgerazor.hf import EdgeRazorConfig
 from edgerazor.pipeline.checkpoint import pack_model, qat_config
+from edgerazor.pipeline.checkpoint.headers import read_headers, weight_files
 from edgerazor.schemas.recipe import load_recipe
 
 LOAD = AutoModelForCausalLM.from_pretrained
@@ -53,6 +54,8 @@ def test_a_saved_copy_loads_as_the_same_model(size, packed, tmp_path):
     assert torch.equal(logits(model), logits(student.model))
     before, after = AutoConfig.from_pretrained(folder), AutoConfig.from_pretrained(tmp_path / "copy")
     assert before.quantization_config == after.quantization_config
+    # The guard is among them: without it the copy would load as random numbers where the package is missing.
+    assert set(read_headers(weight_files(tmp_path / "copy"))) == set(read_headers(weight_files(folder)))
 
 
 def test_a_saved_copy_holds_packed_tensors_after_a_forward_pass(packed, tmp_path):
@@ -211,7 +214,7 @@ def test_a_student_in_training_loads_as_one(trained, tmp_path):
 def test_a_student_in_training_can_be_trained_by_trainer(trained, tmp_path):
     from transformers import Trainer, TrainingArguments
 
-    folder, student = trained
+    folder, _ = trained
     model = LOAD(folder)
     before = logits(model)
     rows = [{"input_ids": torch.arange(9), "labels": torch.arange(9)}] * 2
@@ -250,7 +253,7 @@ def test_a_recipe_that_quantizes_other_modules_is_refused(trained):
     config.content["modules"].remove("model.layers.0.mlp.up_proj")
     student.model.config.quantization_config = config
     student.model.save_pretrained(folder)
-    with pytest.raises(CheckpointError, match=r"does not quantize the same modules any more: model\.layers\.0\.mlp\.up"):
+    with pytest.raises(CheckpointError, match=r"the same modules any more: model\.layers\.0\.mlp\.up"):
         LOAD(folder)
 
 
@@ -261,6 +264,9 @@ def test_a_float_folder_is_quantized_on_the_fly(case, build_model, registry, tmp
     expected = make_student(build_model, registry, tmp_path, case, rounded=False)
     qat = LOAD(source, quantization_config=EdgeRazorConfig(mode="qat", recipe=student.recipe))
     assert torch.equal(logits(qat), logits(expected.model))
+    qat.save_pretrained(tmp_path / "latent")
+    stored = AutoConfig.from_pretrained(tmp_path / "latent").quantization_config
+    assert stored == qat_config(student.recipe, student.plan).to_dict()
     packed = LOAD(source, quantization_config=EdgeRazorConfig(mode="packed", recipe=student.recipe.to_dict()))
     assert torch.equal(logits(packed), logits(expected.model))
     packed.save_pretrained(tmp_path / "saved")

@@ -17,6 +17,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     runs.train,
     runs.evaluate,
     runs.generate,
+    runs.export,
     runs.verify,
     recipes.plugins,
     recipes.schema,

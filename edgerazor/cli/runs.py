@@ -1,4 +1,4 @@
-"""Commands that load weights: quickstart, pack, train, evaluate, generate, verify."""
+"""Commands that load weights: quickstart, pack, train, evaluate, generate, export, verify."""
 
 import shlex
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgerazor.cli.application import Overrides, RecipePath
+from edgerazor.errors import ExportError
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a packed checkpoint.", show_default=False)]
 
@@ -125,14 +126,51 @@ def generate(
     typer.echo()
 
 
-def verify(
-    folder: Folder,
-    logits: Annotated[bool, typer.Option("--logits", help="Also compare the logits of both ways to load it.")] = False,
+def export(
+    checkpoint: Folder,
+    to: Annotated[str, typer.Option("--to", metavar="EXPORTER", help="Such as gguf; `edgerazor plugins` lists them.")],
+    out: Annotated[Path, typer.Option("--out", help="File or folder to write.", show_default=False)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PARAMETER=VALUE",
+            help="A parameter of the exporter, such as profile=size; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Check that a packed checkpoint is whole: files, shapes, codes, scales and digest."""
+    """Write a packed checkpoint in another format, codes and scales unchanged, and read it back to prove it."""
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.pipeline.export import export_to
+
+    export_to(checkpoint, to, out, settings or [], load_plugins())
+
+
+def verify(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT_OR_FILE",
+            help="Packed checkpoint; with --against, an exported file.",
+            show_default=False,
+        ),
+    ],
+    logits: Annotated[bool, typer.Option("--logits", help="Also compare the logits of both ways to load it.")] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="CHECKPOINT", help="Compare an exported file with the checkpoint it is of."),
+    ] = None,
+) -> None:
+    """Check that a packed checkpoint is whole: files, shapes, codes, scales, digest; or compare an export with it."""
     from edgerazor.cli.tables import human_bytes
     from edgerazor.pipeline.checkpoint import verify_checkpoint
 
+    if against is not None:
+        _verify_export(folder, against)
+        return
+    if folder.is_file():
+        raise ExportError(f"{folder}: is a file; say which checkpoint it was exported from: --against CHECKPOINT")
     result = verify_checkpoint(folder, logits=logits)
     if not result.ok:
         for line in result.faults:
@@ -140,6 +178,17 @@ def verify(
         raise typer.Exit(2)
     size = f"{human_bytes(result.bytes)}, {result.bits_per_weight:.3f} bits per quantized weight"
     typer.echo(f"{folder}: ok, {result.tensors} tensors, {size}")
+
+
+def _verify_export(path: Path, checkpoint: Path) -> None:
+    from edgerazor.pipeline.export import verify_export
+
+    report = verify_export(path, checkpoint)
+    if report.different:
+        for name in report.different:
+            typer.secho(f"{path}: {name}: differs from {checkpoint}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(2)
+    typer.echo(f"{path}: ok, {report.tensors} tensors equal {checkpoint}")
 
 
 def _print_figures(figures: Any) -> None:

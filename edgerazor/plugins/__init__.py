@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from edgerazor.core.hookspecs import hookimpl
+from edgerazor.plugins.exporters.params import GGUFParams
 from edgerazor.plugins.losses.params import EAKLDParams, FeatureMSEParams, ForwardKLParams, ReverseKLParams
 from edgerazor.plugins.quantizers.params import IntParams, SQMPParams, TernaryParams
 from edgerazor.plugins.selectors.params import FixedParams, LAFDParams
-from edgerazor.schemas.components import LossParams, QuantizerParams, SelectorParams
+from edgerazor.schemas.components import ExporterParams, LossParams, QuantizerParams, SelectorParams
 
 
 @hookimpl
@@ -22,3 +23,8 @@ def edgerazor_losses() -> Iterable[type[LossParams]]:
 @hookimpl
 def edgerazor_selectors() -> Iterable[type[SelectorParams]]:
     return [LAFDParams, FixedParams]
+
+
+@hookimpl
+def edgerazor_exporters() -> Iterable[type[ExporterParams]]:
+    return [GGUFParams]

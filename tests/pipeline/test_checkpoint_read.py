@@ -44,6 +44,11 @@ REFUSED = {
         lambda content: content["quantization_config"]["layouts"]["i4-g32"].update(storage=["i3"]),
         r"layouts\.i4-g32\.storage",
     ),
+    "rows of one kind": (
+        lambda content: content["quantization_config"]["modules"]["model.embed_tokens"].update(wide_rows=3),
+        r"modules\.model\.embed_tokens: wide_rows is 3, layout has 1 kinds of rows",
+    ),
+    "guard": (section(guard="lm_head.weight"), "guard: 'lm_head.weight' is not the weight of a packed module"),
     "layout key": (
         lambda content: content["quantization_config"]["layouts"]["i4-g32"].update(zero_point=8),
         "layout has no 'zero_point'",
@@ -126,7 +131,9 @@ def test_a_tensor_of_another_shape_is_an_error(folder):
     name = "model.layers.0.mlp.up_proj.weight_i4"
     edit_tensors(folder, lambda tensors: tensors.update({name: tensors[name][:-1].clone()}))
     for load in (load_model, AutoModelForCausalLM.from_pretrained):
-        with pytest.raises(CheckpointError, match=rf"up_proj\.weight_i4: is uint8 \[11, 32\], expected uint8 \[12, 32\]"):
+        with pytest.raises(
+            CheckpointError, match=r"up_proj\.weight_i4: is uint8 \[11, 32\], expected uint8 \[12, 32\]"
+        ):
             load(folder)
 
 

@@ -54,7 +54,10 @@ FAULTS = {
     "infinite scale": (change(f"{UP}.weight_scale", 4, 0, torch.inf), f"{UP}.weight_scale: holds NaN or infinite"),
     "tiny scale": (change(f"{UP}.weight_scale", 4, 0, 2**-15), f"{UP}.weight_scale: holds scales below 2^-14"),
     "negative scale": (change(f"{UP}.weight_scale", 4, 0, -1.0), f"{UP}.weight_scale: holds scales below 2^-14"),
-    "row count": (replace(f"{UP}.weight_rows", torch.zeros_like), f"{UP}.weight_rows: marks 0 rows, config.json says 12"),
+    "row count": (
+        replace(f"{UP}.weight_rows", torch.zeros_like),
+        f"{UP}.weight_rows: marks 0 rows, config.json says 12",
+    ),
     "wrong shape": (replace(f"{UP}.weight_scale", lambda scale: scale[:-1]), f"{UP}.weight_scale: is float16 [95, 1]"),
     "wrong dtype": (replace(f"{UP}.weight_scale", torch.Tensor.float), f"{UP}.weight_scale: is float32 [96, 1]"),
     "norm of integers": (replace("model.norm.weight", torch.Tensor.int), "model.norm.weight: is int32 [67]"),
@@ -70,7 +73,7 @@ FAULTS = {
 @pytest.mark.parametrize("what", FAULTS)
 def test_a_fault_in_a_tensor_is_named(what, folder):
     edit, message = FAULTS[what]
-    edit_tensors(folder, lambda tensors: edit(tensors))
+    edit_tensors(folder, edit)
     result = verify_checkpoint(folder)
     assert not result.ok and len(result.faults) == 1
     assert result.faults[0].startswith(message)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from packed_cases import CASES, make_student
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from edgerazor.core.packing import content_digest
+from edgerazor.core.plan import build_plan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint import count_constant_groups, open_checkpoint, round_unquantized_
@@ -57,6 +59,19 @@ def test_tensors_take_the_bytes_of_the_plan(build_model, registry, tmp_path):
     assert guard.dtype == torch.uint8 and guard.shape == (1,)
     assert sum(tensor.numel() * tensor.itemsize for tensor in tensors.values()) == student.plan.bytes
     assert not any(name.startswith("lm_head") for name in tensors)
+
+
+@pytest.mark.parametrize(("preset", "megabytes"), [("1.58-bit", 170.7), ("1.88-bit", 187.3), ("4-bit", 302.8)])
+def test_a_model_of_600_million_weights_takes_the_megabytes_promised(preset, megabytes, registry):
+    """By the plan, whose bytes the test before this one holds to those of a file."""
+    shape = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "vocab_size": 151936}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(Qwen3Config(**shape, **heads))
+    raw = {"model": {"name_or_path": "unused", "family": "qwen3"}, "preset": preset}
+    quantization = load_recipe(raw, registry=registry).quantization
+    plan = build_plan(model, quantization, adapter=registry.adapter_for("qwen3"), registry=registry)
+    assert plan.bytes / 1e6 == pytest.approx(megabytes, abs=0.1)
 
 
 def test_config_describes_every_module(build_model, registry, tmp_path):

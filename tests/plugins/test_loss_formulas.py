@@ -99,6 +99,14 @@ def test_feature_mse_reports_each_layer() -> None:
     assert [float(result.metrics[f"chosen_{layer}"]) for layer in range(4)] == [0, 1, 0, 1]
 
 
+def test_layers_are_chosen_by_what_is_not_padding_whatever_the_labels() -> None:
+    student, teacher, aims = output(drawn(0)), output(drawn(2)), targets()
+    loss = build("feature_mse", layers={"name": "lafd", "top_k": 1})
+    by_mask = [loss.layers.weights(teacher.hidden_states, mask.mask).tolist() for mask in (aims.attention, aims.tokens)]
+    metrics = loss(student, teacher, aims).metrics
+    assert [float(metrics[f"chosen_{layer}"]) for layer in range(4)] == by_mask[0] != by_mask[1]
+
+
 @divergences
 def test_a_plain_matrix_of_logits_counts_as_sequences_of_one(name: str, values: dict[str, Any]) -> None:
     z, u = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

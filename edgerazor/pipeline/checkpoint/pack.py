@@ -8,6 +8,7 @@ from edgerazor.core.plan import build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint.folder import check_replaceable
+from edgerazor.pipeline.checkpoint.storage import round_unquantized_
 from edgerazor.pipeline.checkpoint.write import PackedReport, write_checkpoint
 from edgerazor.pipeline.model import adapter_for, load_config, load_float_model, load_tokenizer
 from edgerazor.schemas.recipe import Recipe
@@ -28,18 +29,22 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
         PlanError: the recipe does not fit the model.
     """
     check_replaceable(Path(output))
-    _check_trained_alike(recipe)
+    latent = _check_latent_weights(recipe)
     model = load_float_model(recipe.model)
     adapter = adapter_for(model.config, recipe.model, registry)
     plan = build_plan(model, recipe.quantization, adapter=adapter, registry=registry)
     apply_plan(model, plan, registry=registry)
+    if latent:
+        # As the end of a run does, so that both ways of packing it give the same files.
+        round_unquantized_(model)
     return write_checkpoint(model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=_tokenizer(recipe))
 
 
-def _check_trained_alike(recipe: Recipe) -> None:
+def _check_latent_weights(recipe: Recipe) -> bool:
+    """Whether the model is one in training; CheckpointError if its quantizers are not those of the recipe."""
     stored: Any = getattr(load_config(recipe.model), "quantization_config", None)
     if stored is None:
-        return
+        return False
     content = stored if isinstance(stored, dict) else stored.to_dict()
     trained = (content.get("recipe") or {}).get("quantization")
     if trained != recipe.quantization.model_dump(mode="json"):
@@ -47,6 +52,7 @@ def _check_trained_alike(recipe: Recipe) -> None:
             f"{recipe.model.name_or_path}: was trained with other quantizers than the recipe has; pack it with the "
             "recipe of its run"
         )
+    return True
 
 
 def _tokenizer(recipe: Recipe) -> Any:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class PackedReport:
     constant_groups: Mapping[str, int]
     wide_tensors: tuple[str, ...]
     notes: tuple[str, ...]
-    seconds: float
+    seconds: float = 0.0
 
     @property
     def bytes(self) -> int:
@@ -95,28 +95,35 @@ def write_checkpoint(
     check_replaceable(folder)
     check_weights(model, plan)
     packed = pack_modules(model, plan)
-    rest, wide = unquantized_tensors(model, packed.layouts)
+    rest, packed.wide_tensors = unquantized_tensors(model, packed.layouts)
     section = build_section(packed, plan, resolve_recipe(recipe, registry=registry))
     guard = {section.guard: torch.zeros(1, dtype=torch.uint8)}
-    bits = _bits(packed, plan)
+    manifest = Manifest(
+        files={},
+        base_model={"name_or_path": recipe.model.name_or_path, "revision": recipe.model.revision},
+        content_sha256=packed.digest,
+        parameters=plan.parameters,
+        bits_per_weight=_bits(packed, plan),
+        plugins=registry.versions(),
+        evaluation=_figures(evaluation),
+        notes=_notes(packed),
+    )
     with replaced_folder(folder) as temporary:
         save_file({**rest, **packed.tensors, **guard}, temporary / WEIGHTS, metadata={"format": "pt"})
         (temporary / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
         _save_companions(model, tokenizer, temporary)
-        manifest = Manifest(
-            files={},
-            base_model={"name_or_path": recipe.model.name_or_path, "revision": recipe.model.revision},
-            content_sha256=packed.digest,
-            parameters=plan.parameters,
-            bits_per_weight=bits,
-            plugins=registry.versions(),
-            evaluation=_figures(evaluation),
-            notes=_notes(packed, wide),
-        )
         (temporary / "README.md").write_text(model_card(manifest, plan), encoding="utf-8")
         files = {name: hash_file(temporary / name) for name in files_in(temporary)}
         write_manifest(temporary, manifest.model_copy(update={"files": files}))
         sizes = {name: (temporary / name).stat().st_size for name in files_in(temporary)}
+    report = _report(folder, sizes, manifest, plan, packed)
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def _report(
+    folder: Path, sizes: Mapping[str, int], manifest: Manifest, plan: Plan, packed: PackedModules
+) -> PackedReport:
+    bits = manifest.bits_per_weight
     return PackedReport(
         folder=folder,
         files=sizes,
@@ -129,9 +136,8 @@ def write_checkpoint(
         compression=plan.compression,
         file_compression=2 * plan.parameters / sizes[WEIGHTS],
         constant_groups=packed.constant_groups,
-        wide_tensors=tuple(wide),
+        wide_tensors=tuple(packed.wide_tensors),
         notes=manifest.notes,
-        seconds=time.monotonic() - started,
     )
 
 
@@ -186,12 +192,12 @@ def _figures(evaluation: Any) -> dict[str, Any] | None:
     raise CheckpointError(f"evaluation: expected figures by name, found {type(evaluation).__name__}")
 
 
-def _notes(packed: PackedModules, wide: list[str]) -> tuple[str, ...]:
+def _notes(packed: PackedModules) -> tuple[str, ...]:
     notes = [
         f"{name}: {count} groups of constant magnitude became zero or doubled, as ternary absmean does; "
         "scale: absmax is exact on them"
         for name, count in packed.constant_groups.items()
     ]
     notes += [f"{name}: widths mix inside its rows; each row is stored at its widest" for name in packed.mixed_inside]
-    notes += [f"{name}: no 16-bit float holds it exactly; stored in its own dtype" for name in wide]
+    notes += [f"{name}: no 16-bit float holds it exactly; stored in its own dtype" for name in packed.wide_tensors]
     return tuple(notes)

@@ -123,8 +123,8 @@ def train(
         verify_checkpoint(checkpoint).raise_if_damaged()
         metrics = {"steps": steps, "tokens": trainer.tokens_seen, "seconds": seconds, "evaluation": evaluation}
         (output / METRICS).write_text(json.dumps({**metrics, "history": history}, indent=1) + "\n", encoding="utf-8")
-        for exporter in exporters:
-            export_checkpoint(checkpoint, exporter, console=console)
+        for index, exporter in enumerate(exporters):
+            export_checkpoint(checkpoint, exporter, console=console, registry=registry, where=f"export[{index}]")
     trainer.accelerator.wait_for_everyone()
     return TrainResult(output, checkpoint, steps, trainer.tokens_seen, seconds, history, evaluation)
 

@@ -1,0 +1,235 @@
+"""Everything that will be in the file, or keeps a checkpoint from being one, known before a byte is written."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from edgerazor.core.contracts import Checkpoint, TensorRole
+from edgerazor.core.tensor import mean_bits
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.gguf.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    describe_model,
+    head_counts,
+    layer_parts,
+    tensor_name,
+    text_config,
+)
+from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES, BlockType
+from edgerazor.plugins.exporters.gguf.choose import choose_type, match_rules
+from edgerazor.plugins.exporters.gguf.facts import Facts, collect_facts
+from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer
+from edgerazor.plugins.exporters.params import GGUFParams
+
+F32, F16, BF16 = "F32", "F16", "BF16"
+_FLOATS = {torch.float32: (F32, 0, 4), torch.float16: (F16, 1, 2), torch.bfloat16: (BF16, 30, 2)}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the file.
+
+    Attributes:
+        name: of the tensor in the file.
+        facts: of the tensor in the checkpoint.
+        type_name, type_id: of the format.
+        bytes: without padding.
+        heads: of q and k whose rows are reordered; 0: rows keep their order.
+    """
+
+    name: str
+    facts: Facts
+    type_name: str
+    type_id: int
+    bytes: int
+    heads: int = 0
+
+    @property
+    def block_type(self) -> BlockType | None:
+        """The packer; None for a tensor that stays float."""
+        return BLOCK_TYPES.get(self.type_name)
+
+    @property
+    def bits(self) -> float:
+        """Bits per weight in the file."""
+        return 8 * self.bytes / self.facts.weights
+
+
+@dataclass
+class ExportPlan:
+    """What `plan_export` finds; `problems` holds one line per refusal."""
+
+    architecture: Architecture | None
+    entries: list[Entry] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    tied: bool = False
+
+    @property
+    def quantized(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.facts.quantized]
+
+
+def plan_export(
+    checkpoint: Checkpoint, params: GGUFParams, on_tensor: Callable[[int, int], None] = lambda done, total: None
+) -> ExportPlan:
+    """Read the checkpoint once and decide names, types and keys.
+
+    Raises:
+        ExportError: the checkpoint is damaged; all other problems are collected in the plan.
+    """
+    return _Planner(checkpoint, params).plan(on_tensor)
+
+
+class _Planner:
+    def __init__(self, checkpoint: Checkpoint, params: GGUFParams):
+        self.checkpoint, self.params = checkpoint, params
+        model_type = str(checkpoint.config.get("model_type"))
+        self.architecture = ARCHITECTURES.get(model_type)
+        self.config: Mapping[str, Any] = checkpoint.config
+        self.result = ExportPlan(self.architecture)
+        self.problems = self.result.problems
+        if self.architecture is None:
+            known = ", ".join(sorted(ARCHITECTURES))
+            raise ExportError(f"no GGUF architecture for model_type '{model_type}'; known: {known}")
+        self.config = text_config(checkpoint.config, self.architecture)
+
+    def plan(self, on_tensor: Callable[[int, int], None]) -> ExportPlan:
+        assert self.architecture is not None
+        try:
+            self.result.metadata, problems = describe_model(self.config, self.architecture)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            problems = [f"config.json: holds a value that is no number: {error}"]
+        self.problems += problems
+        every = collect_facts(self.checkpoint, on_tensor)
+        inside = [facts for facts in every if not facts.name.startswith(self.architecture.outside or ("\0",))]
+        kept = {facts.name for facts in inside}
+        self.result.left_out = [facts.name for facts in every if facts.name not in kept]
+        if self.architecture.note:
+            self.result.notes.append(self.architecture.note)
+        rules, problems = match_rules(self.params.types, inside)
+        self.problems += problems
+        for facts in self._without_equal_head(inside):
+            entry = self._entry(facts, rules)
+            if entry is not None:
+                self.result.entries.append(entry)
+        self.result.entries.sort(key=_place)
+        self._check_complete()
+        self._add_tokenizer()
+        self._check_mixed()
+        return self.result
+
+    def _without_equal_head(self, tensors: list[Facts]) -> list[Facts]:
+        """The head is dropped only if it equals the embedding, whatever the configuration says."""
+        of = {facts.role.kind: facts for facts in tensors if facts.fingerprint and not facts.role.bias}
+        head, embedding = of.get("head"), of.get("embedding")
+        self.result.tied = head is None or (embedding is not None and head.fingerprint == embedding.fingerprint)
+        if head is None and not self.checkpoint.config.get(
+            "tie_word_embeddings", self.config.get("tie_word_embeddings")
+        ):
+            self.problems.append("there is no output head, and config.json does not say tie_word_embeddings")
+        return [facts for facts in tensors if not (self.result.tied and facts is head)]
+
+    def _entry(self, facts: Facts, rules: Mapping[str, Any]) -> Entry | None:
+        assert self.architecture is not None
+        name = tensor_name(facts.role, self.architecture)
+        if name is None or facts.role.parts:
+            reason = "is a fused matrix" if facts.role.parts else "has no place"
+            self.problems.append(f"{facts.name}: {reason} in a GGUF of architecture {self.architecture.name}")
+            return None
+        if facts.scale_problem:
+            self.problems.append(f"{facts.module}: {facts.scale_problem}")
+            return None
+        heads = self._heads(facts)
+        if not facts.quantized:
+            return self._float_entry(name, facts, heads)
+        block_type, problem = choose_type(facts, self.params.profile, rules.get(facts.module))
+        if block_type is None:
+            self.problems.append(f"{facts.module}: {problem}")
+            return None
+        size = facts.shape[0] * block_type.row_bytes(facts.shape[1])
+        return Entry(name, facts, block_type.name, block_type.id, size, heads)
+
+    def _heads(self, facts: Facts) -> int:
+        assert self.architecture is not None
+        if not self.architecture.permuted or facts.role.kind not in ("q", "k") or not self.result.metadata:
+            return 0
+        heads, kv_heads, width = head_counts(self.config)
+        count = heads if facts.role.kind == "q" else kv_heads
+        if facts.shape[0] != count * width:
+            self.problems.append(f"{facts.name}: has {facts.shape[0]} rows, config.json says {count} heads of {width}")
+        return count
+
+    def _float_entry(self, name: str, facts: Facts, heads: int) -> Entry | None:
+        known = _FLOATS.get(facts.dtype) if facts.dtype else None
+        if known is None:
+            kind = str(facts.dtype).removeprefix("torch.")
+            self.problems.append(f"{facts.name}: is {kind}; only float32, float16 and bfloat16 can be stored")
+            return None
+        # Vectors are F32 in every file; both 16-bit floats are exact in it.
+        type_name, type_id, size = _FLOATS[torch.float32] if len(facts.shape) == 1 else known
+        return Entry(name, facts, type_name, type_id, size * facts.weights, heads)
+
+    def _check_mixed(self) -> None:
+        mixed = [entry for entry in self.result.quantized if entry.facts.mixed]
+        if not mixed:
+            return
+        bits = sum(8 * entry.bytes for entry in mixed) / sum(entry.facts.weights for entry in mixed)
+        widths: dict[int, int] = {}
+        for entry in mixed:
+            for qmax, count in (entry.facts.widths or {}).items():
+                widths[qmax] = widths.get(qmax, 0) + count
+        nominal = mean_bits(widths)
+        preset = "1.88-bit-tensor" if nominal < 2.3 else "2.79-bit-tensor"
+        if self.params.mixed_rows == "error":
+            self.problems.append(
+                f"{len(mixed)} tensors mix ternary and int4 rows and mixed_rows is 'error'; set 'widen' "
+                f"({bits:.2f} bits) or train preset {preset}"
+            )
+        self.result.notes.append(
+            f"{len(mixed)} tensors mix rows: nominal {nominal:.2f} bits, in this file {bits:.2f}: GGUF stores one type "
+            f"per tensor; preset {preset} has the same budget with one width per tensor"
+        )
+
+    def _check_complete(self) -> None:
+        assert self.architecture is not None
+        counted: dict[str, int] = {}
+        for entry in self.result.entries:
+            counted[entry.name] = counted.get(entry.name, 0) + 1
+        self.problems += [f"{name}: {count} tensors play this part" for name, count in counted.items() if count > 1]
+        if self.problems:
+            return
+        layers = range(int(self.config["num_hidden_layers"]))
+        needed = [f"{one}.weight" for one in ("token_embd", "output_norm")]
+        for layer in layers:
+            needed += [
+                tensor_name(TensorRole(kind, layer), self.architecture) or "" for kind in layer_parts(self.architecture)
+            ]
+        missing = [name for name in needed if name not in counted]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            self.problems.append(f"the checkpoint has no tensor for {', '.join(missing[:5])}{more}")
+        stray = [one.facts.name for one in self.result.entries if (one.facts.role.layer or 0) >= len(layers)]
+        self.problems += [f"{name}: config.json says {len(layers)} layers" for name in stray]
+
+    def _add_tokenizer(self) -> None:
+        rows = next((one.facts.shape[0] for one in self.result.entries if one.facts.role.kind == "embedding"), None)
+        stated = self.config.get("vocab_size")
+        if rows is not None and stated is not None and rows != stated:
+            self.problems.append(f"the embedding has {rows} rows, config.json says vocab_size {stated}")
+        size = int(rows or stated or 0)
+        described: TokenizerKeys = describe_tokenizer(self.checkpoint.folder, self.checkpoint.config, size)
+        self.problems += described.problems
+        self.result.notes += described.notes
+        self.result.metadata |= described.keys
+
+
+def _place(entry: Entry) -> tuple[int, int, str]:
+    """Embedding, layers by number, then the rest: the order in which they are used."""
+    role = entry.facts.role
+    return (0 if role.kind == "embedding" else 2 if role.layer is None else 1, role.layer or 0, entry.name)

@@ -1,0 +1,146 @@
+"""Writing the file: header by the `gguf` package, then one tensor after the other; whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgerazor.core.contracts import Checkpoint
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.gguf.plan import Entry
+
+_ALIGNMENT = 32
+_CHUNK = 1 << 22
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Give a file name beside `path`; once the block ends well, the file there takes its place.
+
+    On any failure nothing of it is left and what was at `path` is untouched.
+
+    Raises:
+        ExportError: `path` is a folder or a file that is no GGUF, or cannot be written (a full disk, for example).
+    """
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+    try:
+        _check_replaceable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_gguf(
+    path: Path,
+    architecture: str,
+    metadata: Mapping[str, Any],
+    entries: list[Entry],
+    checkpoint: Checkpoint,
+    on_tensor: Callable[[int, int], None],
+) -> None:
+    """Write keys and tensors to `path`; one tensor is in memory at a time."""
+    _write_header(path, architecture, metadata, entries)
+    with path.open("ab") as file:
+        for index, entry in enumerate(entries):
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            before = file.tell()
+            for part in _stored(entry, checkpoint.read(entry.facts.name)):
+                file.write(np.ascontiguousarray(part).data)
+            if file.tell() - before != entry.bytes:
+                raise ExportError(f"{entry.facts.name}: changed while it was exported")
+            on_tensor(index + 1, len(entries))
+        file.write(bytes(-file.tell() % _ALIGNMENT))
+
+
+def interleave_rows(rows: int, heads: int) -> NDArray[np.intp]:
+    """Order of rows for arch `llama`: in each head of width h, new row 2k + e is old row e * h / 2 + k."""
+    return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+
+
+def _write_header(path: Path, architecture: str, metadata: Mapping[str, Any], entries: list[Entry]) -> None:
+    writer = gguf.GGUFWriter(path, architecture)
+    try:
+        for key, value in metadata.items():
+            _add_key(writer, key, value)
+        for entry in entries:
+            # As int8 the writer takes shape and type as they are, also a type that it does not know yet.
+            writer.add_tensor_info(entry.name, entry.facts.shape, np.dtype(np.int8), entry.bytes, entry.type_id)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+
+
+def _add_key(writer: Any, key: str, value: Any) -> None:
+    """The type in the file follows the type in Python; whole numbers are uint32, in lists int32."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)
+
+
+def _stored(entry: Entry, value: Tensor | QuantizedTensor) -> Iterator[NDArray[Any]]:
+    """The bytes of a tensor, some rows at a time."""
+    rows = entry.facts.shape[0]
+    order = interleave_rows(rows, entry.heads) if entry.heads else np.arange(rows)
+    if isinstance(value, QuantizedTensor):
+        codes, scale, packer = value.codes.numpy(), value.scale.to(torch.float16).numpy(), entry.block_type
+        if packer is None:
+            raise ExportError(f"{entry.facts.name}: changed while it was exported")
+        step = max(1, _CHUNK // codes.shape[1])
+        for start in range(0, rows, step):
+            chosen = order[start : start + step]
+            yield packer.pack(codes[chosen], scale[chosen])
+    else:
+        yield _float_bytes(value, entry.type_name)[order]
+
+
+def _float_bytes(tensor: Tensor, type_name: str) -> NDArray[Any]:
+    if type_name == "BF16":
+        return tensor.contiguous().view(torch.int16).numpy().astype("<i2", copy=False)
+    if type_name == "F16":
+        return tensor.contiguous().numpy().astype("<f2", copy=False)
+    return tensor.to(torch.float32).contiguous().numpy().astype("<f4", copy=False)
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.is_dir():
+        raise ExportError(f"{target}: is a folder; expected the name of a file such as model.gguf")
+    if target.parent.is_file():
+        raise ExportError(f"{target.parent}: is a file; expected a folder")
+    if target.exists() and target.stat().st_size:
+        with target.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ExportError(f"{target}: is there already and is no GGUF file; choose another name, or remove it")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

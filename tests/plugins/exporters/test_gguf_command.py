@@ -1,0 +1,85 @@
+"""`edgerazor export` and `edgerazor verify --against`, and the same from Python and from a recipe."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Packed
+from rich.console import Console
+from typer.testing import CliRunner
+
+from edgerazor.cli import app
+from edgerazor.core.registry import Registry
+from edgerazor.errors import CheckpointError, ExportError, PluginError
+from edgerazor.pipeline.export import export_checkpoint, export_to, verify_export
+
+CASE = "qwen3 1.88-bit g128 untied"
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def fail(*arguments: object) -> str:
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    return str(result.stderr)
+
+
+def test_export_and_verify(packed: Packed, tmp_path: Path) -> None:
+    folder, path = packed(CASE).folder, tmp_path / "model.gguf"
+    result = invoke("export", folder, "--to", "gguf", "--out", path, "--set", "profile=size")
+    assert result.exit_code == 0, result.output
+    assert f"exported {path}: " in result.stdout and "verified" in result.stdout
+    assert "nominal 1.88 bits, in this file 4.50" in result.stdout.splitlines()[-1]
+    result = invoke("verify", path, "--against", folder)
+    assert result.exit_code == 0 and result.stdout.startswith(f"{path}: ok, ")
+    # Known by its content, whatever it is called.
+    path.rename(tmp_path / "renamed")
+    assert invoke("verify", tmp_path / "renamed", "--against", folder).exit_code == 0
+    other = packed("qwen3 4-bit g32 tied").folder
+    assert "lm_head.weight" not in fail("verify", tmp_path / "renamed", "--against", other).splitlines()[0]
+
+
+def test_messages(packed: Packed, tmp_path: Path) -> None:
+    folder, path = packed(CASE).folder, tmp_path / "model.gguf"
+    export = ["export", folder, "--to", "gguf", "--out", path]
+    assert "no exporter named 'ggf'; did you mean 'gguf'?" in fail("export", folder, "--to", "ggf", "--out", path)
+    assert fail(*export, "--set", "profil=size") == "--set: exporter 'gguf' has no 'profil'; did you mean 'profile'?\n"
+    assert "--set profile: expected 'size', 'speed_cpu' or 'compatible', got 'tiny'" in fail(
+        *export, "--set", "profile=tiny"
+    ).replace("--set: profile", "--set profile")
+    assert "expected key.path=value" in fail(*export, "--set", "profile")
+    assert "mixed_rows is 'error'" in fail(*export, "--set", "mixed_rows=error")
+    assert "types[0] match '*.x' fits no tensor" in fail(*export, "--set", "types=[{match: '*.x', type: Q4_0}]")
+    assert list(tmp_path.iterdir()) == []
+    assert "there is no such file" in fail("verify", path, "--against", folder)
+    path.write_text("text")
+    assert "is no GGUF file" in fail("verify", path, "--against", folder)
+    assert "--against CHECKPOINT" in fail("verify", path)
+    path.rename(tmp_path / "notes.txt")
+    assert "no exporter knows this kind of file" in fail("verify", tmp_path / "notes.txt", "--against", folder)
+
+
+def test_checkpoints_that_are_none(packed: Packed, registry: Registry, tmp_path: Path) -> None:
+    source = packed(CASE).folder.parent / "float"
+    with pytest.raises(CheckpointError, match="this is not an edgerazor checkpoint"):
+        export_to(source, "gguf", tmp_path / "a.gguf", (), registry)
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        verify_export(packed(CASE).folder / "config.json", tmp_path / "absent", registry=registry, name="gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_package_the_error_names_the_extra(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    for name in ("exporter", "write"):
+        monkeypatch.delitem(sys.modules, f"edgerazor.plugins.exporters.gguf.{name}", raising=False)
+    with pytest.raises(PluginError, match=r"the package gguf is not installed: pip install 'edgerazor\[gguf\]'"):
+        registry.build(registry.params("exporter", "gguf", path="a.gguf"))
+
+
+def test_errors_of_a_recipe_say_which_export(packed: Packed, registry: Registry, tmp_path: Path) -> None:
+    exporter = registry.build(registry.params("exporter", "gguf", path=str(tmp_path / "a.gguf"), mixed_rows="error"))
+    with pytest.raises(ExportError, match=r"^export\[0\]: 14 tensors mix"):
+        export_checkpoint(packed(CASE).folder, exporter, console=Console(quiet=True), where="export[0]")

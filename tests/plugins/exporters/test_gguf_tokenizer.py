@@ -1,0 +1,109 @@
+"""Tokenizer keys: what is recognized, what it becomes, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf_cases import byte_level_tokenizer, sentencepiece_tokenizer
+from tokenizers import pre_tokenizers
+
+from edgerazor.plugins.exporters.gguf.pieces import piece_scores
+from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer
+
+UNKNOWN = "this pre-tokenizer is unknown to the exporter; known: gpt-2, qwen2, sentencepiece"
+
+
+def describe(tokenizer: Any, folder: Path, config: dict[str, Any] | None = None, rows: int = 320) -> TokenizerKeys:
+    tokenizer.save_pretrained(folder)
+    return describe_tokenizer(folder, config or {}, rows)
+
+
+def edited(folder: Path, edit: Any) -> TokenizerKeys:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    edit(content)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return describe_tokenizer(folder, {}, 320)
+
+
+@pytest.mark.parametrize(("qwen", "pre"), [(False, "gpt-2"), (True, "qwen2")])
+def test_byte_level(qwen: bool, pre: str, tmp_path: Path) -> None:
+    keys = describe(byte_level_tokenizer(qwen=qwen), tmp_path).keys
+    assert (keys["tokenizer.ggml.model"], keys["tokenizer.ggml.pre"]) == ("gpt2", pre)
+    assert keys["tokenizer.ggml.merges"][:3] == ["Ġ t", "h e", "Ġt he"]
+    tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
+    assert tokens[keys["tokenizer.ggml.padding_token_id"]] == "<|end|>"
+    assert types[tokens.index("the" if "the" in tokens else "he")] == 1
+    assert "tokenizer.ggml.bos_token_id" not in keys
+
+
+def test_a_token_that_config_json_alone_names(tmp_path: Path) -> None:
+    keys = describe(byte_level_tokenizer(), tmp_path, {"bos_token_id": 7, "eos_token_id": [3, 4]}).keys
+    assert keys["tokenizer.ggml.bos_token_id"] == 7
+    assert keys["tokenizer.ggml.tokens"][keys["tokenizer.ggml.eos_token_id"]] == "<|end|>"
+
+
+def test_sentencepiece(tmp_path: Path) -> None:
+    found = describe(sentencepiece_tokenizer(), tmp_path)
+    keys, tokens = found.keys, found.keys["tokenizer.ggml.tokens"]
+    assert found.problems == () and keys["tokenizer.ggml.model"] == "llama" and keys["tokenizer.ggml.pre"] == "default"
+    assert keys["tokenizer.ggml.token_type"][:5] == [2, 3, 3, 6, 6] and keys["tokenizer.ggml.bos_token_id"] == 1
+    assert keys["tokenizer.ggml.add_bos_token"] is True and keys["tokenizer.ggml.add_space_prefix"] is True
+    scores = dict(zip(tokens, keys["tokenizer.ggml.scores"], strict=True))
+    made = ["\u2581t", "he", "\u2581the", "\u2581th", "in"]
+    assert [scores[word] for word in made] == [0.0, -1.0, -2.0, -3.0, -4.0]
+
+
+def test_metaspace_is_sentencepiece_too(tmp_path: Path) -> None:
+    tokenizer = sentencepiece_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = None
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="never", split=False)
+    keys = describe(tokenizer, tmp_path).keys
+    assert keys["tokenizer.ggml.model"] == "llama" and keys["tokenizer.ggml.add_space_prefix"] is False
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="never", split=True)
+    assert describe(tokenizer, tmp_path).problems == (UNKNOWN,)
+
+
+def test_unknown_splits_are_refused(tmp_path: Path) -> None:
+    describe(byte_level_tokenizer(qwen=True), tmp_path)
+
+    def other_regex(content: dict[str, Any]) -> None:
+        content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] += r"|\d"
+
+    assert edited(tmp_path, other_regex).problems == (UNKNOWN,)
+    describe(byte_level_tokenizer(), tmp_path)
+    assert edited(tmp_path, lambda one: one["pre_tokenizer"].update(add_prefix_space=True)).problems == (UNKNOWN,)
+    describe(byte_level_tokenizer(), tmp_path)
+    assert edited(tmp_path, lambda one: one.update(normalizer={"type": "Lowercase"})).problems == (UNKNOWN,)
+    assert edited(tmp_path, lambda one: one["model"].update(type="WordPiece")).problems == (UNKNOWN,)
+
+
+def test_what_else_is_refused(tmp_path: Path) -> None:
+    describe(byte_level_tokenizer(), tmp_path)
+    assert "embedding has 260 rows" in describe(byte_level_tokenizer(), tmp_path, rows=260).problems[0]
+    assert "has no merges" in edited(tmp_path, lambda one: one["model"].update(merges=[])).problems[0]
+    describe(byte_level_tokenizer(), tmp_path)
+    strips = edited(tmp_path, lambda one: one["added_tokens"][0].update(lstrip=True)).problems
+    assert strips == ("tokenizer.json: added token '<tool>' strips spaces or matches whole words only",)
+    describe(sentencepiece_tokenizer(), tmp_path)
+    special = {"SpecialToken": {"id": "<unk>", "type_id": 0}}
+    around = edited(tmp_path, lambda one: one["post_processor"]["single"].append(special)).problems
+    assert around == ("tokenizer.json: the post-processor puts ['<s>', '<unk>'] around texts; known: bos and eos",)
+    assert "is not what a tokenizer saves" in edited(tmp_path, lambda one: one["model"].update(vocab=3)).problems[0]
+    (tmp_path / "tokenizer.json").write_text("{")
+    assert "cannot be read" in describe_tokenizer(tmp_path, {}, 320).problems[0]
+
+
+def test_merges_that_sentencepiece_would_not_follow() -> None:
+    tokens = {"a", "b", "c", "ab", "bc", "abc"}
+    assert piece_scores(tokens, [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")])[1] == ""
+    assert "'abc': two tokens that make it up" in piece_scores(tokens, [("a", "b"), ("b", "c"), ("ab", "c")])[1]
+    torn = [("ab", "c"), ("a", "b"), ("a", "bc"), ("b", "c")]
+    assert "'abc': its merges do not stand together" in piece_scores(tokens, torn)[1]
+    assert "a character that is no token" in piece_scores({"a", "ax"}, [("a", "x")])[1]
+
+
+def test_an_incomplete_merge_list_is_refused(tmp_path: Path) -> None:
+    found = describe(sentencepiece_tokenizer([("h", "e"), ("t", "h"), ("t", "he")]), tmp_path)
+    assert "'the': two tokens that make it up have no merge" in found.problems[0]
