@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_run import recipe_content, write_data, write_model, write_recipe
 from typer.testing import CliRunner
 
 from edgerazor import __version__
 from edgerazor.cli import app, main
+from tests.pipeline.runs import preset_recipe, save_data, save_model, write_recipe
 
 COMMANDS = [
     "quickstart",
@@ -57,7 +57,7 @@ def fail(*arguments: object, code: int = 2) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`model`, `data.jsonl` and `recipe.yaml`."""
     folder = tmp_path_factory.mktemp("work")
-    content = recipe_content(write_model(folder / "model"), write_data(folder / "data.jsonl"))
+    content = preset_recipe(save_model(folder / "model", num_hidden_layers=3), save_data(folder / "data.jsonl"))
     write_recipe(folder / "recipe.yaml", content)
     return folder
 
@@ -93,9 +93,9 @@ def test_init_writes_a_recipe_that_check_accepts(tmp_path: Path, monkeypatch: py
     assert "wrote recipe.yaml" in succeed("init")
     assert "there is no file or folder data/train.jsonl" in fail("check", "recipe.yaml")
     (tmp_path / "data").mkdir()
-    write_data(tmp_path / "data" / "train.jsonl")
-    wide = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 128}
-    write_model(tmp_path / "models" / "student", **wide)
+    save_data(tmp_path / "data" / "train.jsonl")
+    wide = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 128, "num_hidden_layers": 3}
+    save_model(tmp_path / "models" / "student", **wide)
     assert succeed("check", "recipe.yaml").startswith("recipe.yaml: ok\n")
 
 
@@ -181,7 +181,28 @@ def test_schema_to_the_terminal_and_to_a_file(tmp_path: Path) -> None:
     succeed("schema", "--out", tmp_path / "recipe.schema.json")
     assert json.loads((tmp_path / "recipe.schema.json").read_text(encoding="utf-8")) == printed
     absent = tmp_path / "absent" / "schema.json"
-    assert fail("schema", "--out", absent) == f"{absent}: No such file or directory\n"
+    assert fail("schema", "--out", absent) == f"{absent}: cannot be written: No such file or directory\n"
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_said() -> None:
+    assert fail("schema", "--out", FULL) == f"{FULL}: cannot be written: No space left on device\n"
+    with FULL.open("w") as full:
+        command = [sys.executable, "-m", "edgerazor", "schema"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "No space left on device")
+
+
+def test_a_reader_that_stops_is_no_fault() -> None:
+    command = [sys.executable, "-m", "edgerazor", "schema"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_plugins_lists_what_is_built_in() -> None:
@@ -210,11 +231,11 @@ def test_evaluate_a_checkpoint(run: Path, folder: Path) -> None:
     printed = succeed("evaluate", run / "packed")
     for figure in ("loss: ", "bits_per_byte: ", "kl_teacher: ", "top1_agreement: ", "tokens: "):
         assert figure in printed
-    other = write_data(folder / "other.jsonl", ["One document that is read whole."])
+    other = save_data(folder / "other.jsonl", ["One document that is read whole."])
     assert "tokens: " in succeed("evaluate", run / "packed", "--data", other, "--teacher", folder / "model")
     error = fail("evaluate", run / "packed", "--data", other, "--set", "data.packin=true", "--set", "training.seed=1")
     assert "data has no 'packin'; did you mean 'packing'?" in error
-    assert "training.seed=1: evaluate reads the data section alone" in error
+    assert "training.seed=1: evaluate takes data.key=value alone" in error
 
 
 def test_generate_streams_text_and_repeats_itself_for_a_seed(run: Path) -> None:

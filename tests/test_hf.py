@@ -8,7 +8,6 @@ import textwrap
 
 import pytest
 import torch
-from packed_cases import logits, make_student
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import edgerazor.hf
@@ -19,6 +18,7 @@ from edgerazor.hf import EdgeRazorConfig
 from edgerazor.pipeline.checkpoint import pack_model, qat_config
 from edgerazor.pipeline.checkpoint.headers import read_headers, weight_files
 from edgerazor.schemas.recipe import load_recipe
+from tests.packed_cases import logits, make_student
 
 LOAD = AutoModelForCausalLM.from_pretrained
 
@@ -184,7 +184,7 @@ def test_without_the_package_loading_fails_and_with_it_a_fresh_process_agrees(bu
         print("refused", "mismatch" in str(error).lower())
     assert "edgerazor" not in sys.modules
     import edgerazor.hf, torch
-    from packed_cases import logits
+    from tests.packed_cases import logits
     model = AutoModelForCausalLM.from_pretrained({str(folder)!r})
     print(torch.equal(logits(model), torch.load({str(tmp_path / "expected.pt")!r})))
     """

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline.runs import recipe
 
 from edgerazor.schemas.recipe import load_recipe
+from tests.pipeline.runs import recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

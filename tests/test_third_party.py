@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import recipe_content, write_data, write_model, write_recipe
 from typer.testing import CliRunner
 
 from edgerazor.cli import app
+from tests.pipeline.runs import preset_recipe, save_data, save_model, write_recipe
 
 SOURCE = Path(__file__).parent / "plugin_fixture"
 QUANTIZATION = {
@@ -53,9 +53,9 @@ def test_a_recipe_trains_with_its_quantizer_and_loss(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(site))
-    content = recipe_content(
-        write_model(tmp_path / "model"),
-        write_data(tmp_path / "data.jsonl"),
+    content = preset_recipe(
+        save_model(tmp_path / "model", num_hidden_layers=3),
+        save_data(tmp_path / "data.jsonl"),
         quantization=QUANTIZATION,
         distillation={"losses": [{"name": "tiny.l1", "weight": 0.5}, {"name": "eakld"}]},
     )

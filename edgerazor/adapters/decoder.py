@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -32,6 +32,8 @@ _OUTER_PARTS = {"embed_tokens": "embedding", "lm_head": "head", "norm": "final_n
 class DecoderAdapter:
     """Causal language models of transformers with `layers.N.self_attn` and `layers.N.mlp`."""
 
+    signals: ClassVar = frozenset({Signal.LOGITS, Signal.HIDDEN_STATES, Signal.ATTENTIONS})
+
     def __init__(self, params: AdapterParams):
         self.params = params
 
@@ -58,6 +60,9 @@ class DecoderAdapter:
             signals: what the losses need.
             inside_head: called with the final hidden state and the head while the head's own forward runs, so that
                 wrappers that shard parameters see an ordinary forward; it returns a tensor that stands for the logits.
+
+        Raises:
+            PlanError: attentions are asked for, but the model's attention implementation keeps none.
         """
         head_module = output_head(model)
         captured: dict[str, Any] = {}
@@ -78,6 +83,8 @@ class DecoderAdapter:
             )
         finally:
             head_module.interceptor = None
+        if Signal.ATTENTIONS in signals:
+            _check_attentions(output.attentions, model)
         return ModelOutput(
             final_hidden=captured["final_hidden"],
             head=captured["head"],
@@ -105,12 +112,26 @@ class DecoderAdapter:
 
 def output_head(model: nn.Module) -> Any:
     """The output projection, able to be intercepted; a plain linear head becomes so without changing its values."""
-    inner: Any = model
-    while not hasattr(inner, "get_output_embeddings") and hasattr(inner, "module"):
-        inner = inner.module
-    head = inner.get_output_embeddings()
+    head = _unwrapped(model).get_output_embeddings()
     if type(head) is nn.Linear:
         make_linear(head, None, None)
     if not isinstance(head, Projecting):
         raise PlanError(f"the output head is {type(head).__name__}; only linear heads can be distilled")
     return head
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    inner: Any = model
+    while not hasattr(inner, "get_output_embeddings") and hasattr(inner, "module"):
+        inner = inner.module
+    return inner
+
+
+def _check_attentions(attentions: Any, model: nn.Module) -> None:
+    if not attentions or any(one is None for one in attentions):
+        config = _unwrapped(model).config
+        implementation = getattr(config, "_attn_implementation", None)
+        raise PlanError(
+            f"a loss compares attentions, but the {config.model_type} model runs with attention '{implementation}', "
+            "which keeps none; load it with eager attention"
+        )

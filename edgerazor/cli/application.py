@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from safetensors import SafetensorError
 from typer.core import TyperGroup
 
 from edgerazor import __version__
@@ -19,20 +20,21 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except (EdgeRazorError, OSError) as error:
-            if ctx.params.get("debug") or not _is_for_the_user(error):
+        except BrokenPipeError:
+            # Whoever reads the output has seen enough; click ends quietly.
+            raise
+        except (EdgeRazorError, OSError, SafetensorError) as error:
+            if ctx.params.get("debug"):
                 raise
             typer.secho(_message(error), fg=typer.colors.RED, err=True)
             raise typer.Exit(2) from error
 
 
-def _is_for_the_user(error: Exception) -> bool:
-    """An OSError about a file is; others, such as a closed pipe, are not."""
-    return isinstance(error, EdgeRazorError) or getattr(error, "filename", None) is not None
-
-
 def _message(error: Exception) -> str:
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    """An OSError names its file only where opening failed; a disk that fills up later has none to name."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error) or type(error).__name__
 
 
 app = typer.Typer(

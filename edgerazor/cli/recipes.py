@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgerazor.cli.application import Overrides, RecipePath
+from edgerazor.errors import EdgeRazorError
 
 
 def init(
@@ -78,5 +79,8 @@ def schema(
     if out is None:
         typer.echo(text)
         return
-    out.write_text(text + "\n", encoding="utf-8")
+    try:
+        out.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EdgeRazorError(f"{out}: cannot be written: {error.strerror}") from error
     typer.echo(f"wrote {out}")

@@ -83,7 +83,16 @@ def evaluate(
         Path | None, typer.Option("--data", help="Held-out text; absent: the held-out data of the checkpoint's recipe.")
     ] = None,
     teacher: Annotated[str | None, typer.Option("--teacher", help="16-bit model to compare with.")] = None,
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="data.KEY=VALUE",
+            help="Replace one value of the recipe's data section, such as data.sequence_length=512; repeatable. "
+            "What else the recipe says is fixed in the checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Measure a packed checkpoint on held-out data: loss, bits per byte, and how far it is from its teacher."""
     from edgerazor.core.manager import load_plugins
@@ -109,20 +118,13 @@ def generate(
     ] = None,
 ) -> None:
     """Let a packed checkpoint write, streaming its text."""
+    from edgerazor.pipeline.generate import GenerationSettings
     from edgerazor.pipeline.generate import generate as run
 
     def show(text: str) -> None:
         typer.echo(text, nl=False)
 
-    run(
-        checkpoint,
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        chat=chat,
-        on_text=show,
-    )
+    run(checkpoint, prompt, GenerationSettings(max_new_tokens, temperature, seed, chat), on_text=show)
     typer.echo()
 
 

@@ -1,6 +1,5 @@
 """How plans, plugins and figures look on a terminal."""
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgerazor.core.manager import Plugin
-from edgerazor.schemas.components import QuantizerParams
+from edgerazor.core.names import group_name, layer_pattern
 
 if TYPE_CHECKING:
     from edgerazor.core.plan import ModulePlan, Plan
-
-_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def console() -> Console:
@@ -35,7 +32,7 @@ def plan_table(plan: "Plan", *, every: bool = False) -> Table:
         table.add_row(
             group_name([module.name for module in group]),
             f"weights[{first.rule}]",
-            escape(describe_quantizer(first.params)),
+            escape(first.params.summary()) if first.params else "- (16 bit)",
             f"{first.nominal_bits:.2f}",
             size,
         )
@@ -46,35 +43,9 @@ def group_layers(modules: Iterable["ModulePlan"]) -> list[list["ModulePlan"]]:
     """Modules that differ in nothing but the index of their layer, in the order of their first member."""
     groups: dict[Any, list[ModulePlan]] = {}
     for module in modules:
-        key = (_INDEX.sub("*", module.name, count=1), module.shape, module.rule, module.nominal_bits, module.tied_to)
+        key = (layer_pattern(module.name), module.shape, module.rule, module.nominal_bits, module.tied_to)
         groups.setdefault(key, []).append(module)
     return list(groups.values())
-
-
-def group_name(names: Sequence[str]) -> str:
-    """`model.layers.{0-27}.mlp.up_proj ×28`."""
-    if len(names) == 1:
-        return names[0]
-    indices = sorted(int(match[0]) for name in names if (match := _INDEX.search(name)))
-    return f"{_INDEX.sub('{' + _ranges(indices) + '}', names[0], count=1)} ×{len(names)}"
-
-
-def _ranges(indices: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-
-
-def describe_quantizer(params: QuantizerParams | None) -> str:
-    """Name and what differs from the defaults; a dash for 16 bit."""
-    if params is None:
-        return "- (16 bit)"
-    values = params.model_dump(exclude_defaults=True, exclude={"name"})
-    return " ".join([params.name, *(f"{key}={value}" for key, value in values.items())])
 
 
 def summary(plan: "Plan") -> list[str]:
@@ -84,12 +55,15 @@ def summary(plan: "Plan") -> list[str]:
         f"bits per quantized weight: {plan.nominal_bits:.3f}, with scales {plan.effective_bits:.3f}",
         f"size on disk: {human_bytes(plan.bytes)}, {2 * plan.parameters / plan.bytes:.2f} times smaller than 16 bit",
         f"compression by effective bits: {plan.compression:.2f}",
-        f"activations: {describe_quantizer(plan.activations)}; keys and values: {describe_quantizer(plan.kv_cache)}",
+        "; ".join(
+            f"{what}: {params.summary() if params else '16 bit'}"
+            for what, params in (("activations", plan.activations), ("keys and values", plan.kv_cache))
+        ),
     ]
 
 
 def plan_as_dict(plan: "Plan") -> dict[str, Any]:
-    """Every module and the totals as plain data."""
+    """Every module, the numbers of weights in matrices that are in none of them, and the totals, as plain data."""
     return {
         "modules": [
             {
@@ -105,6 +79,7 @@ def plan_as_dict(plan: "Plan") -> dict[str, Any]:
             }
             for module in plan.modules
         ],
+        "matrices_left_out": {name: plan.rest[name] for name in plan.matrices_left_out},
         "activations": plan.activations.model_dump(mode="json") if plan.activations else None,
         "kv_cache": plan.kv_cache.model_dump(mode="json") if plan.kv_cache else None,
         "parameters": plan.parameters,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from edgerazor.core.outputs import Head, LossOutput, ModelOutput, Targets
     from edgerazor.core.tensor import QuantizedTensor
+    from edgerazor.schemas.components import ComponentParams, LossParams
 
 
 class Signal(Enum):
@@ -54,6 +55,7 @@ class Rotary:
 class Quantizer(Protocol):
     """Turns numbers into codes and scales. Pure: it holds parameters, no state."""
 
+    params: "ComponentParams"
     rows_independent: bool
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -70,13 +72,14 @@ class Quantizer(Protocol):
 
 
 class DistillationLoss(Protocol):
-    """One term of the total.
+    """One term of the total; its value holds `params.weight` and the reduction.
 
     A loss that is a weighted sum of forward and reverse KL per position may offer
     `divergence_weights(teacher_rows, targets) -> (forward [N], reverse [N])`, weight and reduction left out or in as
     `core.outputs` says; it is then computed with all others of its temperature in one fused pass.
     """
 
+    params: "LossParams"
     signals: Set[Signal]
 
     def __call__(self, student: "ModelOutput", teacher: "ModelOutput", targets: "Targets") -> "LossOutput": ...
@@ -89,7 +92,12 @@ class LayerSelector(Protocol):
 
 
 class ArchitectureAdapter(Protocol):
-    """What differs between model families."""
+    """What differs between model families.
+
+    `signals` are those `forward` can give; a loss that needs another one is refused before training.
+    """
+
+    signals: Set[Signal]
 
     def quantizable(self, model: "nn.Module") -> Iterator[tuple[str, "nn.Module"]]:
         """Modules that may be quantized, with their full names."""
@@ -149,7 +157,13 @@ class VerifyReport:
 
 
 class Exporter(Protocol):
-    """Writes a packed checkpoint to another format without rounding."""
+    """Writes a packed checkpoint to another format without rounding.
+
+    It may have an attribute `progress: Progress | None`, which is set while there is somebody to look at it. Its
+    parameters may declare `suffixes` or `magic`, by which `edgerazor verify FILE` knows its files.
+    """
+
+    params: "ComponentParams"
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Raise ExportError that lists every tensor that does not fit, before a byte is written."""
@@ -162,11 +176,11 @@ class Exporter(Protocol):
 Progress = Callable[[str, int, int], None]
 
 REQUIRED_MEMBERS: dict[str, tuple[str, ...]] = {
-    "quantizer": ("rows_independent", "check_shape", "widths", "quantize", "fake_quantize"),
-    "loss": ("signals", "__call__"),
+    "quantizer": ("params", "rows_independent", "check_shape", "widths", "quantize", "fake_quantize"),
+    "loss": ("params", "signals", "__call__"),
     "selector": ("weights",),
-    "adapter": ("quantizable", "forward", "role", "rotary"),
-    "exporter": ("check", "export", "verify"),
+    "adapter": ("signals", "quantizable", "forward", "role", "rotary"),
+    "exporter": ("params", "check", "export", "verify"),
 }
 PROTOCOL_NAMES = {
     "quantizer": "a Quantizer",

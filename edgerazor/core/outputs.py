@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgerazor.kernels.fused_linear import Projection
 from edgerazor.schemas.components import Reduction
 
 
@@ -33,6 +34,19 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """`[..., V]` of `hidden [..., H]`."""
         return functional.linear(self.input(hidden), self.weight, self.bias)
+
+    def projection(self, hidden: Tensor, rows: Tensor, *, autocast: bool) -> Projection:
+        """Some rows of a flattened `hidden [..., H]` and the weights, as the fused kernels take them.
+
+        Args:
+            rows: int64 indices of flattened positions.
+            autocast: round both to autocast's dtype where it is on, as a linear layer would; a teacher's projection
+                stays in the dtype of its own weight.
+        """
+        chosen, dtype = self.input(hidden.flatten(0, -2)[rows]), self.weight.dtype
+        if autocast and torch.is_autocast_enabled(hidden.device.type):
+            dtype = torch.get_autocast_dtype(hidden.device.type)
+        return Projection(chosen.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
 
 
 @dataclass
@@ -161,7 +175,17 @@ class TeacherRows:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A loss and detached figures for the log, both tensors on the device."""
+    """A loss and detached figures for the log, all scalar tensors on the device.
+
+    Figures of several ranks are added by name, so a loss gives the same names for every batch: 0 where there is
+    nothing to tell.
+
+    Attributes:
+        value: the weighted loss of this forward pass, its share of the optimizer step.
+        metrics: means over this forward pass; the log averages them over micro-batches and ranks.
+        shares: parts of the optimizer step like `value`, made with `PositionMask.shares`; the log adds them up.
+    """
 
     value: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    shares: Mapping[str, Tensor] = field(default_factory=dict)

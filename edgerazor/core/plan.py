@@ -10,6 +10,7 @@ from torch import nn
 
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
 from edgerazor.core.packing import packed_bytes
+from edgerazor.core.plan_notes import left_out_notes, shared_weight_notes
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import mean_bits
 from edgerazor.errors import PlanError
@@ -177,12 +178,16 @@ class _Planner:
         if self.problems:
             raise PlanError("\n".join(self.problems))
         owned = {id(self.candidates[name].weight) for name in taken}
+        quantized = {id(self.candidates[name].weight) for name, module in taken.items() if module.params}
         rest = {name: value for name, value in self.model.named_parameters() if id(value) not in owned}
         return Plan(
             tuple(taken.values()),
             {name: value.numel() for name, value in rest.items()},
             tuple(name for name, value in rest.items() if value.ndim > 1),
-            tuple(self._notes(taken)),
+            (
+                *left_out_notes(self.model, self.candidates, rest),
+                *shared_weight_notes(self.model, self.candidates, quantized),
+            ),
             self.quantization.activations,
             self.quantization.kv_cache,
         )
@@ -255,25 +260,9 @@ class _Planner:
         for names in groups.values():
             chosen = {name: taken[name].params if name in taken else None for name in names}
             if len({repr(params) for params in chosen.values()}) > 1:
-                said = "; ".join(f"{name}: {_describe(params)}" for name, params in chosen.items())
+                said = "; ".join(
+                    f"{name}: {params.summary() if params else '16 bit'}" for name, params in chosen.items()
+                )
                 self.problems.append(
                     f"tied modules share one weight but not one quantizer ({said}); give them the same rule"
                 )
-
-    def _notes(self, taken: Mapping[str, ModulePlan]) -> list[str]:
-        left = [name for name in self.candidates if name not in taken]
-        notes = [f"no rule takes {name}; it stays at 16 bit" for name in left]
-        for name, module in self.model.named_modules():
-            weight = getattr(module, "weight", None)
-            if name not in self.candidates and getattr(weight, "ndim", 0) > 1:
-                notes.append(f"{name} ({type(module).__name__}) cannot be quantized here; it stays at 16 bit")
-        return notes
-
-
-def _describe(params: QuantizerParams | None) -> str:
-    if params is None:
-        return "16 bit"
-    values = ", ".join(
-        f"{key}={value}" for key, value in params.model_dump(exclude_defaults=True).items() if key != "name"
-    )
-    return f"{params.name}({values})"

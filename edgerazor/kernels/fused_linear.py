@@ -2,6 +2,9 @@
 
 The gradient is made in the forward pass and multiplied by the upstream scalar in the backward pass (KERNELS 2.4). Value
 and gradient are exact sums over the rows, so they do not depend on the chunk size beyond rounding.
+
+Half-precision operands give float32 logits and a float32 sum of the weight's gradient: CUDA's matrix product widens
+its result, other devices widen the operands once and compute in float32.
 """
 
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ from torch.nn import functional
 from edgerazor.kernels.divergence import RowStatistics, RowWeights, row_gradient, row_statistics, teacher_row_statistics
 
 CHUNK_BYTES = 16 * 2**20
+CUDA_CHUNK_BYTES = 512 * 2**20
+CUDA_CHUNK_ROWS = 1024
 KEEP_BYTES = 256 * 2**20
 
 
@@ -24,23 +29,41 @@ class Projection(NamedTuple):
     weight: Tensor
     bias: Tensor | None = None
 
+    def widened(self) -> "Projection":
+        """Rows in the dtype of the weight, and both in float32 where the device cannot widen within the product."""
+        hidden = self.hidden.to(self.weight.dtype)
+        if self.weight.dtype.itemsize >= 4 or self.weight.device.type == "cuda":
+            return Projection(hidden, self.weight, self.bias)
+        return Projection(hidden.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+
     def logits(self, rows: slice) -> Tensor:
-        """Logits of some rows in at least float32; the product is taken in the dtype of the weight."""
-        hidden = self.hidden[rows].to(self.weight.dtype)
-        with torch.autocast(hidden.device.type, enabled=False):
-            return _exact(functional.linear(hidden, self.weight, self.bias))
+        """Logits of some rows, float32 (float64 if the weight is), from operands in the dtype of the weight."""
+        with torch.autocast(self.hidden.device.type, enabled=False):
+            if self.weight.dtype.itemsize >= 4:
+                return functional.linear(self.hidden[rows].to(self.weight.dtype), self.weight, self.bias)
+            one = Projection(self.hidden[rows], self.weight, self.bias).widened()
+            logits = _product(one.hidden, one.weight.t())
+            return logits if one.bias is None else logits.add_(one.bias)
 
 
-def chunk_rows(rows: int, vocabulary: int) -> int:
-    """Rows per chunk: one float32 chunk of logits stays near `CHUNK_BYTES`."""
-    return max(1, min(rows, CHUNK_BYTES // (4 * vocabulary) or 1))
+def chunk_rows(rows: int, vocabulary: int, device: torch.device | str = "cpu") -> int:
+    """Rows per chunk, at least 1.
+
+    On a CPU one float32 chunk of logits stays near `CHUNK_BYTES`. On CUDA a chunk has `CUDA_CHUNK_ROWS` or more, so
+    that summing the weight's gradient costs less than the products that make it, and a multiple of 128 (KERNELS 2.4).
+    """
+    if torch.device(device).type == "cuda":
+        chunk = max(CUDA_CHUNK_ROWS, CUDA_CHUNK_BYTES // (4 * vocabulary) // 128 * 128)
+    else:
+        chunk = CHUNK_BYTES // (4 * vocabulary)
+    return max(1, min(rows, chunk))
 
 
 class TeacherLogits:
     """Logits of the teacher by chunk; kept between the two passes while they are small, computed again otherwise."""
 
     def __init__(self, projection: Projection, chunk: int, *, keep_bytes: int = KEEP_BYTES):
-        self.projection, self.chunk = projection, chunk
+        self.projection, self.chunk = projection.widened(), chunk
         self._kept: dict[int, Tensor] = {}
         self._keep = projection.hidden.shape[0] * projection.weight.shape[0] * 4 <= keep_bytes
 
@@ -84,7 +107,12 @@ def fused_linear_distillation(
 
     Returns:
         The scalar value and the detached statistics of every row.
+
+    Raises:
+        ValueError: the student's weight is float16: its gradient would be rounded before a loss scaler could help.
     """
+    if student.weight.dtype == torch.float16:
+        raise ValueError("the gradient of a float16 head would underflow; train the head in bfloat16 or float32")
     value, *statistics = _FusedLinear.apply(  # type: ignore[no-untyped-call]
         student.hidden, student.weight, student.bias, teacher, labels, weights, temperature
     )
@@ -96,7 +124,7 @@ def fused_linear_statistics(
     student: Projection, teacher: TeacherLogits | None, labels: Tensor, *, temperature: float = 1.0
 ) -> tuple[RowStatistics, Tensor]:
     """Statistics of every row, and whether student and teacher agree on the likeliest token `[N]`; no gradients."""
-    chunk = teacher.chunk if teacher else chunk_rows(len(labels), student.weight.shape[0])
+    student, chunk = student.widened(), _chunk(student, teacher)
     parts, agreement = [], []
     for rows in _chunks(len(labels), chunk):
         z, u = student.logits(rows), teacher.rows(rows) if teacher else None
@@ -121,38 +149,61 @@ class _FusedLinear(torch.autograd.Function):
         temperature: float,
     ) -> tuple[Tensor, ...]:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        student = Projection(hidden, weight, bias)
+        student = Projection(hidden, weight, bias).widened()
+        exact = torch.promote_types(weight.dtype, torch.float32)
         gradient_hidden = torch.zeros_like(hidden) if need_hidden else None
-        gradient_weight = torch.zeros_like(weight) if need_weight else None
-        gradient_bias = torch.zeros_like(bias) if need_bias and bias is not None else None
-        chunk = teacher.chunk if teacher else chunk_rows(len(hidden), weight.shape[0])
+        gradient_weight = torch.zeros_like(weight, dtype=exact) if need_weight else None
+        gradient_bias = torch.zeros_like(bias, dtype=exact) if need_bias and bias is not None else None
         parts: list[RowStatistics] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in _chunks(len(hidden), chunk):
+            for rows in _chunks(len(hidden), _chunk(student, teacher)):
                 factors = RowWeights(*(column[rows] for column in weights))
                 u = teacher.rows(rows) if teacher else None
                 gradient, statistics = row_gradient(student.logits(rows), u, labels[rows], factors, temperature)
                 parts.append(statistics)
-                gradient = gradient.to(weight.dtype)
-                if gradient_hidden is not None:
-                    torch.mm(gradient, weight, out=gradient_hidden[rows])
-                if gradient_weight is not None:
-                    gradient_weight.addmm_(gradient.t(), hidden[rows].to(weight.dtype))
                 if gradient_bias is not None:
                     gradient_bias += gradient.sum(dim=0)
+                gradient = gradient.to(student.weight.dtype)
+                if gradient_hidden is not None:
+                    gradient_hidden[rows] = torch.mm(gradient, student.weight)
+                if gradient_weight is not None:
+                    _add_product_(gradient_weight, gradient.t(), student.hidden[rows])
         columns = (
             [torch.cat(column) for column in zip(*parts, strict=True)] if parts else [labels.new_zeros(0).float()] * 3
         )
         value = _weighted_sum(weights, columns)
         ctx.save_for_backward(gradient_hidden, gradient_weight, gradient_bias)
+        ctx.dtypes = (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype)
         ctx.mark_non_differentiable(*columns)
         return (value, *columns)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
-        gradients = (None if saved is None else saved * upstream.to(saved.dtype) for saved in ctx.saved_tensors)
+        gradients = (
+            None if saved is None else (saved * upstream.to(saved.dtype)).to(dtype)
+            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return (*gradients, None, None, None, None)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product in at least float32; half-precision operands are on CUDA."""
+    return torch.mm(a, b, out_dtype=torch.float32) if a.dtype.itemsize < 4 else torch.mm(a, b)  # type: ignore[call-overload,no-any-return]
+
+
+def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """`total += a @ b`; not every torch lets addmm take a float32 total with half-precision operands."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += _product(a, b)
+
+
+def _chunk(student: Projection, teacher: TeacherLogits | None) -> int:
+    if teacher is not None:
+        return teacher.chunk
+    return chunk_rows(student.hidden.shape[0], student.weight.shape[0], student.weight.device)
 
 
 def _chunks(rows: int, chunk: int) -> Iterator[slice]:
@@ -165,7 +216,7 @@ def logits_teacher_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     """Entropy and label log probability of rows of teacher logits `[N, V]`, chunk by chunk."""
     parts = [
         teacher_row_statistics(_exact(u[rows]), labels[rows])
-        for rows in _chunks(len(u), chunk_rows(len(u), u.shape[-1]))
+        for rows in _chunks(len(u), chunk_rows(len(u), u.shape[-1], u.device))
     ]
     entropy, label = zip(*parts, strict=True)
     return torch.cat(entropy), torch.cat(label)
@@ -186,7 +237,7 @@ class _FromLogits(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         gradient = torch.empty_like(z)
         parts: list[RowStatistics] = []
-        for rows in _chunks(len(z), chunk_rows(len(z), z.shape[-1])):
+        for rows in _chunks(len(z), chunk_rows(len(z), z.shape[-1], z.device)):
             factors = RowWeights(*(column[rows] for column in weights))
             part, statistics = row_gradient(_exact(z[rows]), _exact(u[rows]), labels[rows], factors, temperature)
             gradient[rows] = part

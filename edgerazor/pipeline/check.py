@@ -25,7 +25,7 @@ class CheckReport:
     Attributes:
         recipe: with every default filled in.
         plan: what it does to its model; None if the model is not on this machine.
-        notes: what was not checked, one line each.
+        notes: what was not checked and what stays at 16 bit, one line each.
     """
 
     recipe: Recipe
@@ -58,7 +58,7 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
         raise RecipeError([f"{source}: {line}" for line in problems])
     if recipe.data is None:
         notes.append("the recipe has no data section; it can be planned and packed, not trained")
-    return CheckReport(recipe, plan, tuple(notes))
+    return CheckReport(recipe, plan, (*notes, *(plan.notes if plan else ())))
 
 
 def _model_problems(recipe: Recipe) -> tuple[list[str], list[str]]:

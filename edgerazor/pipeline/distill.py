@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from edgerazor.core.contracts import ArchitectureAdapter, DistillationLoss, Signal
 from edgerazor.core.outputs import Head, LossOutput, ModelOutput, Targets, TeacherRows
 from edgerazor.core.registry import Registry
+from edgerazor.errors import PlanError
 from edgerazor.kernels.divergence import RowWeights
-from edgerazor.kernels.fused_linear import (
-    Projection,
-    TeacherLogits,
-    chunk_rows,
-    fused_linear_distillation,
-    teacher_statistics,
-)
+from edgerazor.kernels.fused_linear import TeacherLogits, chunk_rows, fused_linear_distillation, teacher_statistics
 from edgerazor.schemas.distillation import DistillationSection
 
 
@@ -28,13 +23,23 @@ class Distiller:
 
     Every loss that is a weighted sum of divergences per position shares one fused pass with the cross entropy; others
     that read logits alone run inside the head too; the rest runs on the outputs of the forward pass.
+
+    Raises:
+        PlanError: a loss needs a signal that the adapter cannot give.
     """
 
     def __init__(self, losses: Sequence[DistillationLoss], *, task_weight: float, adapter: ArchitectureAdapter):
-        names = [loss.params.name for loss in losses]  # type: ignore[attr-defined]
+        names = [loss.params.name for loss in losses]
         self.names = [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
         self.losses, self.task_weight, self.adapter = list(losses), task_weight, adapter
         self.signals = frozenset(signal for loss in losses for signal in loss.signals)
+        for name, loss in zip(self.names, losses, strict=True):
+            if lacking := sorted(signal.value for signal in loss.signals - adapter.signals):
+                given = ", ".join(sorted(signal.value for signal in adapter.signals))
+                adapter_name = type(adapter).__name__
+                raise PlanError(
+                    f"{name}: needs {', '.join(lacking)}, which {adapter_name} does not give; it gives {given}"
+                )
 
     @classmethod
     def from_recipe(
@@ -62,100 +67,101 @@ class Distiller:
     def __call__(
         self, student: nn.Module, teacher: nn.Module | None, batch: Mapping[str, Any], targets: Targets
     ) -> LossOutput:
-        """Total loss of one batch and detached metrics; `student` may be wrapped by DDP or FSDP."""
+        """Total loss of one batch; `student` may be wrapped by DDP or FSDP.
+
+        Args:
+            batch: what the adapter's forward takes, and perhaps `prediction_rows`: int64 indices of the predicted
+                positions of the flattened batch, found on the CPU. Without it they are found on the device, for which
+                the host must wait.
+
+        Returns:
+            The total; as shares `task`, the value of every loss by its name, and the losses' own shares; as metrics the
+            losses' own. Their own figures are named `loss/figure`. Names do not depend on the batch.
+        """
         teacher_output = ModelOutput()
         if self.needs_teacher:
             if teacher is None:
                 raise ValueError("the losses compare with a teacher, but none was given")
             with torch.no_grad():
                 teacher_output = self.adapter.forward(teacher, batch, self.signals)
-        metrics: dict[str, Tensor] = {}
+        parts: list[LossOutput] = []
 
         def inside_head(hidden: Tensor, head: Head) -> Tensor:
-            value, inside_metrics = self._logits_losses(hidden, head, teacher_output, targets)
-            metrics.update(inside_metrics)
-            return value.reshape(1, 1, 1)
+            parts.extend(self._logits_losses(hidden, head, teacher_output, targets, batch.get("prediction_rows")))
+            return sum((part.value for part in parts), hidden.new_zeros((), dtype=torch.float32)).reshape(1, 1, 1)
 
         output = self.adapter.forward(student, batch, self.signals, inside_head=inside_head)
         assert output.inside_head is not None
         total = output.inside_head.sum()
         for name, loss in self._outside():
-            result = loss(output, teacher_output, targets)
-            total = total + result.value
-            metrics |= _named(name, result)
-        return LossOutput(total, metrics)
+            parts.append(_named(name, loss(output, teacher_output, targets)))
+            total = total + parts[-1].value
+        metrics = {key: figure for part in parts for key, figure in part.metrics.items()}
+        return LossOutput(total, metrics, {key: figure for part in parts for key, figure in part.shares.items()})
 
     def _outside(self) -> list[tuple[str, DistillationLoss]]:
         pairs = zip(self.names, self.losses, strict=True)
         return [(name, loss) for name, loss in pairs if not loss.signals <= {Signal.LOGITS}]
 
     def _logits_losses(
-        self, hidden: Tensor, head: Head, teacher: ModelOutput, targets: Targets
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        value, metrics = self._fused(hidden, head, teacher, targets)
+        self, hidden: Tensor, head: Head, teacher: ModelOutput, targets: Targets, rows: Tensor | None
+    ) -> list[LossOutput]:
+        parts = [self._fused(hidden, head, teacher, targets, rows)]
         for name, loss in zip(self.names, self.losses, strict=True):
             if loss.signals <= {Signal.LOGITS} and not hasattr(loss, "divergence_weights"):
-                result = loss(ModelOutput(final_hidden=hidden, head=head), teacher, targets)
-                value = value + result.value
-                metrics |= _named(name, result)
-        return value, metrics
+                parts.append(_named(name, loss(ModelOutput(final_hidden=hidden, head=head), teacher, targets)))
+        return parts
 
     def _fused(
-        self, hidden: Tensor, head: Head, teacher: ModelOutput, targets: Targets
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, hidden: Tensor, head: Head, teacher: ModelOutput, targets: Targets, rows: Tensor | None
+    ) -> LossOutput:
         """The cross entropy and every loss with `divergence_weights`, one pass per temperature."""
         mask = targets.predictions.mask.flatten()
-        rows = mask.nonzero().squeeze(-1)
+        rows = mask.nonzero().squeeze(-1) if rows is None else rows
         labels = targets.next_labels().flatten()[rows]
-        student = _projection(hidden, head, rows)
+        student = head.projection(hidden, rows, autocast=True)
         task = targets.predictions.shares("token_mean").flatten()[rows] * self.task_weight
-        fused: dict[float, list[tuple[str, Any]]] = {}
-        for name, loss in zip(self.names, self.losses, strict=True):
-            if hasattr(loss, "divergence_weights"):
-                fused.setdefault(loss.params.temperature, []).append((name, loss))  # type: ignore[attr-defined]
+        nothing = torch.zeros_like(task)
+        fused = self._by_temperature()
         if not fused:
-            value, statistics = fused_linear_distillation(
-                student, None, labels, RowWeights(torch.zeros_like(task), torch.zeros_like(task), task)
-            )
-            return value, {"task": (statistics.cross_entropy * task).sum()}
+            value, statistics = fused_linear_distillation(student, None, labels, RowWeights(nothing, nothing, task))
+            return LossOutput(value, shares={"task": (statistics.cross_entropy * task).sum()})
         assert teacher.final_hidden is not None and teacher.head is not None
-        projection = _projection(teacher.final_hidden, teacher.head, rows)
-        teacher_logits = TeacherLogits(projection, chunk_rows(len(rows), projection.weight.shape[0]))
+        projection = teacher.head.projection(teacher.final_hidden, rows, autocast=False)
+        chunk = chunk_rows(len(rows), projection.weight.shape[0], projection.weight.device)
+        teacher_logits = TeacherLogits(projection, chunk)
         teacher_rows = _scattered(teacher_statistics(teacher_logits, labels), rows, len(mask))
-        total, metrics = task.new_zeros(()), {}
+        total, shares, metrics = task.new_zeros(()), dict[str, Tensor](), dict[str, Tensor]()
         for index, (temperature, losses) in enumerate(fused.items()):
             weights = {
                 name: tuple(column[rows] for column in loss.divergence_weights(teacher_rows, targets))
                 for name, loss in losses
             }
-            combined = RowWeights(
-                sum((forward for forward, _ in weights.values()), torch.zeros_like(task)),
-                sum((reverse for _, reverse in weights.values()), torch.zeros_like(task)),
-                task if index == 0 else torch.zeros_like(task),
-            )
+            forward_weight = sum((forward for forward, _ in weights.values()), nothing)
+            reverse_weight = sum((reverse for _, reverse in weights.values()), nothing)
+            combined = RowWeights(forward_weight, reverse_weight, task if index == 0 else nothing)
             value, statistics = fused_linear_distillation(
                 student, teacher_logits, labels, combined, temperature=temperature
             )
             total = total + value
             if index == 0:
-                metrics["task"] = (statistics.cross_entropy * task).sum()
+                shares["task"] = (statistics.cross_entropy * task).sum()
             for name, loss in losses:
                 forward, reverse = weights[name]
-                metrics[name] = (statistics.forward_kl * forward + statistics.reverse_kl * reverse).sum()
+                shares[name] = (statistics.forward_kl * forward + statistics.reverse_kl * reverse).sum()
                 if hasattr(loss, "metrics"):
                     metrics |= {f"{name}/{key}": figure for key, figure in loss.metrics(teacher_rows, targets).items()}
-                metrics[f"{name}/forward_kl"] = statistics.forward_kl.mean()
-                metrics[f"{name}/reverse_kl"] = statistics.reverse_kl.mean()
-        return total, metrics
+                metrics[f"{name}/forward_kl"] = statistics.forward_kl.sum() / max(len(rows), 1)
+                metrics[f"{name}/reverse_kl"] = statistics.reverse_kl.sum() / max(len(rows), 1)
+        return LossOutput(total, metrics, shares)
 
-
-def _projection(hidden: Tensor, head: Head, rows: Tensor) -> Projection:
-    """The chosen positions and the head, in the dtype autocast would give them."""
-    chosen, weight, bias = head.input(hidden.flatten(0, -2)[rows]), head.weight, head.bias
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        return Projection(chosen.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-    return Projection(chosen.to(weight.dtype), weight, bias)
+    def _by_temperature(self) -> dict[float, list[tuple[str, Any]]]:
+        """The losses with `divergence_weights`; those of one temperature share a pass."""
+        fused: dict[float, list[tuple[str, Any]]] = {}
+        for name, loss in zip(self.names, self.losses, strict=True):
+            if hasattr(loss, "divergence_weights"):
+                fused.setdefault(loss.params.temperature, []).append((name, loss))  # type: ignore[attr-defined]
+        return fused
 
 
 def _scattered(statistics: tuple[Tensor, Tensor], rows: Tensor, positions: int) -> TeacherRows:
@@ -163,5 +169,10 @@ def _scattered(statistics: tuple[Tensor, Tensor], rows: Tensor, positions: int) 
     return TeacherRows(*(column.new_zeros(positions).index_copy_(0, rows, column) for column in statistics))
 
 
-def _named(name: str, result: LossOutput) -> dict[str, Tensor]:
-    return {name: result.value.detach(), **{f"{name}/{key}": figure for key, figure in result.metrics.items()}}
+def _named(name: str, result: LossOutput) -> LossOutput:
+    """The result with its figures named after the loss, its own value among the shares."""
+    metrics, shares = (
+        {f"{name}/{key}": figure.detach() for key, figure in figures.items()}
+        for figures in (result.metrics, result.shares)
+    )
+    return LossOutput(result.value, metrics, {name: result.value.detach(), **shares})

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.outputs import Head, ModelOutput, Targets
 from edgerazor.core.registry import Registry
-from edgerazor.errors import DataError
-from edgerazor.kernels.fused_linear import Projection, TeacherLogits, chunk_rows, fused_linear_statistics
+from edgerazor.errors import CheckpointError, DataError, PlanError
+from edgerazor.kernels.fused_linear import TeacherLogits, chunk_rows, fused_linear_statistics
 from edgerazor.pipeline.checkpoint import load_model, open_checkpoint
 from edgerazor.pipeline.data import Collator, load_data
-from edgerazor.pipeline.model import load_teacher, load_tokenizer, pick_device
+from edgerazor.pipeline.model import adapter_for, load_teacher, load_tokenizer, pick_device
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import load_recipe
@@ -33,6 +33,7 @@ class EvaluationResult:
         kl_teacher: KL(teacher, student) at temperature 1, nats per token.
         top1_agreement: share of tokens where both find the same token likeliest.
         tokens: predicted tokens.
+        notes: why a figure is None, where that is not what was asked for.
     """
 
     loss: float
@@ -40,9 +41,11 @@ class EvaluationResult:
     kl_teacher: float | None
     top1_agreement: float | None
     tokens: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, float | int | None]:
-        return asdict(self)
+        """The figures alone."""
+        return {key: value for key, value in asdict(self).items() if key != "notes"}
 
 
 @torch.no_grad()
@@ -72,6 +75,8 @@ def evaluate_model(
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     with _evaluation_mode(student):
         for batch in _share(dataset, Collator(pad_token_id), batch_size, batches, rank, world):
+            rows = Targets.from_labels(batch["labels"]).predictions.mask.flatten().nonzero().squeeze(-1)
+            batch |= {"prediction_rows": rows}  # found here, so that the host need not wait for the device
             moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
             sums += _batch_sums(student, teacher, moved, adapter)
     if accelerator is not None:
@@ -91,16 +96,18 @@ def _batch_sums(
     student: nn.Module, teacher: nn.Module | None, batch: Mapping[str, Tensor], adapter: ArchitectureAdapter
 ) -> Tensor:
     targets = Targets.from_labels(batch["labels"], batch.get("token_mask"))
-    rows = targets.predictions.mask.flatten().nonzero().squeeze(-1)
+    rows = batch["prediction_rows"]
     labels = targets.next_labels().flatten()[rows]
     reference = ModelOutput() if teacher is None else adapter.forward(teacher, batch, frozenset())
 
     def inside_head(hidden: Tensor, head: Head) -> Tensor:
         teacher_logits = None
         if reference.final_hidden is not None and reference.head is not None:
-            projection = _rows_of(reference.final_hidden, reference.head, rows)
-            teacher_logits = TeacherLogits(projection, chunk_rows(len(rows), projection.weight.shape[0]))
-        statistics, agreement = fused_linear_statistics(_rows_of(hidden, head, rows), teacher_logits, labels)
+            projection = reference.head.projection(reference.final_hidden, rows, autocast=False)
+            chunk = chunk_rows(len(rows), projection.weight.shape[0], projection.weight.device)
+            teacher_logits = TeacherLogits(projection, chunk)
+        student_rows = head.projection(hidden, rows, autocast=True)
+        statistics, agreement = fused_linear_statistics(student_rows, teacher_logits, labels)
         parts = (statistics.cross_entropy, statistics.forward_kl, agreement)
         return torch.stack([part.sum(dtype=torch.float64) for part in parts]).reshape(1, 1, 3)
 
@@ -110,10 +117,6 @@ def _batch_sums(
     return torch.cat(
         [output.inside_head.double().flatten(), torch.stack([tokens, batch["label_bytes"].sum().double()])]
     )
-
-
-def _rows_of(hidden: Tensor, head: Head, rows: Tensor) -> Projection:
-    return Projection(head.input(hidden.flatten(0, -2)[rows]).to(head.weight.dtype), head.weight, head.bias)
 
 
 def _share(
@@ -150,30 +153,55 @@ def evaluate_checkpoint(
         folder: a packed checkpoint.
         registry: loaded plugins.
         data: what to evaluate on; None takes the held-out data of the recipe the checkpoint was made by.
-        teacher: 16-bit model to compare with; None takes the recipe's, if it is still there.
+        teacher: 16-bit model to compare with; None takes the one of the checkpoint's recipe. If that cannot be loaded
+            any more, its figures are None and `notes` says why.
 
     Raises:
         CheckpointError: the folder is no packed checkpoint, or `teacher` cannot be loaded.
+        PlanError: `teacher` has another vocabulary.
         DataError: there is nothing to evaluate on.
     """
     opened = open_checkpoint(folder)
     recipe = load_recipe(opened.recipe, registry=registry)
-    section = recipe.model.model_copy(update={"teacher": teacher or recipe.model.teacher})
     dataset = _held_out(
         data or recipe.data, load_tokenizer(ModelSection(name_or_path=str(folder))), given=data is not None
     )
     device = pick_device(use_cpu=recipe.training.use_cpu)
     student: Any = load_model(folder, dtype=torch.float32).to(device)
-    wanted = teacher is not None or Path(section.teacher or section.name_or_path).is_dir()
-    return evaluate_model(
+    compared: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+    try:
+        compared = _teacher(recipe.model, teacher, folder, student.config.vocab_size, device)
+    except (CheckpointError, PlanError) as error:
+        if teacher is not None:
+            raise
+        notes = (f"compared with no teacher: {error}",)
+    result = evaluate_model(
         student,
-        load_teacher(section, device=device) if wanted else None,
+        compared,
         dataset,
-        adapter=registry.adapter_for(student.config.model_type),
+        adapter=adapter_for(student.config, recipe.model, registry),
         batch_size=recipe.evaluation.batch_size,
         batches=recipe.evaluation.batches,
         pad_token_id=student.config.pad_token_id or 0,
     )
+    return replace(result, notes=notes)
+
+
+def _teacher(model: ModelSection, given: str | None, folder: Path, vocabulary: int, device: torch.device) -> nn.Module:
+    """The teacher that was given, or the one of the recipe.
+
+    A recipe that came with a checkpoint is not trusted to name a model inside that checkpoint's folder.
+    """
+    name = given or model.teacher or model.name_or_path
+    if given is None and Path(name).resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"{name}: lies inside the checkpoint {folder}; give a teacher with --teacher")
+    revision = model.revision if name == model.name_or_path else None
+    section = ModelSection(name_or_path=name, revision=revision, teacher_dtype=model.teacher_dtype)
+    teacher: Any = load_teacher(section, device=device)
+    if teacher.config.vocab_size != vocabulary:
+        raise PlanError(f"{name}: has a vocabulary of {teacher.config.vocab_size} tokens, the checkpoint {vocabulary}")
+    return teacher  # type: ignore[no-any-return]
 
 
 def _held_out(section: DataSection | None, tokenizer: Any, *, given: bool) -> Any:

@@ -36,7 +36,10 @@ def evaluation_data(checkpoint: Path, path: Path | None, overrides: Sequence[str
         raise RecipeError(f"{checkpoint}: its recipe holds out no data (data.held_out); give a file with --data")
     foreign = [one for one in overrides if not one.startswith("data.")]
     changed, problems = apply_overrides({"data": stored}, [one for one in overrides if one not in foreign])
-    problems += [f"{one}: evaluate reads the data section alone; expected data.key=value" for one in foreign]
+    problems += [
+        f"{one}: evaluate takes data.key=value alone; what else the recipe says is fixed in the checkpoint"
+        for one in foreign
+    ]
     try:
         section = DataSection.model_validate(changed["data"])
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """`generate`: a packed checkpoint writes text, as quantized as it was trained."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,31 @@ from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint import load_model
 
 
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How text is written.
+
+    Attributes:
+        max_new_tokens: at most this many.
+        temperature: 0 takes the likeliest token each time.
+        seed: of the sampling; the caller's random state is left as it was.
+        chat: True wraps the prompt as a user's message by the chat template; None does so if there is a template.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+    chat: bool | None = None
+
+
+DEFAULTS = GenerationSettings()
+
+
 def generate(
     folder: str | Path,
     prompt: str,
+    settings: GenerationSettings = DEFAULTS,
     *,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    seed: int = 0,
-    chat: bool | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> str:
     """Load a packed checkpoint and its tokenizer, and continue `prompt`; arguments as for `generate_text`.
@@ -29,27 +47,15 @@ def generate(
     """
     tokenizer = _load_tokenizer(folder)
     model = load_model(folder)
-    return generate_text(
-        model,
-        tokenizer,
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        chat=chat,
-        on_text=on_text,
-    )
+    return generate_text(model, tokenizer, prompt, settings, on_text=on_text)
 
 
 def generate_text(
     model: Any,
     tokenizer: Any,
     prompt: str,
+    settings: GenerationSettings = DEFAULTS,
     *,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    seed: int = 0,
-    chat: bool | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> str:
     """Continue `prompt` and return the new text.
@@ -58,28 +64,25 @@ def generate_text(
         model: a causal language model that can generate.
         tokenizer: its tokenizer.
         prompt: what the model continues, or the user's message.
-        max_new_tokens: at most this many.
-        temperature: 0 takes the likeliest token each time.
-        seed: of the sampling; the caller's random state is left as it was.
-        chat: True wraps the prompt as a user's message by the chat template; None does so if there is a template.
+        settings: length, sampling, and whether the prompt is a message.
         on_text: called with each piece of text as soon as it is whole.
 
     Raises:
-        CheckpointError: there is no chat template where `chat` asks for one, or the prompt has no tokens.
+        CheckpointError: there is no chat template where `settings.chat` asks for one, or the prompt has no tokens.
     """
     model.eval()
-    input_ids = _encode(tokenizer, prompt, chat).to(model.device)
+    input_ids = _encode(tokenizer, prompt, settings.chat).to(model.device)
     streamer = _Stream(tokenizer, on_text or (lambda text: None))
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature}
+    if settings.temperature > 0:
+        sampling = {"do_sample": True, "temperature": settings.temperature}
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         model.generate(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=settings.max_new_tokens,
             pad_token_id=pad_token_id,
             streamer=streamer,
             **sampling,

@@ -13,7 +13,7 @@ from edgerazor.core.apply import apply_plan
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
-from edgerazor.errors import CheckpointError, PlanError, TrainingError
+from edgerazor.errors import CheckpointError, PlanError
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe
 
@@ -67,8 +67,7 @@ def load_float_model(section: ModelSection, *, name: str | None = None, dtype: t
             name,
             config=config,
             dtype=dtype,
-            revision=section.revision,
-            trust_remote_code=section.trust_remote_code,
+            revision=_revision(name, section),
             attn_implementation="sdpa",
             output_loading_info=True,
         )
@@ -155,7 +154,7 @@ def _has_tokenizer(name: str) -> bool:
 
 def _found(loader: Any, name: str, section: ModelSection) -> Any:
     try:
-        return loader.from_pretrained(name, revision=section.revision, trust_remote_code=section.trust_remote_code)
+        return loader.from_pretrained(name, revision=_revision(name, section))
     except (OSError, ValueError, KeyError) as error:
         what = {AutoConfig: "config.json", AutoTokenizer: "tokenizer"}[loader]
         folder = Path(name)
@@ -166,11 +165,11 @@ def _found(loader: Any, name: str, section: ModelSection) -> Any:
         raise CheckpointError(f"{name}: no usable {what}: {reason}") from error
 
 
+def _revision(name: str, section: ModelSection) -> str | None:
+    """`model.revision` belongs to the student alone."""
+    return section.revision if name == section.name_or_path else None
+
+
 def pick_device(*, use_cpu: bool = False) -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    if use_cpu or not torch.accelerator.is_available():
-        return torch.device("cpu")
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is None:
-        raise TrainingError("an accelerator is available but could not be named; set training.use_cpu: true")
-    return accelerator
+    """CUDA where there is one, else the CPU; other accelerators lack float64, which exact sums need."""
+    return torch.device("cuda" if torch.cuda.is_available() and not use_cpu else "cpu")

@@ -5,11 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from transformers.trainer_utils import get_last_checkpoint
 
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, RecipeError
 from edgerazor.pipeline.checkpoint import PackedReport, pack_model
+from edgerazor.pipeline.model import load_config
+from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.overrides import apply_overrides
+from edgerazor.schemas.preset import local_config
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
 
@@ -52,12 +57,30 @@ def packing_recipe(
     if recipe is None:
         if preset is None:
             raise RecipeError(f"{source}: pack needs --preset NAME or --recipe FILE to know what to pack it to")
-        content: Mapping[str, Any] = {"model": {"name_or_path": weights}, "preset": preset}
+        content: Mapping[str, Any] = {"model": _model_section(weights, overrides), "preset": preset}
         return load_recipe(content, registry=registry, overrides=overrides)
     changes = [f"model.name_or_path={json.dumps(weights)}", *overrides]
     if preset is not None:
         raise RecipeError(f"--preset {preset} and --recipe {recipe} both say what to pack to; give one of them")
     return load_recipe(recipe, registry=registry, overrides=changes)
+
+
+def _model_section(weights: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The model with its family, which a preset needs; a hub model's config.json is fetched to learn it.
+
+    Raises:
+        CheckpointError: there is no such folder, and the hub cannot be reached or has no such model.
+    """
+    written: dict[str, Any] = {"name_or_path": weights}
+    changed, _ = apply_overrides({"model": written}, [one for one in overrides if one.startswith("model.")])
+    try:
+        section = ModelSection.model_validate(changed["model"])
+    except ValidationError:
+        # Reading the recipe reports it, with everything else that is wrong.
+        return written
+    if section.family or local_config(section.name_or_path, section.revision):
+        return written
+    return {**written, "family": load_config(section).model_type}
 
 
 def _latest_weights(run: Path) -> str:

@@ -3,27 +3,39 @@
 import base64
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgerazor.errors import EdgeRazorError
-from edgerazor.pipeline.quickstart.results import Results
+
+if TYPE_CHECKING:
+    from edgerazor.pipeline.quickstart.results import Results
 
 _COLOURS = {"teacher": "#222222", "rounded": "#c0504d", "distilled": "#1f77b4", "cross_entropy": "#e8a33d"}
 
 
-def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write both reports and the plots they show; returns the paths of the reports.
+def check_report_extra() -> None:
+    """Import what the report is made with, so that a long run need not end in finding that it is absent.
 
     Raises:
         EdgeRazorError: the extra `report` (Jinja2 and matplotlib) is not installed.
     """
     try:
-        import jinja2
+        import jinja2  # noqa: F401
         import matplotlib
-
-        matplotlib.use("Agg")
     except ImportError as error:
         raise EdgeRazorError(f"the report needs {error.name}; pip install 'edgerazor[report]'") from error
+    matplotlib.use("Agg")
+
+
+def write_report(results: "Results", folder: Path) -> list[Path]:
+    """Write both reports and the plots they show; returns the paths of the reports.
+
+    Raises:
+        EdgeRazorError: the extra `report` (Jinja2 and matplotlib) is not installed.
+    """
+    check_report_extra()
+    import jinja2
+
     plots = {"size_loss": _size_and_loss(results), "curves": _curves(results)}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edgerazor.pipeline", "templates"),
@@ -47,7 +59,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     return written
 
 
-def _size_and_loss(results: Results) -> bytes:
+def _size_and_loss(results: "Results") -> bytes:
     figure, axes = _figure()
     for kind, colour in _COLOURS.items():
         rows = [row for row in results.rows if row.kind == kind]
@@ -68,7 +80,7 @@ def _size_and_loss(results: Results) -> bytes:
     return _png(figure)
 
 
-def _curves(results: Results) -> bytes:
+def _curves(results: "Results") -> bytes:
     figure, axes = _figure()
     for name, history in results.curves.items():
         points = [(entry["step"], entry["eakld/forward_kl"]) for entry in history if "eakld/forward_kl" in entry]

@@ -28,6 +28,11 @@ class ComponentParams(Schema):
         """The name a recipe uses."""
         return str(cls.model_fields["name"].default)
 
+    def summary(self) -> str:
+        """Name and what differs from the defaults, as in `int group_size=32 bits=4`."""
+        values = self.model_dump(exclude_defaults=True, exclude={"name"})
+        return " ".join([self.name, *(f"{key}={value}" for key, value in values.items())])
+
     @classmethod
     def _describe(cls) -> str:
         return f"{cls.kind} '{cls.component_name()}'"

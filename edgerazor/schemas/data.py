@@ -87,11 +87,3 @@ class DataSection(Schema):
                 raise problem(f"'{source.path}' is trained on and held out; expected different sources, or a share")
             if source.ratio is not None:
                 raise problem(f"held-out source '{source.path}' has a ratio; it is read whole, so expected none")
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True

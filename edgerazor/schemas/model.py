@@ -25,6 +25,3 @@ class ModelSection(Schema):
         Literal["auto", "float32", "bfloat16", "float16"],
         Field(description="auto: as stored on CUDA, float32 on a CPU."),
     ] = "auto"
-    trust_remote_code: Annotated[bool, Field(description="Run code that ships with the checkpoint. Leave it off.")] = (
-        False
-    )

@@ -13,7 +13,7 @@ class WeightRule(Schema):
 
     title: ClassVar[str] = "weight rule"
 
-    match: tuple[str, ...]
+    match: Annotated[tuple[str, ...], Field(min_length=1)]
     quantizer: QuantizerSlot | None
 
     @field_validator("match", mode="before", json_schema_input_type=str | tuple[str, ...])

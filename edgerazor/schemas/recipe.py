@@ -1,15 +1,16 @@
 """The whole recipe, and reading it from YAML, JSON or a dict."""
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from edgerazor.errors import RecipeError
-from edgerazor.schemas.base import Schema
+from edgerazor.schemas.base import Schema, nearest, problem
 from edgerazor.schemas.components import Declarations
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.distillation import DistillationSection
@@ -51,6 +52,15 @@ class Recipe(Schema):
     export: ExportSection = ()
     written_by: WrittenBy | None = None
 
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Recipe":
+        faults = list(_contradictions(self))
+        if faults:
+            raise ValidationError.from_exception_data(
+                self.title, [InitErrorDetails(type=problem(said), loc=place, input=None) for place, said in faults]
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain data: every default filled in; reading it again gives an equal recipe."""
         return self.model_dump(mode="json")
@@ -58,6 +68,30 @@ class Recipe(Schema):
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
+
+
+def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What sections that are each valid ask of each other in vain: key path and message."""
+    training, evaluation = recipe.training, recipe.evaluation
+    for key in training.extra:
+        if key in TrainingSection.model_fields:
+            yield ("training", "extra", key), f"is a key of its own; write it under training: {{{key}: ...}}"
+    if evaluation.every_steps and recipe.data is not None and recipe.data.held_out is None:
+        yield (
+            ("evaluation", "every_steps"),
+            f"is {evaluation.every_steps}, but no data is held out to evaluate on; set data.held_out, or null here",
+        )
+    if training.load_best_model_at_end and evaluation.every_steps is None:
+        yield (
+            ("training", "load_best_model_at_end"),
+            "needs evaluations during the run to tell which model is best; set evaluation.every_steps",
+        )
+    best = training.metric_for_best_model or ("loss" if training.load_best_model_at_end else None)
+    if best is not None and best.removeprefix("eval_") not in evaluation.metrics:
+        yield (
+            ("training", "metric_for_best_model"),
+            f"'{best}' is not among evaluation.metrics{nearest(best.removeprefix('eval_'), evaluation.metrics)}",
+        )
 
 
 def load_recipe(

@@ -40,7 +40,6 @@ class TrainingSection(Schema):
     ] = "all"
 
     bf16: bool = False
-    fp16: bool = False
     tf32: bool | None = None
     use_cpu: bool = False
     torch_compile: bool = False

@@ -48,6 +48,25 @@ def test_only_the_signals_asked_for_are_kept(registry: Registry, build_model: Ca
     assert len(output.attentions) == 2 and output.attentions[0].shape == (2, 4, 9, 9)
 
 
+def test_attentions_that_nobody_keeps_are_refused(
+    registry: Registry, build_model: Callable[..., nn.Module], quantize_model: Callable[..., nn.Module]
+) -> None:
+    adapter = registry.adapter_for("qwen3")
+    for model in (build_model(), Wrapped(build_model())):
+        with pytest.raises(PlanError, match=r"the qwen3 model runs with attention 'sdpa', .* load it with eager"):
+            adapter.forward(model, {"input_ids": IDS}, {Signal.ATTENTIONS})
+    student = quantize_model(build_model(), attentions=True)
+    assert len(adapter.forward(student, {"input_ids": IDS}, {Signal.ATTENTIONS}).attentions) == 2
+
+
+@families
+def test_what_is_promised_is_given(registry: Registry, build_model: Callable[..., nn.Module], family: str) -> None:
+    adapter = registry.adapter_for(family)
+    output = adapter.forward(build_model(family, attn_implementation="eager"), {"input_ids": IDS}, adapter.signals)
+    assert Signal.HIDDEN_STATES in adapter.signals
+    assert all(getattr(output, signal.value) is not None for signal in adapter.signals)
+
+
 def test_masks_and_positions_reach_the_model_and_labels_do_not(
     registry: Registry, build_model: Callable[..., nn.Module]
 ) -> None:

@@ -1,5 +1,6 @@
 """What a plan says before a weight exists: rules, shapes, ties, bits and bytes (METHOD 2.4 and 3)."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError
+from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import load_recipe
 
 INT4 = {"name": "int", "bits": 4, "group_size": 32}
@@ -192,14 +194,57 @@ def test_matrices_it_cannot_take_are_listed(
     model.experts.gate_up = nn.Parameter(torch.zeros(4, 64, 32))
     plan = plan_model(model, weights=[{"match": "*", "quantizer": INT4}])
     assert plan.matrices_left_out == ("model.layers.1.mlp.up_proj.weight", "experts.gate_up")
-    assert any("model.layers.1.mlp.up_proj (OwnLinear) cannot be quantized here" in note for note in plan.notes)
+    share = [f"{weights / plan.parameters:.2%}" for weights in (64 * 96, 4 * 64 * 32)]
+    assert plan.notes == (
+        "model.layers.1.mlp.up_proj [96, 64]: OwnLinear cannot be quantized here; stays at 16 bit, which takes "
+        f"{share[0]} off the coverage",
+        "experts.gate_up [4, 64, 32]: Module cannot be quantized here; stays at 16 bit, which takes "
+        f"{share[1]} off the coverage",
+    )
     assert plan.coverage < whole.coverage
     assert plan.rest["experts.gate_up"] == 4 * 64 * 32
 
 
+def test_fused_experts_and_routers_of_transformers_are_named(registry: Registry) -> None:
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "head_dim": 16, "vocab_size": 96}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 4, "num_hidden_layers": 2}
+    with torch.device("meta"):
+        model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **heads, tie_word_embeddings=True))
+    section = QuantizationSection.model_validate(
+        {"weights": [{"match": "*", "quantizer": INT4}]}, context={"registry": registry}
+    )
+    plan = build_plan(model, section, adapter=registry.adapter_for("qwen3"), registry=registry)
+    for name, shape in (("experts.gate_up_proj", "[4, 64, 64]"), ("experts.down_proj", "[4, 64, 32]"), ("gate", "[4")):
+        (note,) = [one for one in plan.notes if one.startswith(f"model.layers.{{0-1}}.mlp.{name} ×2 {shape}")]
+        assert "cannot be quantized here; stays at 16 bit" in note
+    taken_off = [float(share) for note in plan.notes for share in re.findall(r"takes ([\d.]+)% off", note)]
+    vectors = sum(value.numel() for value in model.parameters() if value.ndim < 2)
+    assert plan.coverage == pytest.approx(1 - sum(taken_off) / 100 - vectors / plan.parameters, abs=2e-4)
+    assert plan.coverage < 0.8
+
+
+def test_a_foreign_module_that_shares_a_quantized_weight_is_named(
+    build_model: Callable[..., nn.Module], plan_model: Callable[..., Plan]
+) -> None:
+    class Bilinear(nn.Module):
+        def __init__(self, weight: nn.Parameter):
+            super().__init__()
+            self.weight = weight
+
+    model = build_model()
+    model.second_head = Bilinear(model.model.embed_tokens.weight)
+    (note,) = plan_model(model, weights=[{"match": "*", "quantizer": INT4}]).notes
+    assert note.startswith("second_head (Bilinear) shares its weight with a quantized module")
+
+
 def test_modules_that_no_rule_takes_are_noted(model: nn.Module, plan_model: Callable[..., Plan]) -> None:
     plan = plan_model(model, weights=[{"match": "*.mlp.*", "quantizer": INT4}], **PLAIN)
-    assert "no rule takes model.layers.0.self_attn.q_proj; it stays at 16 bit" in plan.notes
+    share = f"{2 * 64 * 64 / plan.parameters:.2%}"
+    said = "no rule takes it; stays at 16 bit, which takes"
+    assert f"model.layers.{{0-1}}.self_attn.q_proj ×2 [64, 64]: {said} {share} off the coverage" in plan.notes
+    assert sum(note.startswith("model.layers") for note in plan.notes) == 4
     assert {"model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight"} <= set(plan.matrices_left_out)
 
 

@@ -110,6 +110,52 @@ def test_bfloat16_rounds_the_gradient_of_the_logits_once() -> None:
         assert_close(one, other, 2e-2)
 
 
+def test_bfloat16_rounds_the_operands_of_the_logits_and_nothing_else() -> None:
+    student = projection(HIDDEN, dtype=torch.bfloat16, bias=True, seed=0)
+    labels, _ = drawn_rows(torch.float32)
+    logits = student.logits(slice(0, ROWS))
+    exact = torch.nn.functional.linear(*(part.double() for part in student if part is not None))
+    assert logits.dtype == torch.float32
+    assert_close(logits, exact, 1e-6)
+    found, _ = fused_linear_statistics(student, None, labels)
+    assert_close(found.cross_entropy, oracle.cross_entropy(exact, labels).where(labels >= 0, 0.0), 1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 64])
+def test_the_gradient_of_a_bfloat16_weight_is_summed_in_float32(chunk: int) -> None:
+    """Its error is that of one rounding at the end, however many chunks there are."""
+    rows = 1000
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.rand(rows, 2, generator=generator).bfloat16()
+    weight = torch.randn(5, 2, generator=generator).bfloat16().requires_grad_(True)
+    labels, one = torch.zeros(rows, dtype=torch.long), torch.ones(rows)
+    teacher = TeacherLogits(Projection(hidden, weight.detach()), chunk)
+    value, _ = fused_linear_distillation(
+        Projection(hidden, weight), teacher, labels, RowWeights(torch.zeros(rows), torch.zeros(rows), one)
+    )
+    (gradient,) = torch.autograd.grad(value, weight)
+    exact = weight.detach().double().requires_grad_(True)
+    oracle.cross_entropy(hidden.double() @ exact.t(), labels).sum().backward()
+    assert gradient.dtype == torch.bfloat16 and exact.grad is not None
+    assert bool(((gradient.double() - exact.grad).abs() <= exact.grad.abs() * 2**-8).all())
+
+
+def test_a_float16_head_is_refused() -> None:
+    student = projection(HIDDEN, dtype=torch.float16, bias=False, seed=0)
+    labels, weights = drawn_rows(torch.float32)
+    with pytest.raises(ValueError, match="float16 head would underflow"):
+        fused_linear_distillation(student, None, labels, weights)
+    found, _ = fused_linear_statistics(student, TeacherLogits(student, 4), labels)
+    assert bool((found.forward_kl.abs() < 1e-6).all())
+
+
+def test_chunks_fit_the_device() -> None:
+    assert chunk_rows(100_000, 2**15) == chunk_rows(100_000, 2**15, "cpu") == 128
+    assert chunk_rows(100_000, 2**24) == 1 and chunk_rows(3, 37) == 3 and chunk_rows(0, 37) == 1
+    assert [chunk_rows(100_000, vocabulary, "cuda") for vocabulary in (2**15, 50_000, 151_936)] == [4096, 2560, 1024]
+    assert chunk_rows(300, 151_936, "cuda") == 300
+
+
 @pytest.mark.parametrize("needed", [(True, False), (False, True)])
 def test_only_the_gradients_asked_for(needed: tuple[bool, bool]) -> None:
     student = projection(HIDDEN, dtype=torch.float64, bias=False, seed=0)

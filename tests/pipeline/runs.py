@@ -1,14 +1,16 @@
-"""What a tiny training run needs, made in a temporary folder: model, tokenizer, data, recipe."""
+"""What a tiny run needs, made in a temporary folder: model, tokenizer, data, recipe."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 END = "<|endoftext|>"
+SIZES = {"weights": 32, "activations": 32, "kv_cache": 16}
 LINES = [f"def f{index}(x):\n    return x * {index} + len('word{index % 7}')\n" for index in range(160)]
 
 
@@ -98,3 +100,28 @@ def recipe(folder: Path, **sections: Any) -> dict[str, Any]:
         both = isinstance(section, dict) and isinstance(default.get(name), dict)
         default[name] = {**default[name], **section} if both else section
     return default
+
+
+def preset_recipe(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
+    """A recipe of two steps on the CPU by a preset, whose layer selector asks for three layers; sections replace."""
+    return {
+        "model": {"name_or_path": str(model)},
+        "preset": {"name": "1.88-bit", "group_sizes": SIZES},
+        "data": {"sources": [{"path": str(data)}], "sequence_length": 64, "held_out": 0.2},
+        "training": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 2,
+            "use_cpu": True,
+            "save_steps": 1,
+            "logging_steps": 1,
+            "learning_rate": 1e-3,
+        },
+        "evaluation": {"batches": 1, "batch_size": 2},
+        **sections,
+    }
+
+
+def write_recipe(path: Path, content: dict[str, Any]) -> Path:
+    """The recipe as YAML."""
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import recipe
+
+from tests.pipeline.runs import recipe
 
 STEPS = 4
 CONFIGURATIONS = {
@@ -42,7 +43,7 @@ def launch(folder: Path, name: str) -> dict:
         "max_steps": STEPS,
         "per_device_train_batch_size": 8 // processes,
         "learning_rate": 1e-3,
-        "save_strategy": "no",
+        "save_steps": STEPS,
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe(folder, training=training)))
     settings = {"compute_environment": "LOCAL_MACHINE", "use_cpu": True, "mixed_precision": "no", "num_machines": 1}
@@ -59,8 +60,9 @@ def launch(folder: Path, name: str) -> dict:
 def test_two_processes_agree_with_one(tmp_path):
     one = launch(tmp_path, "one")
     losses = [entry["loss"] for entry in one["history"] if "loss" in entry]
-    for name in ("ddp", "fsdp2"):
+    for name, sharding in (("ddp", None), ("fsdp2", "fsdp")):
         two = launch(tmp_path, name)
+        assert (two["processes"], two["sharding"]) == (2, sharding)
         assert [entry["loss"] for entry in two["history"] if "loss" in entry] == pytest.approx(losses, rel=1e-4)
         assert two["evaluation"]["eval_loss"] == pytest.approx(one["evaluation"]["eval_loss"], rel=1e-4)
         assert two["evaluation"]["eval_tokens"] == one["evaluation"]["eval_tokens"]

@@ -3,11 +3,11 @@
 import resource
 
 import pytest
-from packed_cases import edit_json, logits, make_student
 
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint import load_model, open_checkpoint, verify_checkpoint
 from edgerazor.pipeline.checkpoint.folder import replaced_folder
+from tests.packed_cases import edit_json, logits, make_student
 
 
 @pytest.fixture
@@ -81,8 +81,11 @@ def test_a_full_disk_is_said(student, tmp_path):
 
 def test_an_output_that_cannot_be_written_is_said(student, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match="packed: cannot be written"):
+    with pytest.raises(CheckpointError, match=r"packed: cannot be written: .*file is a file, not a folder"):
         student.write(tmp_path / "file" / "packed")
+    with pytest.raises(CheckpointError, match=r"deep: cannot be written: .*file is a file, not a folder"):
+        student.write(tmp_path / "file" / "packed" / "deep")
+    assert (tmp_path / "file").read_text() == "x"
 
 
 def test_the_folder_may_move(student, tmp_path):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from packed_cases import CASES, logits, make_student
 from torch import nn
 
 from edgerazor.core.kv_cache import attention_modules
@@ -10,6 +9,7 @@ from edgerazor.core.packed import PackedEmbedding, PackedLinear, PackedWeight, T
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint import load_model, pack_model, verify_checkpoint
 from edgerazor.schemas.recipe import load_recipe
+from tests.packed_cases import CASES, logits, make_student
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

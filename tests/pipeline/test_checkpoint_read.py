@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 import torch
-from packed_cases import edit_json, edit_tensors, make_student
 from transformers import AutoModelForCausalLM
 
 import edgerazor.hf  # noqa: F401 - registers the packed format
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint import load_model, open_checkpoint
 from edgerazor.pipeline.checkpoint.headers import weight_files
+from tests.packed_cases import edit_json, edit_tensors, make_student
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 import torch
-from packed_cases import CASES, edit_json, edit_tensors, make_student
 
 from edgerazor.core.packing import unpack_t5
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint import verify_checkpoint
+from tests.packed_cases import CASES, edit_json, edit_tensors, make_student
 
 UP, EMBED, Q = "model.layers.0.mlp.up_proj", "model.embed_tokens", "model.layers.0.self_attn.q_proj"
 

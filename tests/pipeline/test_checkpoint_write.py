@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from packed_cases import CASES, make_student
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
@@ -17,6 +16,7 @@ from edgerazor.pipeline.checkpoint import count_constant_groups, open_checkpoint
 from edgerazor.pipeline.checkpoint.section import layout_name
 from edgerazor.pipeline.checkpoint.storage import narrowest, quantize_rows
 from edgerazor.schemas.recipe import load_recipe
+from tests.packed_cases import CASES, make_student
 
 
 @pytest.mark.parametrize("case", CASES)

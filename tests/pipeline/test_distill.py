@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from edgerazor.core.contracts import Signal
 from edgerazor.core.outputs import LossOutput, Targets
+from edgerazor.errors import PlanError
 from edgerazor.pipeline.distill import Distiller
 
 EAKLD = {"name": "eakld", "weight": 2.0, "scope": "sequence"}
@@ -51,8 +52,12 @@ def test_the_fused_total_equals_the_losses_called_one_by_one(registry, pair, bat
     task = functional.cross_entropy(logits, batch["labels"][:, 1:].flatten())
     total = composed(student, teacher, batch, targets)
     torch.testing.assert_close(total.value, sum(parts) + 0.1 * task, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(total.metrics["eakld"], parts[0].detach(), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(total.metrics["feature_mse"], parts[2].detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(total.shares["eakld"], parts[0].detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(total.shares["feature_mse"], parts[2].detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sum(total.shares[name] for name in ("task", *composed.names)), total.value.detach())
+    own = {f"feature_mse/layer_{layer}" for layer in range(3)}
+    assert set(total.shares) == {"task", "eakld", "forward_kl", "feature_mse", *own}
+    assert {"eakld/gamma", "eakld/reverse_kl", "feature_mse/chosen_0"} <= set(total.metrics)
 
 
 @pytest.mark.parametrize("name", ["eakld", "forward_kl", "reverse_kl", "feature_mse"])
@@ -97,3 +102,53 @@ def test_micro_batches_add_up_to_the_whole_batch(registry, pair, batch):
         ]
         parts += composed(student, teacher, one, Targets(one["labels"], *masks)).value.detach()
     torch.testing.assert_close(parts, total, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_without_predictions_gives_the_same_names_and_finite_figures(registry, pair, batch):
+    composed = distiller(registry, [EAKLD, FEATURES])
+    some = composed(*pair, batch, Targets.from_labels(batch["labels"]))
+    none = composed(*pair, batch, Targets.from_labels(torch.full_like(batch["labels"], -100)))
+    assert list(none.shares) == list(some.shares) and list(none.metrics) == list(some.metrics)
+    assert float(none.value.detach()) == 0
+    assert all(bool(torch.isfinite(figure)) for figure in (*none.shares.values(), *none.metrics.values()))
+
+
+def test_rows_found_beforehand_change_nothing(registry, pair, batch):
+    composed, targets = distiller(registry, [EAKLD, FEATURES]), Targets.from_labels(batch["labels"])
+    rows = targets.predictions.mask.flatten().nonzero().squeeze(-1)
+    found, expected = (composed(*pair, one, targets) for one in ({**batch, "prediction_rows": rows}, batch))
+    assert torch.equal(found.value, expected.value)
+    fewer = composed(*pair, {**batch, "prediction_rows": rows[1:]}, targets)
+    assert not torch.equal(fewer.value, expected.value)
+
+
+@pytest.mark.parametrize("signal", [Signal.KEYS, Signal.VALUES, Signal.ROUTER_LOGITS])
+def test_a_loss_whose_signal_nobody_computes_is_refused(registry, signal):
+    class Unfed:
+        signals = frozenset({Signal.LOGITS, signal})
+        params = registry.params("loss", "forward_kl")
+
+        def __call__(self, student, teacher, targets): ...
+
+    with pytest.raises(PlanError, match=f"^forward_kl: needs {signal.value}, which Qwen3Adapter does not give; it"):
+        Distiller([Unfed()], task_weight=0.0, adapter=registry.adapter_for("qwen3"))
+
+
+def test_under_autocast_only_the_operands_of_the_logits_are_rounded(registry, pair, batch):
+    """The student's logits keep float32, and the head of a float32 teacher is not rounded."""
+    student, teacher = pair
+    composed, targets = distiller(registry, [{"name": "forward_kl"}], 0.5), Targets.from_labels(batch["labels"])
+    seen = {}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = composed(student, teacher, batch, targets).value
+        for name, model in (("student", student), ("teacher", teacher)):
+            output = composed.adapter.forward(model, batch, frozenset())
+            seen[name] = output.head.input(output.final_hidden).detach(), output.head.weight.detach()
+    z = torch.nn.functional.linear(*(part.bfloat16().double() for part in seen["student"]))
+    u = torch.nn.functional.linear(*(part.double() for part in seen["teacher"]))
+    log_q, log_p = z.log_softmax(dim=-1), u.log_softmax(dim=-1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    expected = (divergence * targets.predictions.shares("sequence_mean")).sum()
+    logits = z[:, :-1].flatten(0, 1)
+    expected = expected + 0.5 * functional.cross_entropy(logits, batch["labels"][:, 1:].flatten())
+    torch.testing.assert_close(value.detach().double(), expected, rtol=1e-5, atol=0)

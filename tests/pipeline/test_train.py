@@ -9,12 +9,12 @@ import time
 
 import pytest
 import torch
-from runs import recipe, save_data, save_model
 from transformers import TrainerCallback
 
 from edgerazor.errors import DataError, PlanError, RecipeError, TrainingError
 from edgerazor.pipeline.train import train
 from edgerazor.schemas.recipe import load_recipe
+from tests.pipeline.runs import recipe, save_data, save_model
 
 
 class Gradients(TrainerCallback):
@@ -120,6 +120,52 @@ def test_training_by_the_clock_stops_and_lets_the_rate_fall(tmp_path, registry):
     assert rates[-1] < 0.3 * max(rates)
     with pytest.raises(RecipeError, match="'polynomial' cannot follow the clock"):
         run(tmp_path, registry, "other", training={"max_seconds": 1.0, "lr_scheduler_type": "polynomial"})
+
+
+def test_the_clock_goes_on_where_an_interrupted_run_stopped(tmp_path, registry):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if time.monotonic() - started > 2.0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    training = {"max_seconds": 3.0, "max_steps": -1}
+    started = time.monotonic()
+    first = run(tmp_path, registry, callbacks=[Stop()], training=training)
+    assert first.interrupted
+    second = run(tmp_path, registry, resume=True, training=training)
+    assert first.seconds + second.seconds < 5.0
+    assert second.steps > first.steps
+    assert second.tokens > first.tokens
+
+
+def test_another_recipe_does_not_resume_a_run(tmp_path, registry):
+    run(tmp_path, registry, training={"max_steps": 2, "save_steps": 1})
+    with pytest.raises(RecipeError) as error:
+        changed = {"training": {"max_steps": 4, "learning_rate": 1.0}, "quantization": {"kv_cache": None}}
+        run(tmp_path, registry, resume=True, **changed)
+    assert [line.partition(":")[0] for line in error.value.problems] == [
+        "quantization.kv_cache",
+        "training.learning_rate",
+    ]
+    assert run(tmp_path, registry, resume=True, training={"max_steps": 4, "save_steps": 1}).steps == 4
+
+
+def test_checkpoints_of_a_run_load_as_the_student(tmp_path, registry):
+    run(tmp_path, registry, training={"max_steps": 2, "save_steps": 2})
+    program = (
+        "import edgerazor.hf, sys\n"
+        "from transformers import AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
+        "print(type(model.model.layers[0].mlp.up_proj).__name__, model.training)\n"
+    )
+    folder = str(tmp_path / "run" / "checkpoints" / "checkpoint-2")
+    done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["QuantLinear", "False"], done.stderr
+
+
+def test_half_precision_is_refused(tmp_path, registry):
+    with pytest.raises(RecipeError, match=r"extra\.fp16: is set by nothing: float16 gradients of the head underflow"):
+        run(tmp_path, registry, training={"extra": {"fp16": True}})
 
 
 def test_plain_quantization_aware_training_needs_no_teacher(tmp_path, registry):

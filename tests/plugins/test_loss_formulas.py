@@ -94,8 +94,9 @@ def test_feature_mse_reports_each_layer() -> None:
     result = build("feature_mse", layers={"name": "fixed", "layers": [1, 3]}, weight=3.0)(
         output(drawn(0)), output(drawn(1)), targets()
     )
-    layers = [float(result.metrics[f"layer_{layer}"]) for layer in (1, 3)]
+    layers = [float(result.shares[f"layer_{layer}"]) for layer in range(4)]
     assert float(result.value.detach()) == pytest.approx(3 * sum(layers) / 2)
+    assert [figure > 0 for figure in layers] == [False, True, False, True]
     assert [float(result.metrics[f"chosen_{layer}"]) for layer in range(4)] == [0, 1, 0, 1]
 
 

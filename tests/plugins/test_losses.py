@@ -39,7 +39,8 @@ def test_the_gradient_reaches_the_student_alone(name: str, values: dict[str, Any
     assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
     again = build(name, **values, reduction=reduction)(output(student), output(teacher), targets())
     assert not any(bool(gradient.any()) for gradient in gradients(again.value, teacher).values())
-    assert result.metrics and all(not figure.requires_grad for figure in result.metrics.values())
+    figures = [*result.metrics.values(), *result.shares.values()]
+    assert figures and all(not figure.requires_grad and figure.shape == () for figure in figures)
 
 
 @every_loss
@@ -81,7 +82,7 @@ def test_without_live_sequences_the_loss_is_zero(name: str, values: dict[str, An
     result = build(name, **values, reduction=reduction)(output(student), output(teacher), nothing)
     assert float(result.value.detach()) == 0
     assert not any(bool(gradient.any()) for gradient in gradients(result.value, student).values())
-    assert all(bool(torch.isfinite(figure).all()) for figure in result.metrics.values())
+    assert all(bool(torch.isfinite(figure)) for figure in (*result.metrics.values(), *result.shares.values()))
 
 
 @every_loss
@@ -107,6 +108,24 @@ def test_micro_batches_add_up_to_the_step(name: str, values: dict[str, Any], red
         torch.testing.assert_close(parts, whole)
         for one, other in zip(gradients(parts, student).values(), expected.values(), strict=True):
             torch.testing.assert_close(one, other)
+
+
+@every_loss
+@reductions
+def test_figures_have_the_same_names_in_every_batch_and_shares_add_up(
+    name: str, values: dict[str, Any], reduction: str
+) -> None:
+    """Ranks add their figures by name, and the shares of a step are those of its micro-batches."""
+    loss, student, teacher = build(name, **values, reduction=reduction), drawn(0), drawn(2)
+    whole = loss(output(student), output(teacher), targets())
+    assert not whole.metrics.keys() & whole.shares.keys()
+    rows = [slice(row, row + 1) for row in range(BATCH)]
+    parts = [loss(output(student, one), output(teacher, one), part_of_a_step(one)) for one in rows]
+    for part in parts:
+        assert list(part.metrics) == list(whole.metrics) and list(part.shares) == list(whole.shares)
+    if not any(choice.items() <= values.items() for choice in PER_FORWARD_PASS):
+        for key, figure in whole.shares.items():
+            torch.testing.assert_close(sum(part.shares[key] for part in parts), figure)
 
 
 @pytest.mark.parametrize(("name", "values"), [one for one in cases() if one.values[0] != "router_z"])

@@ -171,6 +171,34 @@ ONE_FAULT: dict[str, tuple[dict[str, Any], str]] = {
         with_section(quantization={"weights": [{"match": "*", "quantizer": {"bits": 4}}]}),
         "quantization.weights[0].quantizer: this quantizer has no 'name'",
     ),
+    "a rule without globs": (
+        with_section(quantization={"weights": [{"match": [], "quantizer": None}]}),
+        "quantization.weights[0].match: expected at least 1 entry, found 0",
+    ),
+    "evaluations without data": (
+        with_section(data={"sources": "a"}, evaluation={"every_steps": 4}),
+        "evaluation.every_steps: is 4, but no data is held out to evaluate on; set data.held_out, or null here",
+    ),
+    "a declared key in extra": (
+        with_section(training={"extra": {"learning_rate": 1e-4, "adafactor": False}}),
+        "training.extra.learning_rate: is a key of its own; write it under training: {learning_rate: ...}",
+    ),
+    "a best model of no figure": (
+        with_section(training={"metric_for_best_model": "eval_kl_techer"}, evaluation={}),
+        "training.metric_for_best_model: 'eval_kl_techer' is not among evaluation.metrics; did you mean 'kl_teacher'?",
+    ),
+    "a best model by a figure that is not measured": (
+        with_section(
+            training={"load_best_model_at_end": True},
+            evaluation={"every_steps": 4, "metrics": ["kl_teacher"]},
+        ),
+        "training.metric_for_best_model: 'loss' is not among evaluation.metrics; expected one of: kl_teacher",
+    ),
+    "a best model without evaluations": (
+        with_section(training={"load_best_model_at_end": True}),
+        "training.load_best_model_at_end: needs evaluations during the run to tell which model is best; "
+        "set evaluation.every_steps",
+    ),
     "a section that is a list": (
         with_section(training=[]),
         "training: expected keys with values, got a list",
@@ -181,6 +209,30 @@ ONE_FAULT: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("content", "message"), ONE_FAULT.values(), ids=ONE_FAULT.keys())
 def test_one_fault_gives_one_line(content: dict[str, Any], message: str, registry: Registry) -> None:
     assert problems(content, registry) == [f"recipe: {message}"]
+
+
+def test_sections_that_agree_are_accepted(registry: Registry) -> None:
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_kl_teacher"}
+    recipe = load_recipe(with_section(training=best, evaluation={"every_steps": 4}), registry=registry)
+    assert load_recipe(recipe.to_dict(), registry=registry) == recipe
+    assert load_recipe(with_section(data=None, evaluation={"every_steps": 4}), registry=registry).data is None
+
+
+def test_contradictions_are_reported_together(registry: Registry) -> None:
+    content = with_section(
+        data={"sources": "a"}, evaluation={"every_steps": 1}, training={"extra": {"seed": 1, "bf16": True}}
+    )
+    assert [line.split(": ")[1] for line in problems(content, registry)] == [
+        "training.extra.seed",
+        "training.extra.bf16",
+        "evaluation.every_steps",
+    ]
+
+
+def test_a_component_sums_itself_up(registry: Registry) -> None:
+    rules = load_recipe(RECIPE, registry=registry).quantization.weights
+    assert rules[0].quantizer is not None and rules[0].quantizer.summary() == "int group_size=64 bits=4"
+    assert rules[2].quantizer is not None and rules[2].quantizer.summary() == "sqmp group_size=64 high_ratio=1/8"
 
 
 FILES = {

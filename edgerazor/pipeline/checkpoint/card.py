@@ -43,16 +43,8 @@ def model_card(manifest: Manifest, plan: Plan) -> str:
         nominal=bits.nominal,
         effective=bits.effective,
         file=bits.file,
-        activations=_describe(plan.activations),
-        kv_cache=_describe(plan.kv_cache),
+        activations=plan.activations.summary() if plan.activations else "not quantized",
+        kv_cache=plan.kv_cache.summary() if plan.kv_cache else "not quantized",
         digest=manifest.content_sha256,
         evaluation=f"\n| held-out data | |\n|---|---|\n{rows}" if rows else "",
     )
-
-
-def _describe(params: object) -> str:
-    if params is None:
-        return "not quantized"
-    bits, group_size = getattr(params, "bits", None), getattr(params, "group_size", None)
-    name = f"{bits}-bit {getattr(params, 'name', '')}" if bits else str(getattr(params, "name", ""))
-    return f"{name}, groups of {group_size}" if group_size else name

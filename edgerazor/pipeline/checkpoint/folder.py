@@ -45,7 +45,11 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise CheckpointError unless `folder` is absent, empty, or holds a complete checkpoint and nothing else."""
+    """Raise CheckpointError unless `folder` is absent, empty, or holds a complete checkpoint and nothing else;
+    a file where a folder above it should be is named."""
+    in_the_way = next((one for one in folder.parents if one.exists() and not one.is_dir()), None)
+    if in_the_way is not None:
+        raise CheckpointError(f"{folder}: cannot be written: {in_the_way} is a file, not a folder")
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,7 +20,7 @@ from edgerazor.errors import CheckpointError, EdgeRazorError
 from edgerazor.pipeline.checkpoint import PackedReport, load_model, pack_model, verify_checkpoint
 from edgerazor.pipeline.data import load_data
 from edgerazor.pipeline.evaluate import EvaluationResult, evaluate_model
-from edgerazor.pipeline.generate import generate_text
+from edgerazor.pipeline.generate import GenerationSettings, generate_text
 from edgerazor.pipeline.model import load_teacher, load_tokenizer, pick_device, plan_recipe
 from edgerazor.pipeline.quickstart import variants
 from edgerazor.pipeline.quickstart.corpus import load_corpus
@@ -28,6 +29,7 @@ from edgerazor.pipeline.quickstart.results import Results, Row
 from edgerazor.pipeline.quickstart.variants import Setting, Variant, data_section, recipe_of
 from edgerazor.pipeline.report import write_report
 from edgerazor.pipeline.train import train
+from edgerazor.pipeline.train.output import CHECKPOINTS, PACKED
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
@@ -72,6 +74,7 @@ class _Quickstart:
         self.started = time.monotonic()
 
     def run(self, data: Path | None, train_teacher: float | None) -> Results:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
         with ExitStack() as stack:
             self._prepare(data, train_teacher, stack)
             self._teacher_row()
@@ -161,6 +164,8 @@ class _Quickstart:
         """Train a variant, reload what was packed, check that it is the same model, and add its row."""
         recipe = self._recipe(recipe_of(variant, self.setting, seconds=seconds, steps=steps))
         run = self.output / variant.slug
+        for earlier in (run / CHECKPOINTS, run / PACKED):
+            shutil.rmtree(earlier, ignore_errors=True)
         result = train(recipe, registry=self.registry, output=run, data=self.data, console=self.console)
         if result.checkpoint is None:
             raise KeyboardInterrupt
@@ -201,7 +206,7 @@ class _Quickstart:
             slug = next(one.slug for one in variants.DISTILLED if one.bits == bits)
             if row is not None:
                 model = load_model(self.output / slug / "packed", dtype=torch.float32)
-                text = generate_text(model, self.tokenizer, PROMPT, max_new_tokens=64)
+                text = generate_text(model, self.tokenizer, PROMPT, GenerationSettings(max_new_tokens=64))
                 self.results.samples[row.name] = PROMPT + text
                 self._say(f"[{row.name}] writes:\n{PROMPT}{text}")
 

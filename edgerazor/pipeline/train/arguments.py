@@ -4,9 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
-from edgerazor.errors import RecipeError
+from edgerazor.errors import RecipeError, TrainingError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.training import TrainingSection
@@ -23,16 +24,18 @@ SET_BY_US = {
     "logging_nan_inf_filter": "edgerazor, which checks the loss when it is logged",
     "eval_strategy": "evaluation.every_steps",
     "eval_steps": "evaluation.every_steps",
+    "fp16": "nothing: float16 gradients of the head underflow; use bf16",
     "label_smoothing_factor": "nothing: the task loss is the plain cross entropy",
 }
 
 
 def build_training_arguments(
-    training: TrainingSection, evaluation: EvaluationSection, folder: Path, *, progress_bar: bool = False
+    training: TrainingSection, evaluation: EvaluationSection, folder: Path
 ) -> TrainingArguments:
     """Make the arguments of a run whose checkpoints go to `folder`.
 
     Raises:
+        TrainingError: several GPUs are visible to this one process.
         RecipeError: a key under `training.extra` is unknown to the installed transformers or set elsewhere, or a value
             is refused by it.
     """
@@ -40,6 +43,23 @@ def build_training_arguments(
     problems = [_refusal(key, known) for key in training.extra if key in SET_BY_US or key not in known]
     if problems:
         raise RecipeError(problems)
+    values = {**_declared(training, known), **_set_by_us(training, evaluation, folder), **training.extra}
+    try:
+        arguments = TrainingArguments(**values)
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError(f"training: {error}") from error
+    if arguments.n_gpu > 1:
+        raise TrainingError(
+            "several GPUs are visible to one process; start with `accelerate launch`, or show it one: "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+    if training.max_seconds is not None and arguments.world_size > 1:
+        raise RecipeError("training.max_seconds: clocks of several processes differ; give max_steps instead")
+    return arguments
+
+
+def _declared(training: TrainingSection, known: set[str]) -> dict[str, Any]:
+    """The section's fields under the names of the installed transformers."""
     values: dict[str, Any] = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in training.model_dump().items()
@@ -51,26 +71,28 @@ def build_training_arguments(
     missing = sorted(set(values) - known)
     if missing:
         raise RecipeError([f"training.{key}: the installed transformers has no such argument" for key in missing])
-    if training.max_seconds is not None and training.max_steps < 0:
-        values["max_steps"] = NO_STEP_LIMIT
-    if values.get("warmup_steps", 0) >= 1:
+    if values["warmup_steps"] >= 1:
         values["warmup_steps"] = int(values["warmup_steps"])
-    values |= {
+    if values.get("metric_for_best_model") and values.get("greater_is_better") is None:
+        values["greater_is_better"] = "agreement" in str(values["metric_for_best_model"])
+    return values
+
+
+def _set_by_us(training: TrainingSection, evaluation: EvaluationSection, folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = {
         "output_dir": str(folder),
         "remove_unused_columns": False,
         "logging_nan_inf_filter": False,
-        "disable_tqdm": not progress_bar,
+        "disable_tqdm": True,
+        "use_cpu": training.use_cpu or not torch.cuda.is_available(),
         "eval_strategy": "steps" if evaluation.every_steps else "no",
         "per_device_eval_batch_size": evaluation.batch_size,
     }
     if evaluation.every_steps:
         values["eval_steps"] = evaluation.every_steps
-    if values.get("metric_for_best_model") and values.get("greater_is_better") is None:
-        values["greater_is_better"] = "agreement" in str(values["metric_for_best_model"])
-    try:
-        return TrainingArguments(**{**values, **training.extra})
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(f"training: {error}") from error
+    if training.max_seconds is not None and training.max_steps < 0:
+        values["max_steps"] = NO_STEP_LIMIT
+    return values
 
 
 def _default(key: str) -> Any:

@@ -1,9 +1,11 @@
 """What a person sees and can do while a run goes on: a progress bar with live figures, and a clean Ctrl-C."""
 
 import signal
+import time
 from types import FrameType
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +21,8 @@ from transformers import TrainerCallback
 from edgerazor.pipeline.train.arguments import NO_STEP_LIMIT
 from edgerazor.pipeline.train.clock import Clock
 
+CHECK_RANKS_EVERY = 10
+SECONDS_BETWEEN_LINES = 10.0
 _SHOWN = ("loss", "task", "eakld", "feature_mse", "eval_loss", "eval_kl_teacher")
 
 
@@ -29,6 +33,7 @@ class LiveProgress(TrainerCallback):
         self.console, self.clock, self.title = console, clock, title
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._last_line = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -43,12 +48,11 @@ class LiveProgress(TrainerCallback):
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
             console=self.console,
-            transient=not self.console.is_terminal,
+            disable=not self.console.is_terminal,
         )
         total = self.clock.seconds if by_clock and self.clock else state.max_steps
         self._task = self._progress.add_task(self.title, total=total, completed=state.global_step, figures="")
-        if self.console.is_terminal:
-            self._progress.start()
+        self._progress.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._progress is not None and self._task is not None:
@@ -60,8 +64,17 @@ class LiveProgress(TrainerCallback):
         if self._progress is not None and self._task is not None and logs:
             figures = "  ".join(f"{key} {logs[key]:.4f}" for key in _SHOWN if isinstance(logs.get(key), float))
             self._progress.update(self._task, figures=f"step {state.global_step}  {figures}")
+            if not self.console.is_terminal and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+                self._last_line = time.monotonic()
+                self.console.print(
+                    f"{self.title}: step {state.global_step}  {figures}", highlight=False, soft_wrap=True
+                )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar off the screen; safe to call again."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -82,9 +95,21 @@ class Interrupt(TrainerCallback):
                 return  # only the main thread may set handlers
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.received is not None:
+        if args.world_size > 1 and state.global_step % CHECK_RANKS_EVERY:
+            return
+        if self._received_anywhere(args):
+            self.received = self.received or signal.SIGTERM
             control.should_save = True
             control.should_training_stop = True
+
+    def _received_anywhere(self, args: Any) -> bool:
+        """All ranks must stop at the same step, whichever of them got the signal."""
+        received = self.received is not None
+        if args.world_size == 1:
+            return received
+        flag = torch.tensor(float(received), device=args.device)
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        return bool(flag.item())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.restore()

@@ -28,12 +28,15 @@ class Clock(TrainerCallback, ExportableState):
         return self.used + (0.0 if self._started is None else time.monotonic() - self._started)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        saved = state.stateful_callbacks.get("Clock", {})
+        self.used = float(saved.get("args", {}).get("used", 0.0))
         self._started = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.fraction() >= 1.0:
             control.should_training_stop = True
             control.should_log = True
+            control.should_save = args.save_strategy != "no"
 
     def state(self) -> dict[str, Any]:
         return {"args": {"seconds": self.seconds, "used": self.elapsed()}, "attributes": {}}

@@ -1,10 +1,8 @@
 """`train`: from a recipe to a packed low-bit checkpoint; what can go wrong is said before the first step."""
 
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,12 @@ from rich.console import Console
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from edgerazor.core.contracts import Signal
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
-from edgerazor.errors import DataError, RecipeError, TrainingError
-from edgerazor.pipeline.checkpoint import round_unquantized_, verify_checkpoint, write_checkpoint
+from edgerazor.errors import DataError, RecipeError
+from edgerazor.pipeline.checkpoint import qat_config
 from edgerazor.pipeline.data import Collator, Data, load_data
 from edgerazor.pipeline.distill import Distiller
 from edgerazor.pipeline.export import build_exporters, export_checkpoint
@@ -34,10 +31,10 @@ from edgerazor.pipeline.resolved import write_resolved_recipe
 from edgerazor.pipeline.train.arguments import build_training_arguments
 from edgerazor.pipeline.train.callbacks import Interrupt, LiveProgress
 from edgerazor.pipeline.train.clock import Clock
+from edgerazor.pipeline.train.finish import finish_run
+from edgerazor.pipeline.train.output import CHECKPOINTS, PACKED, RECIPE, prepare_output
 from edgerazor.pipeline.train.trainer import DistillationTrainer
 from edgerazor.schemas.recipe import Recipe
-
-CHECKPOINTS, PACKED, METRICS = "checkpoints", "packed", "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,8 @@ class TrainResult:
     Attributes:
         output: the run's folder: resolved recipe, metrics, latent checkpoints, packed checkpoint.
         checkpoint: the packed checkpoint; None if the run was interrupted before its end.
-        steps, tokens, seconds: optimizer steps, input tokens on all ranks, wall clock of training alone.
+        steps, tokens: optimizer steps and input tokens on all ranks, earlier parts of a resumed run included.
+        seconds: wall clock of training in this call.
         history: what was logged, in order.
         evaluation: held-out figures of the finished student; empty without held-out data.
         interrupted: True after Ctrl-C or SIGTERM; the state is saved and `resume` goes on.
@@ -90,61 +88,29 @@ def train(
     """
     console, output = console or Console(stderr=True), Path(output)
     exporters = build_exporters(recipe, registry=registry)
-    last = _prepare_output(output, resume)
+    last = prepare_output(output, recipe, resume=resume, registry=registry)
     trainer, plan = _build_trainer(recipe, registry, output, data)
-    clock = [trainer.clock] if trainer.clock else []
-    for callback in (*callbacks, *clock, LiveProgress(console, trainer.clock)):
+    interrupt, progress = Interrupt(console), LiveProgress(console, trainer.clock)
+    for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt):
         trainer.add_callback(callback)
-    interrupt = Interrupt(console)
-    trainer.add_callback(interrupt)
-    _on_main_process(trainer, lambda: write_resolved_recipe(recipe, output / "recipe.yaml", registry=registry))
+    if trainer.is_world_process_zero():
+        write_resolved_recipe(recipe, output / RECIPE, registry=registry)
     started = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=last)
     finally:
         interrupt.restore()
-    seconds = time.monotonic() - started
-    steps, history = trainer.state.global_step, trainer.state.log_history
+        progress.stop()
+    seconds, state = time.monotonic() - started, trainer.state
+    result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
     if interrupt.received is not None:
-        return TrainResult(output, None, steps, trainer.tokens_seen, seconds, history, interrupted=True)
-    student = _finished_student(trainer, recipe, registry)
-    evaluation = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    checkpoint = output / PACKED
-    if student is not None:
-        write_checkpoint(
-            student,
-            checkpoint,
-            recipe=recipe,
-            plan=plan,
-            registry=registry,
-            tokenizer=trainer.processing_class,
-            evaluation=evaluation,
-        )
-        verify_checkpoint(checkpoint).raise_if_damaged()
-        metrics = {"steps": steps, "tokens": trainer.tokens_seen, "seconds": seconds, "evaluation": evaluation}
-        (output / METRICS).write_text(json.dumps({**metrics, "history": history}, indent=1) + "\n", encoding="utf-8")
+        return replace(result, interrupted=True)
+    evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
+    if trainer.is_world_process_zero():
         for index, exporter in enumerate(exporters):
-            export_checkpoint(checkpoint, exporter, console=console, registry=registry, where=f"export[{index}]")
+            export_checkpoint(output / PACKED, exporter, console=console, registry=registry, where=f"export[{index}]")
     trainer.accelerator.wait_for_everyone()
-    return TrainResult(output, checkpoint, steps, trainer.tokens_seen, seconds, history, evaluation)
-
-
-def _prepare_output(output: Path, resume: bool) -> str | None:
-    """Check that the folder can be used; return the checkpoint to resume from."""
-    checkpoints = output / CHECKPOINTS
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if resume and last is None:
-        raise TrainingError(f"{output}: nothing to resume: there is no checkpoint under {checkpoints}")
-    if not resume and last is not None and "RANK" not in os.environ:
-        raise TrainingError(f"{output}: already holds a run; resume it with --resume, or choose another folder")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise TrainingError(f"{output}: cannot be written: {error.strerror}") from error
-    return last
+    return replace(result, checkpoint=output / PACKED, evaluation=evaluation)
 
 
 def _build_trainer(
@@ -164,7 +130,8 @@ def _build_trainer(
     _check_enough(data, arguments)
     student, plan = load_student(recipe, registry=registry, attentions=Signal.ATTENTIONS in distiller.signals)
     _choose_parameters(student, plan, recipe.training.train_parameters)
-    compared = "kl_teacher" in recipe.evaluation.metrics and data.held_out is not None
+    student.config.quantization_config = qat_config(recipe, plan)  # type: ignore[union-attr]
+    compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
     teacher = load_teacher(recipe.model, device=arguments.device) if distiller.needs_teacher or compared else None
     clock = Clock(recipe.training.max_seconds) if recipe.training.max_seconds else None
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -198,27 +165,3 @@ def _choose_parameters(student: nn.Module, plan: Plan, which: str) -> None:
         names = {f"{module.name}.weight" for module in plan.quantized}
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name in names)
-
-
-def _finished_student(trainer: DistillationTrainer, recipe: Recipe, registry: Registry) -> nn.Module | None:
-    """The student with whole weights, on the main process; None on the others.
-
-    Parameters that stay at 16 bit are rounded to it first, so that what is evaluated is what is saved.
-    """
-    if not trainer.is_fsdp_enabled and not trainer.is_deepspeed_enabled:
-        student = trainer.accelerator.unwrap_model(trainer.model)
-        round_unquantized_(student)
-        return student if trainer.is_world_process_zero() else None
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if not trainer.is_world_process_zero():
-        return None
-    student, _ = load_student(recipe, registry=registry)
-    student.load_state_dict(state, strict=False)
-    round_unquantized_(student)
-    return student
-
-
-def _on_main_process(trainer: DistillationTrainer, action: Any) -> None:
-    if trainer.is_world_process_zero():
-        action()
-    trainer.accelerator.wait_for_everyone()

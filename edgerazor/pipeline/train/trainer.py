@@ -16,8 +16,9 @@ from transformers import Trainer
 from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
 from edgerazor.errors import TrainingError
 from edgerazor.pipeline.distill import Distiller
-from edgerazor.pipeline.evaluate import evaluate_model
+from edgerazor.pipeline.evaluate import EvaluationResult, evaluate_model
 from edgerazor.pipeline.train.clock import Clock, learning_rate_factor
+from edgerazor.pipeline.train.sharding import shard_on_cpu
 from edgerazor.schemas.recipe import Recipe
 
 MASKS = 3
@@ -42,14 +43,18 @@ class DistillationTrainer(Trainer):
         self.recipe, self.distiller, self.teacher, self.clock = recipe, distiller, teacher, clock
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True
-        self.tokens_seen = 0
         self._counts: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
-        self._steps_summed = 0
-        if self.args.n_gpu > 1:
-            raise TrainingError(
-                "several GPUs are visible to one process; start with `accelerate launch`, or show it one GPU"
-            )
+        self._share_names: set[str] = set()
+        self._steps_summed = self._passes_summed = 0
+        if self.accelerator.mixed_precision == "fp16":
+            raise TrainingError("mixed precision fp16 would lose the gradients of the head; launch with bf16 or no")
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Also shard where accelerate would not."""
+        super().create_accelerator_and_postprocess()
+        if shard_on_cpu(self.accelerator, getattr(self.args, "fsdp_plugin_args", None)):
+            self.is_fsdp_enabled = True
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -61,7 +66,7 @@ class DistillationTrainer(Trainer):
             for batch in batches:
                 masks = position_masks(batch["labels"].cpu(), _attention(batch, cpu=True))
                 counts += torch.stack([torch.stack(count_positions(mask)) for mask in masks])
-                self.tokens_seen += batch["input_ids"].numel() * self.args.world_size
+                self.state.num_input_tokens_seen += batch["input_ids"].numel() * self.args.world_size
             counts = counts.to(device)
             if self.args.world_size > 1:
                 counts = self.accelerator.gather(counts.unsqueeze(0)).sum(dim=0)
@@ -79,8 +84,10 @@ class DistillationTrainer(Trainer):
         """The distiller's total on this micro-batch's share of the step."""
         result = self.distiller(model, self.teacher, inputs, self._targets(inputs))
         with torch.no_grad():
-            for name, figure in result.metrics.items():
+            for name, figure in (*result.shares.items(), *result.metrics.items()):
                 self._sums[name] = self._sums.get(name, 0) + figure.detach().float()
+        self._share_names |= result.shares.keys()
+        self._passes_summed += 1
         # Wrappers average gradients over ranks, while the factors above divide by the counts of all ranks.
         return result.value * self.args.world_size
 
@@ -105,17 +112,11 @@ class DistillationTrainer(Trainer):
             figures = torch.stack([self._sums[name] for name in names]) if names else torch.zeros(0)
             if self.args.world_size > 1 and names:
                 figures = self.accelerator.reduce(figures, reduction="sum")
+            passes = self._passes_summed * self.args.world_size
             for name, figure in zip(names, figures.tolist(), strict=True):
-                logs[name] = figure / self._steps_summed / (1 if self._is_share(name) else self._micro_batches())
-            self._sums, self._steps_summed = {}, 0
+                logs[name] = figure / (self._steps_summed if name in self._share_names else passes)
+            self._sums, self._steps_summed, self._passes_summed = {}, 0, 0
         super().log(logs, start_time, **kwargs)
-
-    def _is_share(self, name: str) -> bool:
-        """Losses add up over micro-batches and ranks to their value; other figures are means per forward pass."""
-        return "/" not in name
-
-    def _micro_batches(self) -> int:
-        return self.args.gradient_accumulation_steps * self.args.world_size
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """By the clock where the recipe gives seconds, else transformers' own schedule."""
@@ -130,23 +131,33 @@ class DistillationTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Held-out figures from sums over tokens, never from gathered logits."""
+        model = self.model_wrapped if self.args.world_size > 1 else self.model
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        result = evaluate_model(
-            self.model_wrapped if self.args.world_size > 1 else self.model,
+        return self._report(self._measure(model, dataset, self.accelerator), metric_key_prefix)
+
+    def evaluate_whole(self, student: nn.Module | None) -> dict[str, float]:
+        """Held-out figures of a student gathered on the main process; empty on the others, which hold none."""
+        if student is None:
+            return {}
+        student.to(self.args.device)
+        return self._report(self._measure(student, self.eval_dataset, None), "eval")
+
+    def _measure(self, model: nn.Module, dataset: Any, accelerator: Any) -> EvaluationResult:
+        return evaluate_model(
+            model,
             self.teacher,
             dataset,
             adapter=self.distiller.adapter,
             batch_size=self.recipe.evaluation.batch_size,
             batches=self.recipe.evaluation.batches,
             pad_token_id=self.data_collator.pad_token_id,
-            accelerator=self.accelerator,
+            accelerator=accelerator,
         )
+
+    def _report(self, result: EvaluationResult, prefix: str) -> dict[str, float]:
         wanted = {*self.recipe.evaluation.metrics, "tokens"}
-        figures = {
-            f"{metric_key_prefix}_{key}": float(value)
-            for key, value in result.to_dict().items()
-            if value is not None and key in wanted
-        }
+        values = {key: value for key, value in result.to_dict().items() if value is not None and key in wanted}
+        figures = {f"{prefix}_{key}": float(value) for key, value in values.items()}
         self.log(dict(figures))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures

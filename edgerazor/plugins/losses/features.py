@@ -33,13 +33,13 @@ class FeatureMSE:
         weights = self.layers.weights(teacher.hidden_states, targets.attention.mask)
         shares = targets.tokens.shares(self.params.reduction)
         value = shares.new_zeros(())
-        metrics: dict[str, Tensor] = {}
+        per_layer = {f"layer_{layer}": shares.new_zeros(()) for layer in range(len(weights))}
         for layer in _compared(weights):
             difference = _exact(student.hidden_states[layer]) - _exact(teacher.hidden_states[layer].detach())
             reduced = (self._per_position(difference.square()) * shares).sum()
             value = value + weights[layer] * reduced
-            metrics[f"layer_{layer}"] = reduced.detach()
-        return LossOutput(value * self.params.weight, {**metrics, **_chosen(weights)})
+            per_layer[f"layer_{layer}"] = reduced.detach().where(weights[layer] > 0, 0.0)
+        return LossOutput(value * self.params.weight, _chosen(weights), per_layer)
 
     def _per_position(self, squares: Tensor) -> Tensor:
         """`[batch, seq]` of `[batch, seq, H]` or `[batch, heads, seq, head_dim]`; `sum` averages nothing at all."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packed_cases import update_manifest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -16,8 +15,10 @@ from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.pipeline.checkpoint import PackedCheckpoint, open_checkpoint, pack_model
 from edgerazor.schemas.recipe import load_recipe
+from tests.packed_cases import update_manifest
 
 VOCABULARY = 320
+PROFILES = ("size", "speed_cpu", "compatible")
 QWEN2_REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
@@ -153,3 +154,48 @@ def sentencepiece_tokenizer(merges: list[tuple[str, str]] | None = None) -> PreT
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
     )
+
+
+WIDE = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 512}
+CASES: dict[str, dict[str, Any]] = {
+    "qwen3 4-bit g32 tied": {"weights": rules(BODIES["4"], 32)},
+    "qwen3 asymmetric g256 untied": {"weights": rules(BODIES["asymmetric"], 256), "tie_word_embeddings": False},
+    "qwen3 2.79-bit g64 tied": {"weights": rules(BODIES["2.79"], 64)},
+    "qwen3 1.88-bit g128 untied": {"weights": rules(BODIES["1.88"], 128), "tie_word_embeddings": False},
+    "qwen3 1.58-bit g256 tied": {"weights": rules(BODIES["1.58"], 256)},
+    "llama 1.58-bit g64 untied": {
+        "family": "llama",
+        "weights": rules(BODIES["1.58"], 64),
+        "tokenizer": sentencepiece_tokenizer(),
+        "attention_bias": True,
+        "tie_word_embeddings": False,
+    },
+    "llama 1.88-bit g32 tied": {"family": "llama", "weights": rules(BODIES["1.88"], 32)},
+    "llama 2.79-bit g256 untied": {
+        "family": "llama",
+        "weights": rules(BODIES["2.79"], 256),
+        "tie_word_embeddings": False,
+        **WIDE,
+    },
+    "llama 4-bit g128 tied": {"family": "llama", "weights": rules(BODIES["4"], 128), **WIDE},
+    "llama 8-bit g64 untied": {"family": "llama", "weights": rules(BODIES["8"], 64), "tie_word_embeddings": False},
+    "llama half quantized": {
+        "family": "llama",
+        "weights": [{"match": "*.mlp.*", "quantizer": {"name": "ternary", "group_size": 64}}],
+    },
+}
+HEADS = {name: values.get("num_attention_heads", LLAMA["num_attention_heads"]) for name, values in CASES.items()}
+Packed = Callable[[str], PackedCheckpoint]
+
+
+def make(registry: Registry, path: Path, **settings: Any) -> Any:
+    """The exporter, built as a recipe builds it."""
+    return registry.build(registry.params("exporter", "gguf", path=str(path), **settings))
+
+
+def stored_heads(case: str, name: str) -> int:
+    """Heads whose rows the llama family reorders."""
+    if not case.startswith("llama"):
+        return 0
+    kv_heads = CASES[case].get("num_key_value_heads", 1)
+    return HEADS[case] if ".q_proj." in name else kv_heads if ".k_proj." in name else 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Packed
+from gguf_cases import Packed
 from rich.console import Console
 from typer.testing import CliRunner
 

@@ -8,21 +8,24 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from conftest import CASES, HEADS, Packed
-from gguf_cases import BODIES, byte_level_tokenizer, expected_rows, pack_case, rules
+from gguf_cases import (
+    BODIES,
+    CASES,
+    PROFILES,
+    Packed,
+    byte_level_tokenizer,
+    expected_rows,
+    make,
+    pack_case,
+    rules,
+    stored_heads,
+)
 
 from edgerazor import __version__
 from edgerazor.core.registry import Registry
 from edgerazor.pipeline.checkpoint import PackedCheckpoint, open_checkpoint
 from edgerazor.plugins.exporters.gguf.architectures import ARCHITECTURES, tensor_name
 from edgerazor.plugins.exporters.gguf.read import open_gguf
-
-PROFILES = ("size", "speed_cpu", "compatible")
-
-
-def make(registry: Registry, path: Path, **settings: Any) -> Any:
-    """The exporter, built as a recipe builds it."""
-    return registry.build(registry.params("exporter", "gguf", path=str(path), **settings))
 
 
 def export(registry: Registry, checkpoint: PackedCheckpoint, path: Path, **settings: Any) -> Any:
@@ -35,14 +38,6 @@ def export(registry: Registry, checkpoint: PackedCheckpoint, path: Path, **setti
     assert verified.different == () and verified.tensors > 10
     assert report.bytes == path.stat().st_size and list(path.parent.glob(".*")) == []
     return report
-
-
-def stored_heads(case: str, name: str) -> int:
-    """Heads whose rows the llama family reorders."""
-    if not case.startswith("llama"):
-        return 0
-    kv_heads = CASES[case].get("num_key_value_heads", 1)
-    return HEADS[case] if ".q_proj." in name else kv_heads if ".k_proj." in name else 0
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,12 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CASES, Packed
-from gguf_cases import BODIES, byte_level_tokenizer, expected_rows, pack_case, rules, sentencepiece_tokenizer
+from gguf_cases import (
+    BODIES,
+    CASES,
+    PROFILES,
+    Packed,
+    byte_level_tokenizer,
+    expected_rows,
+    make,
+    pack_case,
+    rules,
+    sentencepiece_tokenizer,
+    stored_heads,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_gguf_blocks import PAIRS, matrices
-from test_gguf_export import PROFILES, make, stored_heads
 from torch.nn import functional
 from transformers import AutoTokenizer
 

@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Packed
-from gguf_cases import BODIES, pack_case, rules, seal
-from packed_cases import edit_json, edit_tensors
-from test_gguf_export import make
+from gguf_cases import BODIES, Packed, make, pack_case, rules, seal
 
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, ExportError
 from edgerazor.pipeline.checkpoint import open_checkpoint
+from tests.packed_cases import edit_json, edit_tensors
 
 Refuse = Callable[..., list[str]]
 

@@ -61,6 +61,9 @@ def test_metaspace_is_sentencepiece_too(tmp_path: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="never", split=False)
     keys = describe(tokenizer, tmp_path).keys
     assert keys["tokenizer.ggml.model"] == "llama" and keys["tokenizer.ggml.add_space_prefix"] is False
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first", split=False)
+    first = describe(tokenizer, tmp_path)
+    assert first.keys["tokenizer.ggml.add_space_prefix"] is True and "after a special token" in first.notes[0]
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="never", split=True)
     assert describe(tokenizer, tmp_path).problems == (UNKNOWN,)
 

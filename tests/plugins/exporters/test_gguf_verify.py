@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Packed
-from test_gguf_export import make
+from gguf_cases import Packed, make
 
 from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError

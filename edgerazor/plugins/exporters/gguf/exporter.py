@@ -42,7 +42,6 @@ class GGUFExporter:
             ExportError: as `check`, or the file cannot be written; nothing partial is left then.
         """
         plan = self._plan(checkpoint)
-        assert plan.architecture is not None
         keys = {**general_keys(checkpoint, plan), **plan.metadata}
         with replaced_file(Path(path)) as temporary:
             write_gguf(

@@ -62,7 +62,7 @@ class Entry:
 class ExportPlan:
     """What `plan_export` finds; `problems` holds one line per refusal."""
 
-    architecture: Architecture | None
+    architecture: Architecture
     entries: list[Entry] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -90,17 +90,15 @@ class _Planner:
     def __init__(self, checkpoint: Checkpoint, params: GGUFParams):
         self.checkpoint, self.params = checkpoint, params
         model_type = str(checkpoint.config.get("model_type"))
-        self.architecture = ARCHITECTURES.get(model_type)
-        self.config: Mapping[str, Any] = checkpoint.config
-        self.result = ExportPlan(self.architecture)
-        self.problems = self.result.problems
-        if self.architecture is None:
+        if model_type not in ARCHITECTURES:
             known = ", ".join(sorted(ARCHITECTURES))
             raise ExportError(f"no GGUF architecture for model_type '{model_type}'; known: {known}")
+        self.architecture = ARCHITECTURES[model_type]
         self.config = text_config(checkpoint.config, self.architecture)
+        self.result = ExportPlan(self.architecture)
+        self.problems = self.result.problems
 
     def plan(self, on_tensor: Callable[[int, int], None]) -> ExportPlan:
-        assert self.architecture is not None
         try:
             self.result.metadata, problems = describe_model(self.config, self.architecture)
         except (TypeError, ValueError, ArithmeticError) as error:
@@ -136,7 +134,6 @@ class _Planner:
         return [facts for facts in tensors if not (self.result.tied and facts is head)]
 
     def _entry(self, facts: Facts, rules: Mapping[str, Any]) -> Entry | None:
-        assert self.architecture is not None
         name = tensor_name(facts.role, self.architecture)
         if name is None or facts.role.parts:
             reason = "is a fused matrix" if facts.role.parts else "has no place"
@@ -156,7 +153,6 @@ class _Planner:
         return Entry(name, facts, block_type.name, block_type.id, size, heads)
 
     def _heads(self, facts: Facts) -> int:
-        assert self.architecture is not None
         if not self.architecture.permuted or facts.role.kind not in ("q", "k") or not self.result.metadata:
             return 0
         heads, kv_heads, width = head_counts(self.config)
@@ -197,7 +193,6 @@ class _Planner:
         )
 
     def _check_complete(self) -> None:
-        assert self.architecture is not None
         counted: dict[str, int] = {}
         for entry in self.result.entries:
             counted[entry.name] = counted.get(entry.name, 0) + 1

@@ -11,6 +11,9 @@ _QWEN2 = (
 )
 _REGEXES = {_GPT2: "gpt-2", _QWEN2: "qwen2"}
 _SPACE = "\u2581"
+_AFTER_SPECIAL = (
+    "llama.cpp puts a space in front of text after a special token too, the tokenizer at the very start only"
+)
 _COMPOSING = "llama.cpp does not compose characters (NFC) before it splits text, the tokenizer does"
 
 
@@ -70,4 +73,5 @@ def _sentencepiece(normalizers: list[Mapping[str, Any]], splitters: list[Mapping
     step = splitters[0]
     if step.get("replacement") != _SPACE or step.get("split", True):
         return None
-    return Splitting("llama", "default", space_prefix=step.get("prepend_scheme", "always") != "never")
+    scheme = step.get("prepend_scheme", "always")
+    return Splitting("llama", "default", scheme != "never", (_AFTER_SPECIAL,) if scheme == "first" else ())

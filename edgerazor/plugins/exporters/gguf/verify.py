@@ -38,8 +38,7 @@ def verify_gguf(
 
 
 def _different_keys(file: GGUFFile, checkpoint: Checkpoint, plan: ExportPlan) -> Iterator[str]:
-    name = plan.architecture.name if plan.architecture else None
-    expected = {**plan.metadata, "general.architecture": name, DIGEST: checkpoint.digest}
+    expected = {**plan.metadata, "general.architecture": plan.architecture.name, DIGEST: checkpoint.digest}
     for key, value in expected.items():
         if not _same_value(file.metadata.get(key), value):
             yield key

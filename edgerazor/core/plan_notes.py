@@ -1,0 +1,50 @@
+"""What a plan says about matrices it leaves at 16 bit, so that none is passed over in silence (METHOD 3)."""
+
+from collections.abc import Collection, Mapping
+
+from torch import nn
+
+from edgerazor.core.names import group_name, layer_pattern
+
+
+def left_out_notes(model: nn.Module, candidates: Collection[str], rest: Mapping[str, nn.Parameter]) -> list[str]:
+    """One line per kind of matrix outside the plan: names, shape, why, and its share of the parameters.
+
+    Args:
+        model: whole model; may be on the meta device.
+        candidates: names of the modules that a rule may take.
+        rest: parameters that no planned module owns; those with fewer than two axes need no line.
+    """
+    groups: dict[tuple[str, tuple[int, ...], str], list[str]] = {}
+    for name, parameter in rest.items():
+        if parameter.ndim > 1:
+            shown, reason = _reason(model, name, candidates)
+            groups.setdefault((layer_pattern(shown), tuple(parameter.shape), reason), []).append(name)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    notes = []
+    for (_, shape, reason), names in groups.items():
+        weights = sum(rest[name].numel() for name in names)
+        shown = group_name([_reason(model, name, candidates)[0] for name in names])
+        notes.append(
+            f"{shown} {list(shape)}: {reason}; stays at 16 bit, which takes {weights / total:.2%} off the coverage"
+        )
+    return notes
+
+
+def shared_weight_notes(model: nn.Module, candidates: Mapping[str, nn.Module], owned: Collection[int]) -> list[str]:
+    """Modules that no rule can take but that share a weight (by `id`) with one that a rule took."""
+    return [
+        f"{name} ({type(module).__name__}) shares its weight with a quantized module, but cannot be quantized here; "
+        "it computes with the weight as it is"
+        for name, module in model.named_modules()
+        if name not in candidates and id(getattr(module, "weight", None)) in owned
+    ]
+
+
+def _reason(model: nn.Module, parameter_name: str, candidates: Collection[str]) -> tuple[str, str]:
+    """Name to show and why the matrix is left out."""
+    owner, _, leaf = parameter_name.rpartition(".")
+    if leaf == "weight" and owner in candidates:
+        return owner, "no rule takes it"
+    kind = type(model.get_submodule(owner)).__name__
+    return (owner if leaf == "weight" else parameter_name), f"{kind} cannot be quantized here"
