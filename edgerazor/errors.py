@@ -1,4 +1,4 @@
-"""Errors that a person at the keyboard can cause or meet; the command line turns them into a message and exit code 2."""
+"""Errors that a person at the keyboard can cause or meet; the command line makes them a message and exit code 2."""
 
 
 class EdgeRazorError(Exception):

@@ -124,6 +124,15 @@ def test_weights_that_are_not_finite(train: Train, tmp_path: Path) -> None:
     assert not (tmp_path / "packed").exists()
 
 
+def test_a_model_whose_weights_are_cut_off(folder: Path, tmp_path: Path) -> None:
+    weights = save_model(tmp_path / "cut") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    sizes = [f"--set=preset.group_sizes.{key}={size}" for key, size in SIZES.items()]
+    said = refused("pack", tmp_path / "cut", "--preset", "4-bit", *sizes, "--out", tmp_path / "packed")
+    assert "incomplete metadata, file not fully covered" in said
+    assert not (tmp_path / "packed").exists()
+
+
 def test_an_output_that_cannot_be_written(train: Train, folder: Path) -> None:
     """A path below a file cannot be made, by nobody."""
     output = folder / "data.jsonl" / "run"

@@ -102,6 +102,8 @@ def evaluate(
     section = evaluation_data(checkpoint, data, overrides or [])
     result = evaluate_checkpoint(checkpoint, registry=load_plugins(), data=section, teacher=teacher)
     _print_figures(result.to_dict())
+    for note in result.notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def generate(

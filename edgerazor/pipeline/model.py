@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -71,7 +72,7 @@ def load_float_model(section: ModelSection, *, name: str | None = None, dtype: t
             attn_implementation="sdpa",
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{name}: cannot be loaded: {error}") from error
     finally:
         transformers_logging.set_verbosity(level)
@@ -116,12 +117,14 @@ def load_student(recipe: Recipe, *, registry: Registry, attentions: bool = False
     return apply_plan(model, plan, registry=registry, attentions=attentions), plan
 
 
-def load_teacher(section: ModelSection, *, device: torch.device) -> nn.Module:
-    """The teacher: evaluation mode, no gradients, on `device`."""
+def load_teacher(section: ModelSection, *, device: torch.device, attentions: bool = False) -> nn.Module:
+    """The teacher: evaluation mode, no gradients, on `device`; `attentions` keeps its attention probabilities."""
     dtype: Any = section.teacher_dtype
     if dtype == "auto" and device.type == "cpu":
         dtype = "float32"
     teacher = load_float_model(section, name=section.teacher or section.name_or_path, dtype=dtype)
+    if attentions:
+        teacher.set_attn_implementation("eager")  # type: ignore[operator]
     return teacher.requires_grad_(False).to(device)
 
 

@@ -23,7 +23,7 @@ CONFIGURATIONS = {
             "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
             "fsdp_transformer_layer_cls_to_wrap": "Qwen3DecoderLayer",
             "fsdp_reshard_after_forward": True,
-            "fsdp_state_dict_type": "FULL_STATE_DICT",
+            "fsdp_state_dict_type": "SHARDED_STATE_DICT",
         },
     },
 }

@@ -27,7 +27,7 @@ from edgerazor.pipeline.quickstart.corpus import load_corpus
 from edgerazor.pipeline.quickstart.precision import bf16_is_faster
 from edgerazor.pipeline.quickstart.results import Results, Row
 from edgerazor.pipeline.quickstart.variants import Setting, Variant, data_section, recipe_of
-from edgerazor.pipeline.report import write_report
+from edgerazor.pipeline.report import check_report_extra, write_report
 from edgerazor.pipeline.train import train
 from edgerazor.pipeline.train.output import CHECKPOINTS, PACKED
 from edgerazor.schemas.data import DataSection
@@ -35,7 +35,7 @@ from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
 DEFAULT_BUDGET = 270.0
-RESERVED_SHARE = 0.28
+SECONDS_FOR_THE_REPORT = 15.0
 PROMPT = "def load(self, path):\n    "
 
 
@@ -72,14 +72,18 @@ class _Quickstart:
         self.registry: Registry = load_plugins()
         self.results = Results()
         self.started = time.monotonic()
+        self.seconds_per_evaluation = 0.0
 
     def run(self, data: Path | None, train_teacher: float | None) -> Results:
+        check_report_extra()
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
         with ExitStack() as stack:
             self._prepare(data, train_teacher, stack)
             self._teacher_row()
+            rounding = time.monotonic()
             for variant in variants.ROUNDED:
                 self._rounded(variant)
+            self.seconds_per_evaluation = 1.5 * (time.monotonic() - rounding) / len(variants.ROUNDED)
             steps: dict[float, int] = {}
             for variant in variants.DISTILLED:
                 steps[variant.bits] = self._trained(variant, seconds=self._seconds(variant))
@@ -134,9 +138,13 @@ class _Quickstart:
         return self.output / "teacher"
 
     def _seconds(self, variant: Variant) -> float:
+        """The variant's share of what is left of the budget, evaluations and the report taken off."""
         if self.smoke:
             return 2.0
-        return max(self.budget * (1 - RESERVED_SHARE) * variant.share, 2.0)
+        following = variants.DISTILLED[variants.DISTILLED.index(variant) :]
+        left = self.budget - (time.monotonic() - self.started) - SECONDS_FOR_THE_REPORT
+        left -= (len(following) + 1) * self.seconds_per_evaluation
+        return max(left * variant.share / (sum(one.share for one in following) + variants.CROSS_ENTROPY.share), 2.0)
 
     def _evaluate(self, model: Any, batches: int) -> EvaluationResult:
         return evaluate_model(

@@ -132,7 +132,10 @@ def _build_trainer(
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(recipe, plan)  # type: ignore[union-attr]
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
-    teacher = load_teacher(recipe.model, device=arguments.device) if distiller.needs_teacher or compared else None
+    teacher = None
+    if distiller.needs_teacher or compared:
+        attentions = Signal.ATTENTIONS in distiller.signals
+        teacher = load_teacher(recipe.model, device=arguments.device, attentions=attentions)
     clock = Clock(recipe.training.max_seconds) if recipe.training.max_seconds else None
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = DistillationTrainer(

@@ -62,12 +62,11 @@ class DistillationTrainer(Trainer):
         """Fetch the micro-batches of one step and count their positions and live rows, over all ranks."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            counts = torch.zeros(MASKS, 2, dtype=torch.int64)
+            counts = torch.zeros(MASKS, 2, dtype=torch.int64, device=device)
             for batch in batches:
-                masks = position_masks(batch["labels"].cpu(), _attention(batch, cpu=True))
-                counts += torch.stack([torch.stack(count_positions(mask)) for mask in masks])
+                masks = position_masks(batch["labels"], _attention(batch))
+                counts += torch.stack([torch.stack(count_positions(mask)) for mask in masks]).to(device)
                 self.state.num_input_tokens_seen += batch["input_ids"].numel() * self.args.world_size
-            counts = counts.to(device)
             if self.args.world_size > 1:
                 counts = self.accelerator.gather(counts.unsqueeze(0)).sum(dim=0)
             self._counts = counts
@@ -163,6 +162,6 @@ class DistillationTrainer(Trainer):
         return figures
 
 
-def _attention(batch: dict[str, Any], *, cpu: bool = False) -> Tensor | None:
-    mask = batch.get("token_mask", batch.get("attention_mask"))
-    return mask.cpu() if cpu and mask is not None else mask
+def _attention(batch: dict[str, Any]) -> Tensor | None:
+    mask: Tensor | None = batch.get("token_mask", batch.get("attention_mask"))
+    return mask
