@@ -60,6 +60,8 @@ def write_report(results: "Results", folder: Path) -> list[Path]:
 
 
 def _size_and_loss(results: "Results") -> bytes:
+    from matplotlib.ticker import ScalarFormatter
+
     figure, axes = _figure()
     for kind, colour in _COLOURS.items():
         rows = [row for row in results.rows if row.kind == kind]
@@ -76,6 +78,10 @@ def _size_and_loss(results: "Results") -> bytes:
     axes.set(
         xlabel="size on disk, MB", ylabel="held-out loss, nats per token", title="Size against loss (labels: bits)"
     )
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(ScalarFormatter())
     axes.legend()
     return _png(figure)
 

@@ -72,6 +72,23 @@ def test_published_sizes(
     assert not plan.matrices_left_out and not plan.notes and sum(plan.rest.values()) == 65_536
 
 
+@pytest.mark.parametrize(
+    ("preset", "share", "nominal"), [("1.88-bit-tensor", 0.1333, 1.903), ("2.79-bit-tensor", 0.5, 2.79)]
+)
+def test_budgets_spent_on_whole_matrices(
+    registry: Registry, qwen3_06b: nn.Module, preset: str, share: float, nominal: float
+) -> None:
+    content = {"model": {"name_or_path": "Qwen3-0.6B", "family": "qwen3"}, "preset": preset}
+    recipe = load_recipe(content, registry=registry)
+    plan = build_plan(qwen3_06b, recipe.quantization, adapter=registry.adapter_for("qwen3"), registry=registry)
+    body = [module for module in plan.modules if module.kind == "linear" and module.name != "lm_head"]
+    weights = sum(module.weights for module in body)
+    assert all(len(module.widths) == 1 for module in body)
+    high = sum(module.weights for module in body if 7 in module.widths)
+    assert high / weights == pytest.approx(share, abs=1e-4)
+    assert sum(module.weights * module.nominal_bits for module in body) / weights == pytest.approx(nominal, abs=2e-3)
+
+
 def test_the_first_rule_that_matches_wins(model: nn.Module, plan_model: Callable[..., Plan]) -> None:
     rules = [
         {"match": ["*.embed_tokens", "lm_head"], "quantizer": INT4},

@@ -34,7 +34,7 @@ from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
-DEFAULT_BUDGET = 270.0
+DEFAULT_BUDGET = 240.0
 SECONDS_FOR_THE_REPORT = 15.0
 PROMPT = "def load(self, path):\n    "
 

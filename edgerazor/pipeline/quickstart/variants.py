@@ -20,6 +20,7 @@ class Variant:
         body: quantizer of the decoder's matrices.
         share: share of the training time; 0 where nothing is trained or the steps are given by another variant.
         task_weight, feature_weight: of the family's preset.
+        learning_rate: at its peak; the closer rounding is to the teacher already, the less it takes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Variant:
     share: float = 0.0
     task_weight: float = 0.1
     feature_weight: float = 0.1
+    learning_rate: float = 1e-3
 
     @property
     def slug(self) -> str:
@@ -50,7 +52,7 @@ ROUNDED = (
     Variant("rounded to 1.58 bit", "rounded", 1.58, TERNARY),
 )
 DISTILLED = (
-    Variant("distilled, 4 bit", "distilled", 4, _int(4), 0.18, 0.05, 0.5),
+    Variant("distilled, 4 bit", "distilled", 4, _int(4), 0.18, 0.05, 0.5, 3e-4),
     Variant("distilled, 2.79 bit", "distilled", 2.79, ROUNDED[2].body, 0.20),
     Variant("distilled, 1.88 bit", "distilled", 1.88, ROUNDED[4].body, 0.23),
     Variant("distilled, 1.58 bit", "distilled", 1.58, TERNARY, 0.23),
@@ -105,7 +107,7 @@ def recipe_of(variant: Variant, setting: Setting, *, seconds: float | None = Non
         "quantization": quantization_section(variant),
         "distillation": distillation_section(variant),
         "training": {
-            "learning_rate": 1.0e-3,
+            "learning_rate": variant.learning_rate,
             "weight_decay": 0.0,
             "lr_scheduler_type": "cosine",
             "warmup_steps": 0.05,
