@@ -36,6 +36,7 @@ from edgerazor.schemas.recipe import Recipe, load_recipe
 
 DEFAULT_BUDGET = 240.0
 SECONDS_FOR_THE_REPORT = 15.0
+SMALLEST_TRAINING_SHARE = 0.5
 PROMPT = "def load(self, path):\n    "
 
 
@@ -138,13 +139,14 @@ class _Quickstart:
         return self.output / "teacher"
 
     def _seconds(self, variant: Variant) -> float:
-        """The variant's share of what is left of the budget, evaluations and the report taken off."""
+        """The variant's share of what is left of the budget, but never much less than its share of all of it."""
         if self.smoke:
             return 2.0
         following = variants.DISTILLED[variants.DISTILLED.index(variant) :]
         left = self.budget - (time.monotonic() - self.started) - SECONDS_FOR_THE_REPORT
         left -= (len(following) + 1) * self.seconds_per_evaluation
-        return max(left * variant.share / (sum(one.share for one in following) + variants.CROSS_ENTROPY.share), 2.0)
+        shares = sum(one.share for one in following) + variants.CROSS_ENTROPY.share
+        return max(left * variant.share / shares, SMALLEST_TRAINING_SHARE * self.budget * variant.share)
 
     def _evaluate(self, model: Any, batches: int) -> EvaluationResult:
         return evaluate_model(
