@@ -4,12 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test lint typecheck bench format clean
+# llama-cpp-python comes as source only; what was built is kept for this processor, outside the virtual environment.
+CPU := $(shell (uname -m; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | cut -d' ' -f1)
+WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(CPU)
+LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
+
+.PHONY: quickstart test lint typecheck bench llamacpp format clean
 
 quickstart: $(VENV)/.installed-report
+	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
+		|| echo "without llama.cpp: 'make llamacpp' builds it in a few minutes, and its rows join the report"
 	$(BIN)/edgerazor quickstart --output quickstart
 
 test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory llamacpp \
+		|| echo "llama.cpp could not be built (is there a C++ compiler?): tests marked llamacpp are skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
@@ -26,13 +35,20 @@ typecheck: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/quickstart_seeds.py
 
+llamacpp: $(VENV)/.installed-torch
+	@mkdir -p $(WHEELS)
+	@ls $(WHEELS)/llama_cpp_python-* >/dev/null 2>&1 || echo "building llama-cpp-python once; this takes a few minutes"
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --constraint constraints.txt --no-deps \
+		--find-links $(WHEELS) --wheel-dir $(WHEELS) $(LLAMACPP)
+	$(PIP) --find-links $(WHEELS) $(LLAMACPP)
+
 $(VENV)/.installed-torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	touch $@
 
 $(VENV)/.installed-report: $(VENV)/.installed-torch pyproject.toml
-	$(PIP) --editable '.[report]'
+	$(PIP) --editable '.[report,gguf]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch pyproject.toml

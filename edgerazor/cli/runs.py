@@ -10,6 +10,9 @@ from edgerazor.cli.application import Overrides, RecipePath
 from edgerazor.errors import ExportError
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a packed checkpoint.", show_default=False)]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Packed checkpoint, or an exported model.", show_default=False)
+]
 
 
 def quickstart(
@@ -78,7 +81,7 @@ def train(
 
 
 def evaluate(
-    checkpoint: Folder,
+    model: Model,
     data: Annotated[
         Path | None, typer.Option("--data", help="Held-out text; absent: the held-out data of the checkpoint's recipe.")
     ] = None,
@@ -94,20 +97,24 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure a packed checkpoint on held-out data: loss, bits per byte, and how far it is from its teacher."""
+    """Measure a packed checkpoint or an exported model on held-out data: loss, bits per byte, KL to its teacher."""
     from edgerazor.core.manager import load_plugins
     from edgerazor.pipeline.evaluate import evaluate_checkpoint
+    from edgerazor.pipeline.evaluate_exported import evaluate_exported
     from edgerazor.pipeline.evaluation_data import evaluation_data
+    from edgerazor.pipeline.runtime import is_exported
 
-    section = evaluation_data(checkpoint, data, overrides or [])
-    result = evaluate_checkpoint(checkpoint, registry=load_plugins(), data=section, teacher=teacher)
+    registry = load_plugins()
+    section = evaluation_data(model, data, overrides or [], registry=registry)
+    measure = evaluate_exported if is_exported(model, registry) else evaluate_checkpoint
+    result = measure(model, registry=registry, data=section, teacher=teacher)
     _print_figures(result.to_dict())
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
 
 
 def generate(
-    checkpoint: Folder,
+    model: Model,
     prompt: Annotated[str, typer.Option("--prompt", help="What the model goes on from.", show_default=False)],
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="At most this many tokens.")] = 128,
     temperature: Annotated[float, typer.Option("--temperature", min=0, help="0: always the likeliest token.")] = 0.0,
@@ -119,14 +126,14 @@ def generate(
         ),
     ] = None,
 ) -> None:
-    """Let a packed checkpoint write, streaming its text."""
+    """Let a packed checkpoint write, or an exported model in the engine it was exported for; text streams."""
     from edgerazor.pipeline.generate import GenerationSettings
     from edgerazor.pipeline.generate import generate as run
 
     def show(text: str) -> None:
         typer.echo(text, nl=False)
 
-    run(checkpoint, prompt, GenerationSettings(max_new_tokens, temperature, seed, chat), on_text=show)
+    run(model, prompt, GenerationSettings(max_new_tokens, temperature, seed, chat), on_text=show)
     typer.echo()
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerazor.core import contracts
@@ -90,7 +91,7 @@ class Registry:
             if isinstance(value := getattr(params, field), ComponentParams)
         }
         try:
-            built = self._import(params)(params, **nested)
+            built = self._import(f"{params.kind} '{params.name}'", params.target)(params, **nested)
         except TypeError as error:
             raise PluginError(f"{params.target} cannot be built from its parameters: {error}") from error
         missing = [member for member in contracts.REQUIRED_MEMBERS[params.kind] if not hasattr(built, member)]
@@ -99,16 +100,28 @@ class Registry:
             raise PluginError(f"{params.target} is not {protocol}: it lacks {', '.join(missing)}")
         return built
 
+    def runtime(self, exporter: str, path: Path) -> Any:
+        """What runs the models of an exporter, loaded with the one at `path`; None if the exporter has none.
+
+        Raises:
+            PluginError: there is no such exporter, or its engine cannot be imported.
+        """
+        declared = self.declared("exporter", exporter)
+        if declared is None:
+            raise PluginError(unknown_component(self, "exporter", exporter))
+        target = getattr(declared, "runtime", "")
+        return self._import(f"exporter '{exporter}'", target)(path) if target else None
+
     def versions(self) -> dict[str, str]:
         """Version of every third-party plugin, by namespace."""
         return {plugin.namespace: plugin.version for plugin in self.plugins if not plugin.built_in}
 
-    def _import(self, params: ComponentParams) -> Any:
-        module_name, _, attribute = params.target.partition(":")
+    def _import(self, who: str, target: str) -> Any:
+        module_name, _, attribute = target.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except Exception as error:
             reason = (
                 str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
             )
-            raise PluginError(f"{params.kind} '{params.name}': cannot import {params.target}: {reason}") from error
+            raise PluginError(f"{who}: cannot import {target}: {reason}") from error

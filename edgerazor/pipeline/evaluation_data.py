@@ -1,35 +1,41 @@
 """Which data `evaluate` reads: what the checkpoint's recipe held out, or a file, changed by `--set data.…`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
 from edgerazor.pipeline.checkpoint import open_checkpoint
+from edgerazor.pipeline.runtime import is_exported, open_runtime
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.overrides import apply_overrides
 from edgerazor.schemas.recipe import key_path
 
 
-def evaluation_data(checkpoint: Path, path: Path | None, overrides: Sequence[str] = ()) -> DataSection | None:
+def evaluation_data(
+    checkpoint: Path, path: Path | None, overrides: Sequence[str] = (), *, registry: Registry
+) -> DataSection | None:
     """The data section to evaluate on; None leaves the choice to the checkpoint's recipe.
 
     Sequence length, packing and the like are those of the checkpoint's recipe in any case.
 
     Args:
-        checkpoint: a packed checkpoint.
+        checkpoint: a packed checkpoint or an exported model.
         path: file or folder to read whole instead of the held-out data.
         overrides: `data.key=value` strings.
+        registry: loaded plugins.
 
     Raises:
         CheckpointError: `checkpoint` is no packed checkpoint.
+        ExportError: nor any exported model that can be loaded.
         RecipeError: an override names no key of the data section, or there is no data section to change.
     """
     if path is None and not overrides:
         return None
-    stored: dict[str, Any] = dict(open_checkpoint(checkpoint).recipe.get("data") or {})
+    stored: dict[str, Any] = dict(_recipe(checkpoint, registry).get("data") or {})
     if path is not None:
         stored |= {"sources": [str(path)], "held_out": None}
     elif not stored.get("held_out"):
@@ -47,3 +53,13 @@ def evaluation_data(checkpoint: Path, path: Path | None, overrides: Sequence[str
     if problems:
         raise RecipeError([f"--set {line}" for line in problems])
     return section
+
+
+def _recipe(path: Path, registry: Registry) -> Mapping[str, Any]:
+    if not is_exported(path, registry):
+        return open_checkpoint(path).recipe
+    runtime = open_runtime(path, registry=registry)
+    try:
+        return runtime.recipe
+    finally:
+        runtime.close()

@@ -12,6 +12,7 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 from edgerazor.pipeline.checkpoint import open_checkpoint
 from edgerazor.pipeline.progress import show_stages
+from edgerazor.pipeline.runtime import exporter_of
 from edgerazor.schemas.components import unknown_component
 from edgerazor.schemas.overrides import apply_overrides
 from edgerazor.schemas.recipe import Recipe, key_path
@@ -119,27 +120,10 @@ def verify_export(
     registry, path = registry or _plugins(), Path(path)
     if not path.exists():
         raise ExportError(f"{path}: there is no such file")
-    exporter = build_exporter(name or _exporter_of(path, registry), path, (), registry)
+    exporter = build_exporter(name or exporter_of(path, registry), path, (), registry)
     with show_stages(exporter):
         report: VerifyReport = exporter.verify(path, open_checkpoint(checkpoint, registry=registry))
     return report
-
-
-def _exporter_of(path: Path, registry: Registry) -> str:
-    """Name of the exporter that declares the file's first bytes (`magic`) or its suffix (`suffixes`)."""
-    names = registry.names("exporter")
-    start = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(16)
-    for name in names:
-        magic = getattr(registry.declared("exporter", name), "magic", b"")
-        if magic and start.startswith(magic):
-            return name
-    for name in names:
-        if path.suffix in getattr(registry.declared("exporter", name), "suffixes", ()):
-            return name
-    raise ExportError(f"{path}: no exporter knows this kind of file; there are: {', '.join(names) or 'none'}")
 
 
 def _plugins() -> Registry:

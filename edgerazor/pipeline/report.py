@@ -10,7 +10,13 @@ from edgerazor.errors import EdgeRazorError
 if TYPE_CHECKING:
     from edgerazor.pipeline.quickstart.results import Results
 
-_COLOURS = {"teacher": "#222222", "rounded": "#c0504d", "distilled": "#1f77b4", "cross_entropy": "#e8a33d"}
+_COLOURS = {
+    "teacher": "#222222",
+    "rounded": "#c0504d",
+    "distilled": "#1f77b4",
+    "cross_entropy": "#e8a33d",
+    "exported": "#6aa84f",
+}
 
 
 def check_report_extra() -> None:

@@ -85,9 +85,17 @@ class AdapterParams(ComponentParams):
 
 
 class ExporterParams(ComponentParams):
-    """Parameters of an exporter; `path` is where it writes."""
+    """Parameters of an exporter; `path` is where it writes.
+
+    A written model is known by its first bytes (`magic`), by a file inside the folder (`marker`), or by `suffixes`.
+    `runtime` is the import path of a `Runtime` that runs it, or "" if there is none.
+    """
 
     kind: ClassVar[Kind] = "exporter"
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    magic: ClassVar[bytes] = b""
+    marker: ClassVar[str] = ""
+    runtime: ClassVar[str] = ""
     path: str
 
 

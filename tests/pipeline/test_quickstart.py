@@ -1,6 +1,7 @@
 """The quickstart's parts, and a short run of the whole."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,10 @@ def test_claims_follow_the_numbers_whichever_way_they_come_out():
 def test_a_short_run_does_the_whole_job(tmp_path):
     results = run_quickstart(tmp_path, smoke=True, console=Console(quiet=True))
     names = [one.name for one in results.rows]
-    assert names == ["teacher, 16 bit", *(one.name for one in (*ROUNDED, *DISTILLED, CROSS_ENTROPY))]
+    exported = [f"{bits} bit in llama.cpp" for bits in (1.88, 1.58)] if find_spec("llama_cpp") else []
+    assert names == ["teacher, 16 bit", *(one.name for one in (*ROUNDED, *DISTILLED, CROSS_ENTROPY)), *exported]
+    for row in (one for one in results.rows if one.kind == "exported"):
+        assert row.loss == pytest.approx(results.row("distilled", row.bits).loss, abs=0.02)
     distilled, alone = results.row("distilled", 1.58), results.row("cross_entropy", 1.58)
     assert alone.steps == distilled.steps > 0
     assert alone.tokens == distilled.tokens

@@ -10,7 +10,8 @@ class Row:
     """One model of the table.
 
     Attributes:
-        name, kind, bits: as in `Variant`; the teacher has kind "teacher" and 16 bits.
+        name, kind, bits: as in `Variant`; the teacher has kind "teacher" and 16 bits, a file in another
+            engine has kind "exported".
         bits_per_weight: of all quantized weights, scales included.
         bytes: of the files that hold tensors.
         loss: held-out cross entropy, nats per token.

@@ -20,22 +20,24 @@ from edgerazor.errors import CheckpointError, EdgeRazorError
 from edgerazor.pipeline.checkpoint import PackedReport, load_model, pack_model, verify_checkpoint
 from edgerazor.pipeline.data import load_data
 from edgerazor.pipeline.evaluate import EvaluationResult, evaluate_model
-from edgerazor.pipeline.generate import GenerationSettings, generate_text
+from edgerazor.pipeline.generate import GenerationSettings, generate
 from edgerazor.pipeline.model import load_teacher, load_tokenizer, pick_device, plan_recipe
 from edgerazor.pipeline.quickstart import variants
 from edgerazor.pipeline.quickstart.corpus import load_corpus
+from edgerazor.pipeline.quickstart.exports import Comparison, export_students
 from edgerazor.pipeline.quickstart.precision import bf16_is_faster
 from edgerazor.pipeline.quickstart.results import Results, Row
 from edgerazor.pipeline.quickstart.variants import Setting, Variant, data_section, recipe_of
 from edgerazor.pipeline.report import check_report_extra, write_report
+from edgerazor.pipeline.torch_runtime import TransformersRuntime
 from edgerazor.pipeline.train import train
 from edgerazor.pipeline.train.output import CHECKPOINTS, PACKED
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
-DEFAULT_BUDGET = 240.0
-SECONDS_FOR_THE_REPORT = 15.0
+DEFAULT_BUDGET = 280.0
+SECONDS_FOR_THE_END = 55.0
 SMALLEST_TRAINING_SHARE = 0.5
 PROMPT = "def load(self, path):\n    "
 
@@ -90,6 +92,7 @@ class _Quickstart:
                 steps[variant.bits] = self._trained(variant, seconds=self._seconds(variant))
             self._trained(variants.CROSS_ENTROPY, steps=steps[variants.CROSS_ENTROPY.bits])
             self._write_text()
+            self._export()
             self.results.machine |= {"seconds": round(time.monotonic() - self.started, 1)}
             return self._report()
 
@@ -143,7 +146,7 @@ class _Quickstart:
         if self.smoke:
             return 2.0
         following = variants.DISTILLED[variants.DISTILLED.index(variant) :]
-        left = self.budget - (time.monotonic() - self.started) - SECONDS_FOR_THE_REPORT
+        left = self.budget - (time.monotonic() - self.started) - SECONDS_FOR_THE_END
         left -= (len(following) + 1) * self.seconds_per_evaluation
         shares = sum(one.share for one in following) + variants.CROSS_ENTROPY.share
         return max(left * variant.share / shares, SMALLEST_TRAINING_SHARE * self.budget * variant.share)
@@ -215,10 +218,21 @@ class _Quickstart:
             row = self.results.row("distilled", bits)
             slug = next(one.slug for one in variants.DISTILLED if one.bits == bits)
             if row is not None:
-                model = load_model(self.output / slug / "packed", dtype=torch.float32)
-                text = generate_text(model, self.tokenizer, PROMPT, GenerationSettings(max_new_tokens=64))
+                text = generate(self.output / slug / PACKED, PROMPT, GenerationSettings(64), registry=self.registry)
                 self.results.samples[row.name] = PROMPT + text
                 self._say(f"[{row.name}] writes:\n{PROMPT}{text}")
+
+    def _export(self) -> None:
+        """Rows of the exported files themselves, where the exporters and engines are installed."""
+        shared = Comparison(
+            TransformersRuntime(self.teacher, self.tokenizer),
+            self.data.held_out,
+            16 * self.setting.evaluation_batches,
+            PROMPT,
+        )
+        for row, text in export_students(self.output, shared, registry=self.registry, say=self._say):
+            self._add(row)
+            self.results.samples[row.name] = text
 
     def _report(self) -> Results:
         (self.output / "results.json").write_text(json.dumps(self.results.to_dict(), indent=1) + "\n", encoding="utf-8")

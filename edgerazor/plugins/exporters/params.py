@@ -31,6 +31,7 @@ class GGUFParams(ExporterParams):
     target: ClassVar[str] = "edgerazor.plugins.exporters.gguf.exporter:GGUFExporter"
     suffixes: ClassVar[tuple[str, ...]] = (".gguf",)
     magic: ClassVar[bytes] = b"GGUF"
+    runtime: ClassVar[str] = "edgerazor.plugins.exporters.gguf.runtime:LlamaCppRuntime"
     name: Literal["gguf"] = "gguf"
     profile: Annotated[
         Profile,

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +51,24 @@ class GGUFFile:
         return self.data[tensor.start : tensor.start + tensor.bytes].reshape(-1, tensor.row_bytes)
 
 
+_Result = TypeVar("_Result")
+
+
 def open_gguf(path: Path) -> GGUFFile:
     """Read the keys and the list of tensors.
 
     Raises:
         ExportError: the file cannot be read, is no GGUF, is cut off, or holds a type that is not known here.
     """
+    return _parse(path, lambda parser: parser.parse())
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the keys alone, whatever tensors follow; errors as for `open_gguf`."""
+    return _parse(path, lambda parser: parser.keys()[0])
+
+
+def _parse(path: Path, read: "Callable[[_Parser], _Result]") -> _Result:
     try:
         size = path.stat().st_size
         data: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r") if size else np.empty(0, dtype=np.uint8)
@@ -65,7 +77,7 @@ def open_gguf(path: Path) -> GGUFFile:
     if data[:4].tobytes() != _MAGIC:
         raise ExportError(f"{path}: is no GGUF file")
     try:
-        return _Parser(path, data).parse()
+        return read(_Parser(path, data))
     except (struct.error, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise ExportError(f"{path}: is cut off or damaged: {error}") from error
 
@@ -75,7 +87,8 @@ class _Parser:
         self.path, self.data = path, data
         self.view, self.position = data.data, len(_MAGIC)
 
-    def parse(self) -> GGUFFile:
+    def keys(self) -> tuple[dict[str, Any], int]:
+        """All keys, and how many tensors follow."""
         version = self._scalar("I")
         if version not in _VERSIONS:
             raise ExportError(f"{self.path}: is GGUF version {version}; expected 2 or 3, little-endian")
@@ -84,6 +97,10 @@ class _Parser:
         for _ in range(key_count):
             key = self._string()
             metadata[key] = self._value(self._scalar("I"))
+        return metadata, tensor_count
+
+    def parse(self) -> GGUFFile:
+        metadata, tensor_count = self.keys()
         found = [self._tensor() for _ in range(tensor_count)]
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
         start = -(-self.position // alignment) * alignment

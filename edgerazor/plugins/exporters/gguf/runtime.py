@@ -1,0 +1,158 @@
+"""A GGUF file in llama.cpp, through llama-cpp-python."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.gguf.read import read_metadata
+
+try:
+    import llama_cpp
+except ModuleNotFoundError as error:
+    if error.name != "llama_cpp":
+        raise
+    raise ImportError("llama-cpp-python is not installed: pip install 'edgerazor[llamacpp]'") from error
+
+CacheType = Literal["F32", "F16", "Q8_0"]
+_CACHE_IDS: dict[CacheType, int] = {"F32": 0, "F16": 1, "Q8_0": 8}
+_TEMPLATE = "tokenizer.chat_template"
+_BATCH = 512
+_MOST_CONTEXT = 4096
+
+
+class LlamaCppRuntime:
+    """Any causal language model that llama.cpp loads; what it computes is `Runtime`.
+
+    Args:
+        path: of the file.
+        context_length: tokens of the cache; None is the model's own, at most 4096.
+        threads: None lets llama.cpp choose.
+        cache_type: of keys and values.
+
+    Raises:
+        ExportError: llama.cpp cannot load the file.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        context_length: int | None = None,
+        threads: int | None = None,
+        cache_type: CacheType = "F16",
+    ):
+        self.path = Path(path)
+        self.engine = f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"
+        length = context_length or min(_trained_context(self.path), _MOST_CONTEXT)
+        self._model: Any = _load(self.path, length, threads, cache_type)
+        self.recipe: Mapping[str, Any] = json.loads(self._model.metadata.get("edgerazor.recipe") or "{}")
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model.model)
+        self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
+        self._position = 0
+        self.vocabulary_size = int(self._model.n_vocab())
+        self.context_length = min(length, int(self._model.n_ctx()))  # llama.cpp rounds it up
+        self.stop_ids = frozenset(
+            index for index in range(self.vocabulary_size) if llama_cpp.llama_vocab_is_eog(self._vocabulary, index)
+        )
+
+    def encode(self, text: str, *, chat: bool | None = None) -> list[int]:
+        """Token ids as llama.cpp finds them; the chat template is the one in the file."""
+        template = self._model.metadata.get(_TEMPLATE)
+        if chat and not template:
+            raise ExportError(f"{self.path}: has no chat template; leave --chat out")
+        as_message = bool(template) if chat is None else chat
+        if as_message:
+            text = self._render(template, text)
+        return list(self._model.tokenize(text.encode(), add_bos=not as_message, special=True))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of tokens; bytes that are no whole character yet become U+FFFD."""
+        return bytes(self._model.detokenize(list(ids))).decode("utf-8", errors="replace")
+
+    def restart(self) -> None:
+        """Empty the cache."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._model.ctx), True)
+        self._position = 0
+
+    def feed(self, ids: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
+        """float32 logits, as `Runtime.feed`; long inputs go through in pieces of 512 tokens."""
+        if self._position + len(ids) > self.context_length:
+            raise ExportError(
+                f"{self.path}: {self._position + len(ids)} tokens do not fit a context of {self.context_length}"
+            )
+        found = []
+        for start in range(0, len(ids), _BATCH):
+            piece = ids[start : start + _BATCH]
+            last = start + len(piece) == len(ids)
+            wanted = range(len(piece)) if every else range(len(piece) - 1, len(piece)) if last else range(0)
+            found += self._run(piece, wanted)
+        return np.stack(found)
+
+    def close(self) -> None:
+        """Free model and cache."""
+        if self._model is not None:
+            llama_cpp.llama_batch_free(self._batch)
+            self._model.close()
+            self._model = None
+
+    def _run(self, ids: Sequence[int], wanted: range) -> list[NDArray[np.float32]]:
+        batch = self._batch
+        batch.n_tokens = len(ids)
+        for index, token in enumerate(ids):
+            batch.token[index], batch.pos[index] = token, self._position + index
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+            batch.logits[index] = index in wanted
+        status = llama_cpp.llama_decode(self._model.ctx, batch)
+        if status:
+            raise ExportError(f"{self.path}: llama.cpp could not decode a batch of {len(ids)} tokens (status {status})")
+        self._position += len(ids)
+        return [self._logits(index) for index in wanted]
+
+    def _logits(self, index: int) -> NDArray[np.float32]:
+        row = llama_cpp.llama_get_logits_ith(self._model.ctx, index)
+        if not row:
+            raise ExportError(f"{self.path}: llama.cpp has no logits of token {index}")
+        return np.ctypeslib.as_array(row, shape=(self.vocabulary_size,)).copy()
+
+    def _render(self, template: str, text: str) -> str:
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+        def special(token: int) -> str:
+            return self._model._model.token_get_text(token) if token >= 0 else ""
+
+        formatter = Jinja2ChatFormatter(
+            template, eos_token=special(self._model.token_eos()), bos_token=special(self._model.token_bos())
+        )
+        return str(formatter(messages=[{"role": "user", "content": text}]).prompt)
+
+
+def _load(path: Path, context_length: int, threads: int | None, cache_type: CacheType) -> Any:
+    if not path.is_file():
+        raise ExportError(f"{path}: there is no such file")
+    cache = _CACHE_IDS[cache_type]
+    # llama.cpp has no quantized values without flash attention.
+    options = {"type_k": cache, "type_v": cache, "flash_attn": cache_type == "Q8_0"}
+    try:
+        return llama_cpp.Llama(
+            str(path),
+            n_ctx=context_length,
+            n_batch=_BATCH,
+            n_ubatch=_BATCH,
+            n_threads=threads,
+            n_threads_batch=threads,
+            verbose=False,
+            **options,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ExportError(f"{path}: llama.cpp cannot load it: {error}") from error
+
+
+def _trained_context(path: Path) -> int:
+    """Positions the model was trained for."""
+    metadata = read_metadata(path)
+    return int(metadata.get(f"{metadata.get('general.architecture')}.context_length", _MOST_CONTEXT))
