@@ -1,0 +1,96 @@
+"""Contestants measured side by side: fresh processes, interleaved rounds, medians, ratios, one table and one JSON."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    found: dict[str, Any] = {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    found["processor"] = fields.get("model name", platform.processor())
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    found["instructions"] = [name for name in known if name in flags]
+    return found
+
+
+def memory(peak: bool = False) -> float:
+    """Resident memory of this process in MiB, now or at its peak since it started."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
+
+
+def run_rounds(
+    script: Path, contestants: Mapping[str, Sequence[str]], rounds: int, console: Console
+) -> dict[str, list[dict[str, float]]]:
+    """Run `python script --worker ARGUMENTS` for every contestant, round after round; each prints figures as JSON."""
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+    for turn in range(rounds):
+        for name, arguments in contestants.items():
+            command = [sys.executable, str(script), "--worker", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{name}: {done.stderr.strip().splitlines()[-1:]}")
+            figures = json.loads(done.stdout.strip().splitlines()[-1])
+            measured[name].append(figures)
+            console.print(f"round {turn + 1}  {name}: {figures}", highlight=False, soft_wrap=True)
+    return measured
+
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of every figure."""
+    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+
+
+def publish(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    facts: Mapping[str, Any],
+    console: Console,
+) -> None:
+    """Print the table as Markdown and for people, and write the JSON.
+
+    Args:
+        path: of the JSON.
+        rows: one per contestant.
+        columns: header by key of a row; a number is shown with three digits or one decimal.
+        facts: written beside the rows.
+    """
+    table = Table(*columns.values())
+    for row in rows:
+        table.add_row(*(_shown(row.get(key)) for key in columns))
+    console.print(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), **facts, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
+    print(markdown(rows, columns))
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """The table for a document."""
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(_shown(row.get(key)) for key in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return "–" if value is None else str(value)
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
