@@ -48,7 +48,7 @@ $(VENV)/.installed-torch: constraints.txt
 	touch $@
 
 $(VENV)/.installed-report: $(VENV)/.installed-torch pyproject.toml
-	$(PIP) --editable '.[report,gguf]'
+	$(PIP) --editable '.[report,gguf,onnx]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch pyproject.toml

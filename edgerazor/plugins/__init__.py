@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from edgerazor.core.hookspecs import hookimpl
-from edgerazor.plugins.exporters.params import GGUFParams
+from edgerazor.plugins.exporters.params import GGUFParams, ONNXParams
 from edgerazor.plugins.losses.params import EAKLDParams, FeatureMSEParams, ForwardKLParams, ReverseKLParams
 from edgerazor.plugins.quantizers.params import IntParams, SQMPParams, TernaryParams
 from edgerazor.plugins.selectors.params import FixedParams, LAFDParams
@@ -27,4 +27,4 @@ def edgerazor_selectors() -> Iterable[type[SelectorParams]]:
 
 @hookimpl
 def edgerazor_exporters() -> Iterable[type[ExporterParams]]:
-    return [GGUFParams]
+    return [GGUFParams, ONNXParams]

@@ -59,7 +59,8 @@ def test_claims_follow_the_numbers_whichever_way_they_come_out():
 def test_a_short_run_does_the_whole_job(tmp_path):
     results = run_quickstart(tmp_path, smoke=True, console=Console(quiet=True))
     names = [one.name for one in results.rows]
-    exported = [f"{bits} bit in llama.cpp" for bits in (1.88, 1.58)] if find_spec("llama_cpp") else []
+    engines = {"llama.cpp": "llama_cpp", "ONNX Runtime": "onnxruntime"}
+    exported = [f"{bits} bit in {name}" for name, one in engines.items() if find_spec(one) for bits in (1.88, 1.58)]
     assert names == ["teacher, 16 bit", *(one.name for one in (*ROUNDED, *DISTILLED, CROSS_ENTROPY)), *exported]
     for row in (one for one in results.rows if one.kind == "exported"):
         assert row.loss == pytest.approx(results.row("distilled", row.bits).loss, abs=0.02)

@@ -36,7 +36,10 @@ class Target:
     extras: str
 
 
-TARGETS = (Target("gguf", {"profile": "size"}, "model.gguf", "llama.cpp", "gguf,llamacpp"),)
+TARGETS = (
+    Target("gguf", {"profile": "size"}, "model.gguf", "llama.cpp", "gguf,llamacpp"),
+    Target("onnx", {"context_length": 512}, "onnx", "ONNX Runtime", "onnx"),
+)
 BITS = (1.88, 1.58)
 
 

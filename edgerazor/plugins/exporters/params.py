@@ -44,3 +44,28 @@ class GGUFParams(ExporterParams):
     types: Annotated[
         tuple[TypeRule, ...], Field(description="Block types by module name, before the profile; first match wins.")
     ] = ()
+
+
+class ONNXParams(ExporterParams):
+    """A folder for ONNX Runtime and onnxruntime-genai, with the codes and scales of the checkpoint in it unchanged."""
+
+    target: ClassVar[str] = "edgerazor.plugins.exporters.onnx.exporter:ONNXExporter"
+    marker: ClassVar[str] = "genai_config.json"
+    runtime: ClassVar[str] = "edgerazor.plugins.exporters.onnx.runtime:OnnxRuntime"
+    name: Literal["onnx"] = "onnx"
+    ternary_storage: Annotated[
+        Literal["2bit", "4bit"],
+        Field(description="2bit: small, fast on x86 with AVX-512 VNNI; 4bit: larger, fast on every processor."),
+    ] = "2bit"
+    accuracy_level: Annotated[
+        Literal[0, 4], Field(description="4: int8 activations, for use; 0: float32 activations, for comparing.")
+    ] = 4
+    logits: Annotated[
+        Literal["all", "last"], Field(description="all: of every position; last: of the last one, faster for chat.")
+    ] = "all"
+    context_length: Annotated[
+        int | None, Field(gt=0, description="Positions; null: those of the model, at most 8192.")
+    ] = None
+    portable: Annotated[
+        bool, Field(description="Operators of the ONNX standard only, for other engines than ONNX Runtime.")
+    ] = False

@@ -1,0 +1,119 @@
+"""Attention with the cache inside, as one operator that also turns and appends keys, or by standard operators."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from edgerazor.errors import ExportError
+
+NAME = "edgerazor_onnx"
+multiple: Any = torch.onnx.ops.symbolic_multi_out
+
+
+class FusedAttention:
+    """One operator that turns queries and keys, appends to the cache and attends.
+
+    Args:
+        past: key and value of each layer, `[batch, kv_heads, past, head_dim]`.
+        lengths: int32 `[batch]`, tokens of each row less one.
+        total: int32 scalar, columns of the mask.
+        cos, sin: `[context_length, head_dim / 2]`.
+
+    Attributes:
+        present: key and value of each layer with the new positions, filled as the layers run.
+    """
+
+    def __init__(self, past: tuple[Tensor, ...], lengths: Tensor, total: Tensor, cos: Tensor, sin: Tensor):
+        self.past, self.others = past, (lengths, total, cos, sin)
+        self.present: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """`[batch, heads, seq, head_dim]` each, to `[batch, seq, heads, head_dim]`."""
+        batch, heads, length, width = query.shape
+        kv_heads = key.shape[1]
+        flat = [one.transpose(1, 2).reshape(batch, length, -1) for one in (query, key, value)]
+        past_key, past_value = self.past[2 * layer : 2 * layer + 2]
+        attributes: dict[str, Any] = {
+            "num_heads": heads,
+            "kv_num_heads": kv_heads,
+            "scale": scale,
+            "do_rotary": 1,
+            "rotary_interleaved": 0,
+        }
+        present = (batch, kv_heads, past_key.shape[2] + length, width)
+        output, present_key, present_value = multiple(
+            "com.microsoft::GroupQueryAttention",
+            (*flat, past_key, past_value, *self.others),
+            attributes,
+            dtypes=(query.dtype,) * 3,
+            shapes=((batch, length, heads * width), present, present),
+            version=1,
+        )
+        self.present[layer] = present_key, present_value
+        return output.reshape(batch, length, heads, width)  # type: ignore[no-any-return]
+
+
+class StandardAttention:
+    """The same for queries and keys that are turned already.
+
+    Args:
+        past: as above.
+        allowed: bool `[batch, 1, seq, past + seq]`.
+    """
+
+    def __init__(self, past: tuple[Tensor, ...], allowed: Tensor):
+        self.past, self.allowed = past, allowed
+        self.present: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """`[batch, heads, seq, head_dim]` each, to `[batch, seq, heads, head_dim]`."""
+        past = self.past[2 * layer : 2 * layer + 2]
+        key, value = (torch.cat(pair, dim=2) for pair in zip(past, (key, value), strict=True))
+        self.present[layer] = key, value
+        # Heads that share keys and values stand side by side.
+        grouped = query.unflatten(1, (key.shape[1], -1))
+        scores = grouped @ key.unsqueeze(2).transpose(-1, -2) * scale
+        scores = torch.where(self.allowed.unsqueeze(1), scores, torch.finfo(scores.dtype).min)
+        mixed = torch.softmax(scores, dim=-1) @ value.unsqueeze(2)
+        return mixed.flatten(1, 2).transpose(1, 2)
+
+
+def register() -> None:
+    """Make the attention known to transformers; without a mask function, so that no mask is built."""
+    AttentionInterface.register(NAME, _attention)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    **ignored: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls; the module's `onnx_attention` computes."""
+    layer: Any = module
+    scale = float(scaling if scaling is not None else query.shape[-1] ** -0.5)
+    return layer.onnx_attention(layer.layer_idx, query, key, value, scale), None
+
+
+@contextmanager
+def untouched_positions(model: nn.Module) -> Iterator[None]:
+    """Rotary embedding is the operator's: while tracing, the modelling file's own does nothing."""
+    module: Any = sys.modules[type(model).__module__]
+    original = getattr(module, "apply_rotary_pos_emb", None)
+    if original is None:
+        raise ExportError(
+            f"{type(model).__name__}: has no apply_rotary_pos_emb; it rotates positions in a way of its own"
+        )
+    module.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
+    try:
+        yield
+    finally:
+        module.apply_rotary_pos_emb = original

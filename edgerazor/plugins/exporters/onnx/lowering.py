@@ -1,0 +1,184 @@
+"""From placeholders to operators. Matrices with one input (q, k, v; gate, up) become one product, split after it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgerazor.plugins.exporters.onnx import portable
+from edgerazor.plugins.exporters.onnx.graph import Builder
+from edgerazor.plugins.exporters.onnx.parts import Part
+from edgerazor.plugins.exporters.onnx.plan import Matrix
+from edgerazor.plugins.exporters.onnx.portable import OPSETS
+from edgerazor.plugins.exporters.onnx.twins import DOMAIN, LOOK_UP, PRODUCT
+
+_MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part of a matrix lies in the file.
+
+    Attributes:
+        codes, scales: names of initializers.
+        first: first row there; siblings share initializers.
+        transposed: rows are columns there, and codes signed numbers.
+    """
+
+    codes: str
+    scales: str
+    first: int
+    transposed: bool
+
+
+Places = dict[tuple[str, int], list[Place]]
+
+
+def lower(
+    model: ir.Model, matrices: Mapping[str, Matrix], *, accuracy_level: int, use_standard: bool = False
+) -> Places:
+    """Replace every placeholder.
+
+    Args:
+        model: traced.
+        matrices: by module.
+        accuracy_level: of the products.
+        use_standard: operators of the standard only.
+
+    Returns:
+        Where each part of each matrix lies, by module and number of the part; a portable tied table lies in two places.
+    """
+    places = _Lowering(model.graph, matrices, accuracy_level, use_standard).run()
+    model.opset_imports.pop(DOMAIN, None)
+    if use_standard:
+        needed = [OPSETS[part.bits] for one in matrices.values() for part in one.parts]
+        opset, version = max([(model.opset_imports[""], model.ir_version), *needed])
+        model.opset_imports[""], model.ir_version = opset, version
+    else:
+        model.opset_imports[_MICROSOFT] = 1
+    return places
+
+
+class _Lowering:
+    def __init__(self, graph: ir.Graph, matrices: Mapping[str, Matrix], accuracy_level: int, use_standard: bool):
+        self.graph, self.matrices = graph, matrices
+        self.accuracy_level, self.use_standard = accuracy_level, use_standard
+        self.places: Places = {}
+        self.expanded: dict[str, ir.Value] = {}
+
+    def run(self) -> Places:
+        groups: dict[object, list[ir.Node]] = {}
+        for node in self.graph:
+            if node.domain == DOMAIN and node.op_type == PRODUCT:
+                groups.setdefault(self._kind(node), []).append(node)
+            elif node.domain == DOMAIN and node.op_type == LOOK_UP:
+                self._look_up(node)
+        for nodes in groups.values():
+            self._product(nodes)
+        return self.places
+
+    def _kind(self, node: ir.Node) -> object:
+        """Products of one kind can be one: same input, and the same widths, blocks and periods."""
+        parts = self._matrix(node).parts
+        shared = any(len(list(value.uses())) > 1 for value in node.inputs[1:] if value is not None)
+        if shared or parts[0].rows.period == 0:
+            return id(node)
+        return id(node.inputs[0]), tuple((one.bits, one.block, one.group_size, one.rows.period) for one in parts)
+
+    def _matrix(self, node: ir.Node) -> Matrix:
+        return self.matrices[node.attributes["module"].as_string()]
+
+    def _product(self, nodes: Sequence[ir.Node]) -> None:
+        matrices = [self._matrix(node) for node in nodes]
+        build = Builder(self.graph, nodes[0], f"{matrices[0].module}.product")
+        x = nodes[0].inputs[0]
+        assert x is not None
+        outputs = [self._part_product(build, x, nodes, index) for index in range(len(matrices[0].parts))]
+        rows = [sum(part.count for part in matrix.parts) for matrix in matrices]
+        y = outputs[0] if len(outputs) == 1 else self._in_order(build, outputs, matrices[0], sum(rows))
+        if len(nodes) == 1:
+            results: Sequence[ir.Value] = [y]
+        else:
+            sizes = build.constant("sizes", np.array(rows, dtype=np.int64))
+            results = build.nodes("Split", [y, sizes], {"axis": -1}, outputs=len(nodes))
+        for node, result in zip(nodes, results, strict=True):
+            build.replace(node, result)
+
+    def _part_product(self, build: Builder, x: ir.Value, nodes: Sequence[ir.Node], index: int) -> ir.Value:
+        """MatMulNBits over the rows of one width of all the matrices."""
+        parts = [self._matrix(node).parts[index] for node in nodes]
+        operands = [(_input(node, 1 + 2 * index), _input(node, 2 + 2 * index)) for node in nodes]
+        codes, scales = operands[0]
+        if len(nodes) > 1:
+            codes = build.join(f"parts.{index}.codes", [one for one, _ in operands])
+            scales = build.join(f"parts.{index}.scales", [one for _, one in operands])
+        first = 0
+        for node, part in zip(nodes, parts, strict=True):
+            self._note(self._matrix(node).module, index, codes, scales, first, transposed=self.use_standard)
+            first += part.count
+        if self.use_standard:
+            return portable.product(build, x, codes, scales, parts[0])
+        attributes = {
+            "K": parts[0].columns,
+            "N": first,
+            "bits": parts[0].bits,
+            "block_size": parts[0].block,
+            "accuracy_level": self.accuracy_level,
+        }
+        inputs = [x, codes, self._expanded(build, scales, parts[0], first)]
+        return build.node("MatMulNBits", inputs, attributes, domain=_MICROSOFT)
+
+    def _in_order(self, build: Builder, outputs: Sequence[ir.Value], matrix: Matrix, rows: int) -> ir.Value:
+        """Rows of two widths back in their order: interleaved, or gathered where they follow no period."""
+        period = matrix.parts[0].rows.period
+        if period == 0:
+            stored = np.concatenate([part.rows.of(rows) for part in matrix.parts])
+            order = build.constant("order", np.argsort(stored).astype(np.int32))
+            return build.node("Gather", [build.node("Concat", outputs, {"axis": -1}), order], {"axis": -1})
+        wide, narrow = outputs
+        columns = [build.reshape(wide, [0, 0, -1, 1]), build.reshape(narrow, [0, 0, -1, period - 1])]
+        return build.reshape(build.node("Concat", columns, {"axis": -1}), [0, 0, rows])
+
+    def _look_up(self, node: ir.Node) -> None:
+        module, index = node.attributes["module"].as_string(), node.attributes["part"].as_int()
+        part = self.matrices[module].parts[index]
+        ids, codes, scales = (_input(node, place) for place in range(3))
+        self._note(module, index, codes, scales, 0)
+        build = Builder(self.graph, node, f"{module}.look_up.{index}")
+        if self.use_standard:
+            build.replace(node, portable.look_up(build, ids, codes, scales, part))
+            return
+        flat = build.reshape(codes, [part.count, part.columns * part.bits // 8])
+        attributes = {"bits": part.bits, "block_size": part.block, "gather_axis": 0, "quantize_axis": 1}
+        inputs = [flat, ids, self._expanded(build, scales, part, part.count)]
+        build.replace(node, build.node("GatherBlockQuantized", inputs, attributes, domain=_MICROSOFT))
+
+    def _note(
+        self, module: str, index: int, codes: ir.Value, scales: ir.Value, first: int, *, transposed: bool = False
+    ) -> None:
+        end = portable.TRANSPOSED if transposed else ""
+        place = Place(f"{codes.name}{end}", f"{scales.name}{end}", first, transposed)
+        known = self.places.setdefault((module, index), [])
+        if place not in known:
+            known.append(place)
+
+    def _expanded(self, build: Builder, scales: ir.Value, part: Part, rows: int) -> ir.Value:
+        """One float32 scale per block, from one float16 scale per group; the engine computes it once, when it loads."""
+        name = str(scales.name)
+        if name not in self.expanded:
+            groups, repeats = part.columns // part.group_size, part.group_size // part.block
+            value = build.node("Cast", [scales], {"to": int(ir.DataType.FLOAT)})
+            if repeats > 1:
+                last = build.shared("edgerazor.last_axis", [-1])
+                shape = build.shared(f"edgerazor.shape_{rows}_{groups}_{repeats}", [rows, groups, repeats])
+                value = build.node("Expand", [build.node("Unsqueeze", [value, last]), shape])
+                value = build.reshape(value, [rows, groups * repeats])
+            self.expanded[name] = value
+        return self.expanded[name]
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    assert value is not None
+    return value

@@ -1,0 +1,109 @@
+"""The float model of transformers with quantized modules replaced by ones that emit operators on packed codes."""
+
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from edgerazor.core.contracts import Checkpoint
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.attention import NAME, register
+from edgerazor.plugins.exporters.onnx.plan import ExportPlan
+from edgerazor.plugins.exporters.onnx.twins import EmbeddingTwin, LinearTwin, NormTwin, PackedMatrix
+
+
+def build_model(checkpoint: Checkpoint, plan: ExportPlan) -> Any:
+    """The model without float matrices where the checkpoint has codes; everything else is float32.
+
+    Raises:
+        ExportError: transformers cannot build the model, or model and checkpoint have different tensors.
+    """
+    model = empty_model(checkpoint)
+    problems: list[str] = []
+    for name in (*plan.matrices, *(one.rpartition(".")[0] for one in plan.floats)):
+        try:
+            model.get_submodule(name)
+        except AttributeError:
+            problems.append(f"{name}: {type(model).__name__} has no such module")
+    if problems:
+        raise ExportError("\n".join(dict.fromkeys(problems)))
+    _put_twins(model, checkpoint, plan)
+    _put_floats(model, checkpoint, plan)
+    missing = [name for name, value in model.named_parameters() if value.is_meta]
+    if missing:
+        raise ExportError(f"{checkpoint.folder}: has no tensor for {missing[0]} ({len(missing)} are missing)")
+    return model
+
+
+def empty_model(checkpoint: Checkpoint) -> Any:
+    """The model by its configuration, parameters on the meta device, in evaluation mode.
+
+    Raises:
+        ExportError: transformers cannot build it.
+    """
+    register()
+    values = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "dtype")}
+    try:
+        config = AutoConfig.for_model(**values)
+        with init_empty_weights(include_buffers=False):
+            model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ExportError(f"config.json: transformers cannot build this model: {str(error).splitlines()[0]}") from error
+    return model.eval()
+
+
+def cache_shape(model: Any) -> tuple[int, int, int]:
+    """Layers, heads of keys and values, and their width."""
+    config = model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, config.num_key_value_heads, width
+
+
+def rotary_tables(model: Any, positions: int) -> tuple[Tensor, Tensor]:
+    """cos and sin, float32 `[positions, head_dim / 2]`, as the model itself computes them."""
+    with torch.no_grad():
+        cos, sin = model.base_model.rotary_emb(torch.zeros(1), torch.arange(positions)[None])
+    half = cos.shape[-1] // 2
+    return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+
+
+def _put_twins(model: Any, checkpoint: Checkpoint, plan: ExportPlan) -> None:
+    for name, matrix in plan.matrices.items():
+        value = checkpoint.read(f"{name}.weight")
+        assert isinstance(value, QuantizedTensor)
+        weight = PackedMatrix(matrix, value)
+        if matrix.kind == "embedding":
+            model.set_submodule(name, EmbeddingTwin(weight))
+            continue
+        bias = _float(checkpoint, f"{name}.bias") if f"{name}.bias" in plan.floats else None
+        model.set_submodule(name, LinearTwin(weight, bias))
+    embedding = model.get_input_embeddings()
+    if plan.tied and isinstance(embedding, EmbeddingTwin):
+        model.set_output_embeddings(LinearTwin(embedding.weight, None))
+
+
+def _put_floats(model: Any, checkpoint: Checkpoint, plan: ExportPlan) -> None:
+    unknown = []
+    for name in plan.floats:
+        module_name, _, attribute = name.rpartition(".")
+        module = model.get_submodule(module_name)
+        epsilon = getattr(module, "variance_epsilon", None)
+        if epsilon is not None and type(module).__name__.endswith("RMSNorm"):
+            model.set_submodule(module_name, NormTwin(_float(checkpoint, name), float(epsilon)))
+        elif attribute in module._parameters:
+            module._parameters[attribute] = nn.Parameter(_float(checkpoint, name), requires_grad=False)
+        elif not (isinstance(module, LinearTwin) and attribute == "bias"):
+            unknown.append(f"{name}: {type(model).__name__} has no such parameter")
+    if unknown:
+        raise ExportError("\n".join(unknown))
+    if plan.tied and not isinstance(model.get_output_embeddings(), LinearTwin):
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+
+
+def _float(checkpoint: Checkpoint, name: str) -> Tensor:
+    value = checkpoint.read(name)
+    assert isinstance(value, Tensor)
+    return value.to(torch.float32)

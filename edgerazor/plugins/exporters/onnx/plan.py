@@ -1,0 +1,172 @@
+"""What each tensor becomes in the graph, or why it cannot, known before a byte is written."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from edgerazor.core.contracts import Checkpoint
+from edgerazor.core.packing import content_digest
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.parts import Part, split_rows
+from edgerazor.plugins.exporters.params import ONNXParams
+
+ROPE_TYPES = ("default", "linear", "yarn", "llama3")
+_MOST_CONTEXT = 8192
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A quantized matrix.
+
+    Attributes:
+        module: its name in the model.
+        kind: of its role: "q", "down", "embedding", "head" …
+        parts: its rows by width.
+        weights: codes in it.
+        nominal_bits: mean over its rows, scales not counted.
+        mixed_inside: widths mix inside rows, which were widened.
+    """
+
+    module: str
+    kind: str
+    parts: tuple[Part, ...]
+    weights: int
+    nominal_bits: float
+    mixed_inside: bool
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+
+@dataclass
+class ExportPlan:
+    """What `plan_export` finds; `problems` holds one line per refusal."""
+
+    matrices: dict[str, Matrix] = field(default_factory=dict)
+    floats: list[str] = field(default_factory=list)
+    context_length: int = 0
+    tied: bool = False
+    activation_group: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def plan_export(
+    checkpoint: Checkpoint, params: ONNXParams, on_tensor: Callable[[int, int], None] = lambda done, total: None
+) -> ExportPlan:
+    """Read every tensor once and choose operators and blocks.
+
+    Raises:
+        ExportError: the checkpoint is damaged; other problems are collected in the plan.
+    """
+    plan, config = ExportPlan(), checkpoint.config
+    activations = (checkpoint.recipe.get("quantization") or {}).get("activations") or {}
+    plan.activation_group = activations.get("group_size")
+    plan.tied = bool(config.get("tie_word_embeddings"))
+    plan.context_length = _context_length(config, params, plan.problems)
+    plan.problems += _unsupported(config, plan.context_length)
+    names = sorted(checkpoint.names(), key=lambda name: name.removesuffix(".weight"))
+
+    def quantized() -> Iterator[tuple[str, QuantizedTensor]]:
+        for index, name in enumerate(names):
+            value = checkpoint.read(name)
+            if isinstance(value, QuantizedTensor):
+                _add_matrix(plan, checkpoint, params, name, value)
+                yield name.removesuffix(".weight"), value
+            else:
+                _add_float(plan, name, value)
+            on_tensor(index + 1, len(names))
+
+    if content_digest(quantized()) != checkpoint.digest:
+        raise ExportError(
+            f"{checkpoint.folder}: codes or scales are not those that content_sha256 was taken of: the checkpoint is "
+            f"damaged; `edgerazor verify {checkpoint.folder}` says where"
+        )
+    return plan
+
+
+def _add_matrix(
+    plan: ExportPlan, checkpoint: Checkpoint, params: ONNXParams, name: str, value: QuantizedTensor
+) -> None:
+    module, role = name.removesuffix(".weight"), checkpoint.role(name)
+    if value.codes.ndim != 2 or role.parts:
+        plan.problems.append(f"{module}: is a fused or stacked matrix; only plain ones can be exported")
+        return
+    problem = _scale_problem(value)
+    if problem:
+        plan.problems.append(f"{module}: {problem}")
+        return
+    try:
+        parts = _split(value, params, plan.activation_group, table=role.kind == "embedding")
+    except ExportError as error:
+        plan.problems.append(f"{module}: {error}")
+        return
+    nominal = value.bits_per_weight() - 16 / value.group_size
+    plan.matrices[module] = Matrix(module, role.kind, tuple(parts), value.codes.numel(), nominal, value.qmax.ndim == 2)
+
+
+def _split(value: QuantizedTensor, params: ONNXParams, activation_group: int | None, *, table: bool) -> list[Part]:
+    """The parts; a table of embeddings is looked up in, so its rows of two widths follow a period or become one."""
+    bits = 4 if params.ternary_storage == "4bit" else 2
+    parts = split_rows(value, ternary_bits=bits, activation_group=activation_group)
+    if parts[0].rows.period == 0 and table:
+        return split_rows(value, ternary_bits=bits, activation_group=activation_group, one_width=True)
+    return parts
+
+
+def _add_float(plan: ExportPlan, name: str, value: torch.Tensor) -> None:
+    if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        plan.problems.append(f"{name}: is {str(value.dtype).removeprefix('torch.')}; expected a float")
+    elif not bool(torch.isfinite(value).all()):
+        plan.problems.append(f"{name}: holds values that are not finite")
+    plan.floats.append(name)
+
+
+def _scale_problem(value: QuantizedTensor) -> str:
+    if value.scale.dtype != torch.float16:
+        return f"scales are {str(value.scale.dtype).removeprefix('torch.')}; train with scale_dtype: float16"
+    scale = value.scale.float()
+    bad = int((~torch.isfinite(scale)).sum())
+    if bad:
+        return f"{bad} scales are not finite"
+    groups = value.codes.reshape(*scale.shape, -1)
+    empty = int(((scale == 0) & (groups != 0).any(-1)).sum())
+    return f"{empty} scales are 0 with codes that are not" if empty else ""
+
+
+def _context_length(config: Any, params: ONNXParams, problems: list[str]) -> int:
+    most = config.get("max_position_embeddings")
+    if not isinstance(most, int):
+        problems.append("config.json: says no max_position_embeddings")
+        return 0
+    if params.context_length is not None and params.context_length > most:
+        problems.append(f"context_length {params.context_length} exceeds the model's {most} positions")
+    return params.context_length or min(most, _MOST_CONTEXT)
+
+
+def _unsupported(config: Any, context_length: int) -> list[str]:
+    """Attention variants that the graph has no operator for."""
+    problems = []
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if "rope_theta" not in rope and any(isinstance(one, dict) for one in rope.values()):
+        problems.append("config.json: layers with rotary tables of their own are not covered")
+    kind = rope.get("rope_type", "default")
+    if kind not in ROPE_TYPES:
+        problems.append(f"rope_type '{kind}' has no fixed table; known: {', '.join(ROPE_TYPES)}")
+    if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
+        problems.append("config.json: partial_rotary_factor: only heads that are rotated whole are covered")
+    if "sliding_attention" in (config.get("layer_types") or ()):
+        problems.append("config.json: layer_types: sliding_attention is not covered; only full attention is")
+    window = config.get("sliding_window")
+    if window and "layer_types" not in config and config.get("use_sliding_window", True) and window < context_length:
+        problems.append(f"config.json: sliding_window {window} is not covered; set context_length to {window} or less")
+    if config.get("num_experts") or config.get("num_local_experts"):
+        problems.append("config.json: mixtures of experts are not covered")
+    if config.get("vision_config") or config.get("thinker_config") or config.get("audio_config"):
+        problems.append(
+            "config.json: models with vision or audio towers are not covered; their text model alone would be"
+        )
+    return problems

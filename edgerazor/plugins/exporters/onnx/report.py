@@ -1,0 +1,114 @@
+"""Figures and remarks of an export, for the person who ran it."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgerazor.core.contracts import Checkpoint, ExportReport
+from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL
+from edgerazor.plugins.exporters.onnx.kernels import measure_2bit, slow_kernel_note
+from edgerazor.plugins.exporters.onnx.plan import ExportPlan, Matrix
+from edgerazor.plugins.exporters.params import ONNXParams
+
+
+def make_report(path: Path, checkpoint: Checkpoint, plan: ExportPlan, params: ONNXParams) -> ExportReport:
+    """Size of the folder, bits per weight by width, and remarks; `details` is plain data."""
+    sizes = {one.name: one.stat().st_size for one in path.iterdir()}
+    matrices = list(plan.matrices.values())
+    body = [one for one in matrices if one.kind not in ("embedding", "head")]
+    details: dict[str, Any] = {
+        "types": _by_width(matrices),
+        "nominal_bits": sum(one.nominal_bits * one.weights for one in matrices) / max(_weights(matrices), 1),
+        "file_bits": _bits(matrices),
+        "body_bits": _bits(body),
+        "model_bytes": sizes[MODEL] + sizes.get(DATA, 0),
+        "peak_memory_bytes": peak_memory(),
+        "tied": plan.tied,
+        "unquantized": list(plan.floats),
+        "context_length": plan.context_length,
+        "notes": list(_notes(checkpoint, plan, params)),
+    }
+    return ExportReport(path, sum(sizes.values()), _bits(matrices), details)
+
+
+def peak_memory() -> int:
+    """Bytes that this process held at most."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _notes(checkpoint: Checkpoint, plan: ExportPlan, params: ONNXParams) -> Iterator[str]:
+    matrices = list(plan.matrices.values())
+    yield from _storage_notes(matrices, params)
+    if any(part.bits == 2 for one in matrices for part in one.parts) and not params.portable:
+        larger = sum(part.count * part.columns // 4 for one in matrices for part in one.parts if part.bits == 2)
+        yield (
+            "2-bit products are fast on x86 with AVX-512 VNNI; for AVX2 or ARM export with ternary_storage=4bit "
+            f"({larger / 1e6:.1f} MB more)"
+        )
+        yield from filter(None, [_kernel_note(plan)])
+    quantization = checkpoint.recipe.get("quantization") or {}
+    yield _activation_note(matrices, quantization.get("activations"), params)
+    bits = (quantization.get("kv_cache") or {}).get("bits")
+    if bits:
+        yield f"the key/value cache was trained in {bits} bits; this file keeps it in float32"
+    if params.portable:
+        yield "portable: the cache grows by copying, and onnxruntime-genai cannot run it; ONNX Runtime and others can"
+
+
+def _kernel_note(plan: ExportPlan) -> str | None:
+    """Measured here; None if it is fast, or if onnxruntime is not installed and nothing can be known."""
+    try:
+        return slow_kernel_note(measure_2bit(plan))
+    except ImportError:
+        return None
+
+
+def _storage_notes(matrices: list[Matrix], params: ONNXParams) -> Iterator[str]:
+    inside = [one for one in matrices if one.mixed_inside]
+    if inside:
+        yield f"{len(inside)} matrices mix widths inside rows; each row takes its largest"
+    gathered = [one for one in matrices if one.parts[0].rows.period == 0]
+    if gathered:
+        yield f"{len(gathered)} matrices mix rows in no fixed period ({gathered[0].module}); to order them costs time"
+    widened = [one for one in matrices if one.nominal_bits < 2.9 and one.parts[-1].bits == 4]
+    if widened and params.ternary_storage == "2bit":
+        yield f"{len(widened)} matrices hold ternary rows in 4 bits ({widened[0].module}): no 2-bit operand fits them"
+
+
+def _activation_note(matrices: list[Matrix], trained: Any, params: ONNXParams) -> str:
+    blocks: dict[int, int] = {}
+    for one in matrices:
+        if one.kind != "embedding":
+            for part in one.parts:
+                blocks[part.block] = blocks.get(part.block, 0) + 1
+    used = ", by ".join(f"{size} in {count} products" for size, count in sorted(blocks.items())) or "nothing"
+    how = f"the runtime rounds them to int8 in groups: by {used}"
+    if params.accuracy_level == 0:
+        how = "this file computes with float32 ones (accuracy_level=0), many times slower than with 4"
+    if not trained:
+        return f"activations were trained unquantized; {how}"
+    group = trained.get("group_size")
+    return f"activations were trained in {trained.get('bits')} bits, groups of {group or 'a whole row'}; {how}"
+
+
+def _by_width(matrices: list[Matrix]) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for part in (part for one in matrices for part in one.parts):
+        row = rows.setdefault(f"{part.bits}-bit blocks of {part.block}", {"tensors": 0, "weights": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["weights"] += part.count * part.columns
+        row["bytes"] += part.bytes
+    for row in rows.values():
+        row["bits_per_weight"] = 8 * row["bytes"] / row["weights"]
+    return rows
+
+
+def _weights(matrices: list[Matrix]) -> int:
+    return sum(one.weights for one in matrices)
+
+
+def _bits(matrices: list[Matrix]) -> float:
+    return 8 * sum(one.bytes for one in matrices) / max(_weights(matrices), 1)

@@ -1,0 +1,171 @@
+"""An exported folder in ONNX Runtime, with a key/value buffer that every step appends to in place."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.folder import CARD, CONFIG, GENAI, GENERATION, MODEL, read_json
+
+try:
+    import onnxruntime
+except ModuleNotFoundError as error:
+    if error.name != "onnxruntime":
+        raise
+    raise ImportError("onnxruntime is not installed: pip install 'edgerazor[onnx]'") from error
+
+_FIRST_CAPACITY = 256
+
+
+class OnnxRuntime:
+    """A folder that the exporter `onnx` wrote; what it computes is `Runtime`.
+
+    Args:
+        path: of the folder.
+        threads: None lets ONNX Runtime choose.
+
+    Raises:
+        ExportError: the folder is incomplete, or this ONNX Runtime cannot load the graph.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int | None = None):
+        self.path = Path(path)
+        self.engine = f"ONNX Runtime {onnxruntime.__version__}"
+        card = read_json(self.path / CARD)
+        self.recipe: Mapping[str, Any] = card.get("recipe") or {}
+        settings = read_json(self.path / GENAI)
+        try:
+            model, decoder = settings["model"], settings["model"]["decoder"]
+            self.vocabulary_size, self.context_length = int(model["vocab_size"]), int(model["context_length"])
+            self._layers = int(decoder["num_hidden_layers"])
+            self._heads, self._width = int(decoder["num_key_value_heads"]), int(decoder["head_size"])
+            self._shared = bool(settings["search"]["past_present_share_buffer"])
+            level = int(card["settings"]["accuracy_level"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExportError(f"{self.path}: {GENAI} or {CARD} is not as edgerazor writes it: {error!r}") from error
+        self.stop_ids = frozenset(_stop_ids(self.path))
+        self._session = _open_session(self.path / MODEL, threads, level)
+        self._names = [f"{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")]
+        self._tokenizer: Any = None
+        self._position = 0
+        self._cache = self._buffers(min(_FIRST_CAPACITY, self.context_length))
+
+    def encode(self, text: str, *, chat: bool | None = None) -> list[int]:
+        """Token ids by the tokenizer in the folder."""
+        tokenizer = self._words()
+        if chat and not tokenizer.chat_template:
+            raise ExportError(f"{self.path}: has no chat template; leave --chat out")
+        if chat or (chat is None and tokenizer.chat_template):
+            message = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(tokenizer(text)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+        return str(self._words().decode(list(ids), skip_special_tokens=True))
+
+    def restart(self) -> None:
+        """The buffers stay, their content no longer counts."""
+        self._position = 0
+
+    def feed(self, ids: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
+        """float32 logits, as `Runtime.feed`."""
+        total = self._position + len(ids)
+        if total > self.context_length:
+            raise ExportError(f"{self.path}: {total} tokens do not fit a context of {self.context_length}")
+        inputs = {
+            "input_ids": np.array([list(ids)], dtype=np.int64),
+            "attention_mask": np.ones((1, total), dtype=np.int64),
+        }
+        logits = self._in_place(inputs) if self._shared else self._growing(inputs)
+        self._position = total
+        if every and len(logits) != len(ids):
+            raise ExportError(f"{self.path}: was exported with logits=last; export it with logits=all to score texts")
+        return logits if every else logits[-1:]
+
+    def _in_place(self, inputs: dict[str, Any]) -> NDArray[np.float32]:
+        """Past and present are the same buffers, in which the operator writes the new positions."""
+        self._make_room(inputs["attention_mask"].shape[1])
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name, buffer in zip(self._names, self._cache, strict=True):
+            binding.bind_ortvalue_input(f"past_key_values.{name}", buffer)
+            binding.bind_ortvalue_output(f"present.{name}", buffer)
+        binding.bind_output("logits")
+        self._session.run_with_iobinding(binding)
+        logits: NDArray[np.float32] = binding.get_outputs()[-1].numpy()[0]
+        return logits
+
+    def _growing(self, inputs: dict[str, Any]) -> NDArray[np.float32]:
+        """Of a portable file: every step returns a longer cache."""
+        past = self._cache if self._position else self._buffers(0)
+        given = {f"past_key_values.{name}": buffer for name, buffer in zip(self._names, past, strict=True)}
+        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
+        wanted = ["logits", *(f"present.{name}" for name in self._names)]
+        logits, *self._cache = self._session.run_with_ort_values(wanted, values | given)
+        found: NDArray[np.float32] = logits.numpy()[0]
+        return found
+
+    def close(self) -> None:
+        """Drop session and buffers."""
+        self._session, self._cache = None, []
+
+    def _words(self) -> Any:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(self.path)
+            except (OSError, ValueError, KeyError) as error:
+                raise ExportError(f"{self.path}: no usable tokenizer: {str(error).splitlines()[0]}") from error
+        return self._tokenizer
+
+    def _make_room(self, total: int) -> None:
+        capacity = self._cache[0].shape()[2]
+        if total <= capacity:
+            return
+        while capacity < total:
+            capacity = min(2 * capacity, self.context_length)
+        self._cache = self._buffers(capacity, self._cache)
+
+    def _buffers(self, capacity: int, earlier: Sequence[Any] = ()) -> list[Any]:
+        """Keys and values of every layer, `[1, heads, capacity, width]`, with what was there before."""
+        buffers = []
+        for index in range(2 * self._layers):
+            content = np.zeros((1, self._heads, capacity, self._width), dtype=np.float32)
+            if earlier:
+                content[:, :, : self._position] = earlier[index].numpy()[:, :, : self._position]
+            buffers.append(onnxruntime.OrtValue.ortvalue_from_numpy(content))
+        return buffers
+
+
+def _stop_ids(folder: Path) -> set[int]:
+    """Ends of text by generation_config.json, or else by config.json."""
+    for name in (GENERATION, CONFIG):
+        stated = (read_json(folder / name) if (folder / name).is_file() else {}).get("eos_token_id")
+        if stated is not None:
+            return set(stated) if isinstance(stated, list) else {stated}
+    return set()
+
+
+def _open_session(path: Path, threads: int | None, accuracy_level: int) -> Any:
+    if not path.is_file():
+        raise ExportError(f"{path}: there is no such file")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # For products that ONNX Runtime makes of DequantizeLinear and MatMul; others say it themselves.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", str(accuracy_level))
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {str(error).splitlines()[0]}; "
+            "2-bit operands need 1.23 or newer"
+        ) from error

@@ -1,0 +1,217 @@
+"""The graph: transformers' own model with twins in it, traced once for any batch, length and cache."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir.passes import common as passes
+from onnxscript import optimizer
+from torch import Tensor, nn
+
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.attention import FusedAttention, StandardAttention, untouched_positions
+from edgerazor.plugins.exporters.onnx.model import cache_shape, rotary_tables
+
+OPSET = 23
+# Pairwise different and above 1, which tracing would take for constants.
+BATCH, LENGTH, PAST = 2, 3, 5
+
+
+def trace_model(model: Any, context_length: int, *, last: bool, portable: bool = False) -> ir.Model:
+    """The traced graph of `build_model`; its initializers bear the names of the tensors in the model.
+
+    Args:
+        model: with twins.
+        context_length: rows of the rotary tables.
+        last: compute logits of the last position only.
+        portable: attention and rotary embedding by standard operators.
+
+    Raises:
+        ExportError: the model does what cannot be traced.
+    """
+    wrapper = (_PortableWrapper if portable else _Wrapper)(model, context_length, last=last)
+    layers, kv_heads, width = cache_shape(model)
+    past = [torch.zeros(BATCH, kv_heads, PAST, width) for _ in range(2 * layers)]
+    ids = torch.ones(BATCH, LENGTH, dtype=torch.long)
+    mask = torch.ones(BATCH, PAST + LENGTH, dtype=torch.long)
+    names = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+    any_size = torch.export.Dim.DYNAMIC
+    both = {0: any_size, 1: any_size}
+    with nullcontext() if portable else untouched_positions(model), _quiet():
+        try:
+            program = torch.onnx.export(
+                wrapper,
+                (ids, mask, past),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(both, both, [{0: any_size, 2: any_size} for _ in past]),
+                input_names=["input_ids", "attention_mask", *(f"past_key_values.{name}" for name in names)],
+                output_names=["logits", *(f"present.{name}" for name in names)],
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"the model cannot be traced: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    _optimize(program.model)
+    _name_initializers(program.model.graph, wrapper)
+    _name_axes(program.model.graph, last=last)
+    return program.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracer's remarks on packages and internals that have nothing to do with the model."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+class _Wrapper(nn.Module):
+    """Inputs and outputs as onnxruntime-genai names them, around a transformers model."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, model: Any, positions: int, *, last: bool):
+        super().__init__()
+        self.model, self.last = model, last
+        cos, sin = rotary_tables(model, positions)
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
+        lengths = (attention_mask.sum(dim=1) - 1).to(torch.int32)
+        total = torch.scalar_tensor(attention_mask.shape[1], dtype=torch.int32)
+        return self.run(FusedAttention(tuple(past), lengths, total, self.cos, self.sin), input_ids)
+
+    def run(self, attention: Any, input_ids: Tensor, **positions: Tensor) -> tuple[Tensor, ...]:
+        """Logits, and keys and values of every layer."""
+        for one in self.model.modules():
+            if hasattr(one, "layer_idx") and hasattr(one, "head_dim"):
+                one.onnx_attention = attention
+        keep = 1 if self.last else 0
+        output = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=keep, **positions)
+        present = [part for index in sorted(attention.present) for part in attention.present[index]]
+        return output.logits, *present
+
+
+class _PortableWrapper(_Wrapper):
+    """The same with positions and mask as tensors; the model rotates its queries and keys itself."""
+
+    def __init__(self, model: Any, positions: int, *, last: bool):
+        nn.Module.__init__(self)
+        self.model, self.last = model, last
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
+        start, total = past[0].shape[2], past[0].shape[2] + input_ids.shape[1]
+        positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, start:]
+        rows, columns = torch.arange(start, total)[:, None], torch.arange(total)[None]
+        allowed = (columns <= rows)[None, None] & (attention_mask[:, None, None] > 0)
+        return self.run(StandardAttention(tuple(past), allowed), input_ids, position_ids=positions)
+
+
+def _optimize(model: ir.Model) -> None:
+    """Constants folded and repeated nodes merged. Initializers that happen to be equal stay apart, each with its name;
+    what the tracer noted about source files goes."""
+    passes.InlinePass()(model)
+    # A weight that is used transposed stays as it is, under its name; engines turn it when they load.
+    optimizer.fold_constants(model, should_fold=lambda node: False if node.op_type == "Transpose" else None)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _bypass_idle(model.graph)
+    passes.RemoveUnusedNodesPass()(model)
+    _merge_numbers(model.graph)
+    passes.CommonSubexpressionEliminationPass()(model)
+    passes.OutputFixPass()(model)
+    passes.NameFixPass()(model)
+    passes.RemoveUnusedFunctionsPass()(model)
+    passes.RemoveUnusedOpsetsPass()(model)
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+
+
+def _bypass_idle(graph: ir.Graph) -> None:
+    """Nodes that return what they are given: Identity, a Transpose of a Transpose back, a Slice of everything."""
+    for node in graph:
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type == "Transpose" and source is not None:
+            before = source.producer()
+            source = before.inputs[0] if before is not None and _undoes(node, before) else None
+        elif node.op_type != "Identity" and not _slices_all(node):
+            continue
+        if source is not None and not any(node.outputs[0] is one for one in graph.outputs):
+            ir.convenience.replace_all_uses_with(node.outputs[0], source)
+
+
+def _undoes(node: ir.Node, before: ir.Node) -> bool:
+    if before.op_type != "Transpose" or "perm" not in before.attributes or "perm" not in node.attributes:
+        return False
+    first, second = before.attributes["perm"].as_ints(), node.attributes["perm"].as_ints()
+    return [first[axis] for axis in second] == list(range(len(first)))
+
+
+def _slices_all(node: ir.Node) -> bool:
+    if node.op_type != "Slice" or len(node.inputs) != 5:
+        return False
+    numbers = [one.const_value.numpy() for one in node.inputs[1:] if one is not None and one.const_value is not None]
+    if len(numbers) != 4:
+        return False
+    starts, ends, _, steps = numbers
+    return bool(np.all(starts == 0) and np.all(ends == np.iinfo(np.int64).max) and np.all(steps == 1))
+
+
+def _merge_numbers(graph: ir.Graph) -> None:
+    """Equal shapes and axes become one initializer, so that nodes that compute with them are seen to be equal."""
+    seen: dict[tuple[Any, ...], ir.Value] = {}
+    for name, value in list(graph.initializers.items()):
+        if value.const_value is None or value.const_value.dtype != ir.DataType.INT64:
+            continue
+        array = value.const_value.numpy()
+        kept = seen.setdefault((array.shape, array.tobytes()), value)
+        if kept is not value:
+            ir.convenience.replace_all_uses_with(value, kept)
+            del graph.initializers[name]
+
+
+def _name_initializers(graph: ir.Graph, wrapper: nn.Module) -> None:
+    """One initializer per tensor, named as in the model; a tensor with two names, as a tied one, bears the first."""
+    first: dict[int, str] = {}
+    tensors = chain(wrapper.named_buffers(remove_duplicate=False), wrapper.named_parameters(remove_duplicate=False))
+    for name, tensor in tensors:
+        wanted = first.setdefault(id(tensor), name.removeprefix("model."))
+        value = graph.initializers.get(name)
+        if value is None or wanted == name:
+            continue
+        del graph.initializers[name]
+        if wanted in graph.initializers:
+            ir.convenience.replace_all_uses_with(value, graph.initializers[wanted])
+        else:
+            value.name = wanted
+            graph.initializers[wanted] = value
+
+
+def _name_axes(graph: ir.Graph, *, last: bool) -> None:
+    """Names of the free axes, for whoever reads the file."""
+    graph.inputs[0].shape, graph.inputs[1].shape = ir.Shape(["batch", "length"]), ir.Shape(["batch", "total"])
+    graph.outputs[0].shape = ir.Shape(["batch", 1 if last else "length", _axis(graph.outputs[0], 2)])
+    for values, length in ((graph.inputs[2:], "past"), (graph.outputs[1:], "total")):
+        for value in values:
+            value.shape = ir.Shape(["batch", _axis(value, 1), length, _axis(value, 3)])
+
+
+def _axis(value: ir.Value, index: int) -> Any:
+    assert value.shape is not None
+    return value.shape[index]

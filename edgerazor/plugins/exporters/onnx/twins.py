@@ -1,0 +1,107 @@
+"""Modules that stand in for quantized ones while the graph is traced. What they emit is a placeholder that names the
+matrix; `lowering` puts the operators in its place, once it is seen which matrices share an input."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.plugins.exporters.onnx.parts import Part, pack_part
+from edgerazor.plugins.exporters.onnx.plan import Matrix
+
+DOMAIN, PRODUCT, LOOK_UP = "edgerazor", "Product", "LookUp"
+symbolic: Any = torch.onnx.ops.symbolic
+
+
+class PackedPart(nn.Module):
+    """Packed codes, and scales as they are, float16 and one per group."""
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, part: Part, tensor: QuantizedTensor):
+        super().__init__()
+        codes, scales = pack_part(tensor, part)
+        self.register_buffer("codes", torch.from_numpy(codes))
+        self.register_buffer("scales", torch.from_numpy(scales))
+        self.part = part
+
+
+class PackedMatrix(nn.Module):
+    """A matrix by parts of one width each.
+
+    Args:
+        matrix: as planned.
+        tensor: codes and scales.
+    """
+
+    def __init__(self, matrix: Matrix, tensor: QuantizedTensor):
+        super().__init__()
+        self.matrix = matrix
+        self.parts = nn.ModuleList(PackedPart(part, tensor) for part in matrix.parts)
+        self.rows, self.columns = tensor.codes.shape
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [tensor for part in self.parts for tensor in (part.codes, part.scales)]  # type: ignore[misc]
+
+
+class LinearTwin(nn.Module):
+    """A linear layer, or the head that is tied to a table of embeddings."""
+
+    bias: Tensor | None
+
+    def __init__(self, weight: PackedMatrix, bias: Tensor | None):
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs, attributes = (x, *self.weight.tensors), {"module": self.weight.matrix.module}
+        shape = (*x.shape[:-1], self.weight.rows)
+        y: Tensor = symbolic(f"{DOMAIN}::{PRODUCT}", inputs, attributes, dtype=x.dtype, shape=shape, version=1)
+        return y if self.bias is None else y + self.bias
+
+
+class EmbeddingTwin(nn.Module):
+    """A table of embeddings that stays packed."""
+
+    def __init__(self, weight: PackedMatrix):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if len(self.weight.parts) == 1:
+            return self._look_up(ids, 0)
+        # Every period-th row from the first is wide.
+        period = self.weight.matrix.parts[0].rows.period
+        quotient = torch.div(ids, period, rounding_mode="floor")
+        among_narrow = torch.clamp(ids - quotient - 1, min=0)
+        is_wide = torch.eq(ids, quotient * period).unsqueeze(-1)
+        return torch.where(is_wide, self._look_up(quotient, 0), self._look_up(among_narrow, 1))
+
+    def _look_up(self, ids: Tensor, index: int) -> Tensor:
+        part: Any = self.weight.parts[index]
+        inputs, attributes = (ids, part.codes, part.scales), {"module": self.weight.matrix.module, "part": index}
+        shape = (*ids.shape, self.weight.columns)
+        rows: Tensor = symbolic(f"{DOMAIN}::{LOOK_UP}", inputs, attributes, dtype=torch.float32, shape=shape, version=1)
+        return rows
+
+
+class NormTwin(nn.Module):
+    """RMS normalization over the last axis as one operator."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, epsilon: float):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        attributes = {"axis": -1, "epsilon": self.epsilon, "stash_type": 1}
+        result: Tensor = symbolic(
+            "::RMSNormalization", (x, self.weight), attributes, dtype=x.dtype, shape=x.shape, version=23
+        )
+        return result

@@ -1,0 +1,123 @@
+"""Comparing a folder with a checkpoint: codes and scales out of the initializers, compared with `==`."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgerazor.core.contracts import Checkpoint, VerifyReport
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.folder import COPIED, DATA, MODEL
+from edgerazor.plugins.exporters.onnx.model import empty_model, rotary_tables
+from edgerazor.plugins.exporters.onnx.unpack import read_codes, read_scales
+from edgerazor.plugins.exporters.onnx.wiring import is_wired
+
+DIGEST, TENSORS = "edgerazor.content_sha256", "edgerazor.tensors"
+_FREQUENCIES = "model.rotary_emb.inv_freq"
+
+
+def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, int], None]) -> VerifyReport:
+    """Names of tensors that differ or are missing.
+
+    Raises:
+        ExportError: there is no graph, it is damaged, or it is none of ours.
+    """
+    graph, places, digest = _open(path)
+    names = list(checkpoint.names())
+    different = [] if digest == checkpoint.digest else [DIGEST]
+    different += [*_different_tables(graph, checkpoint), *_different_files(path, checkpoint)]
+    for index, name in enumerate(names):
+        value = checkpoint.read(name)
+        module = name.removesuffix(".weight")
+        same = (
+            _equal_codes(graph, places.get(module, []), value)
+            if isinstance(value, QuantizedTensor)
+            else _equal_floats(graph, name, np.asarray(value.float().numpy()))
+        )
+        if not same:
+            different.append(name)
+        on_tensor(index + 1, len(names))
+    return VerifyReport(len(names), tuple(different))
+
+
+def _open(path: Path) -> tuple[ir.Graph, dict[str, list[dict[str, Any]]], str]:
+    try:
+        model = ir.load(path / MODEL)
+        places = json.loads(model.metadata_props[TENSORS])
+        return model.graph, places, model.metadata_props[DIGEST]
+    except FileNotFoundError as error:
+        raise ExportError(f"{path}: there is no {MODEL}") from error
+    except KeyError as error:
+        raise ExportError(f"{path / MODEL}: was not written by edgerazor: {error} is missing") from error
+    except Exception as error:
+        raise ExportError(f"{path / MODEL}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _equal_codes(graph: ir.Graph, parts: Sequence[Mapping[str, Any]], value: QuantizedTensor) -> bool:
+    codes, scale = value.codes.numpy(), value.scale.float().numpy()
+    rows, columns = codes.shape
+    covered = np.zeros(rows, dtype=bool)
+    for part in parts:
+        index = _rows(part, rows)
+        stored, kept = (_array(graph, str(part[key])) for key in ("codes", "scales"))
+        if stored is None or kept is None or len(index) != part["count"] or not is_wired(graph, part, columns):
+            return False
+        turned = bool(part["transposed"])
+        if turned:
+            stored, kept = stored.T, kept.T
+        cut = slice(int(part["first"]), int(part["first"]) + int(part["count"]))
+        found = stored[cut].astype(np.int16) if turned else read_codes(stored[cut], int(part["bits"]), columns)
+        scales = read_scales(kept[cut], scale.shape[1])
+        if not (np.array_equal(found, codes[index]) and np.array_equal(scales, scale[index])):
+            return False
+        covered[index] = True
+    return bool(covered.all())
+
+
+def _rows(part: Mapping[str, Any], rows: int) -> np.ndarray:
+    if part["period"] == 0:
+        return np.array(part["rows"], dtype=np.intp)
+    if part["period"] == 1:
+        return np.arange(rows)
+    return np.array([row for row in range(rows) if (row % part["period"] == 0) == part["wide"]], dtype=np.intp)
+
+
+def _equal_floats(graph: ir.Graph, name: str, expected: np.ndarray) -> bool:
+    found = _array(graph, name)
+    return found is not None and found.dtype == np.float32 and np.array_equal(found, expected)
+
+
+def _different_tables(graph: ir.Graph, checkpoint: Checkpoint) -> Iterator[str]:
+    """Rotary tables, or the frequencies of a portable file, that are not what the configuration says."""
+    model = empty_model(checkpoint)
+    stored = _array(graph, "cos")
+    if stored is None:
+        expected = {_FREQUENCIES: model.get_buffer(_FREQUENCIES)}
+    else:
+        expected = dict(zip(("cos", "sin"), rotary_tables(model, len(stored)), strict=True))
+    for name, values in expected.items():
+        found = _array(graph, name)
+        if found is None or not np.array_equal(found.reshape(-1), values.numpy().reshape(-1)):
+            yield name
+
+
+def _different_files(path: Path, checkpoint: Checkpoint) -> Iterator[str]:
+    """Files of the tokenizer that are not those of the checkpoint."""
+    for name in COPIED:
+        ours, theirs = path / name, checkpoint.folder / name
+        if theirs.is_file() and not (ours.is_file() and ours.read_bytes() == theirs.read_bytes()):
+            yield name
+
+
+def _array(graph: ir.Graph, name: str) -> np.ndarray | None:
+    value = graph.initializers.get(name)
+    if value is None or value.const_value is None:
+        return None
+    try:
+        return value.const_value.numpy()
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{DATA}: tensor {name} cannot be read; the file is cut off or missing: {error}") from error

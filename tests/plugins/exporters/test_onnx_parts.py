@@ -1,0 +1,140 @@
+"""Rows by width: what is packed is read back by other code, and computes what codes times scale does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx_cases import round_activations
+
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.parts import choose_block, pack_part, split_rows
+from edgerazor.plugins.exporters.onnx.unpack import read_codes, read_scales
+
+RANGES = {2: (-2, 1), 4: (-8, 7), 8: (-128, 127)}
+QMAX = {2: 1, 4: 7, 8: 127}
+
+
+def matrix(
+    bits: int, group_size: int, seed: int, *, rows: int = 5, groups: int = 2, scale: float = 0.01
+) -> QuantizedTensor:
+    """Random codes over the whole range, scales of both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = RANGES[bits]
+    codes = torch.randint(low, high + 1, (rows, groups * group_size), generator=generator, dtype=torch.int8)
+    scales = (torch.randn(rows, groups, generator=generator) * scale).clamp(-65504, 65504).half()
+    return QuantizedTensor(codes, scales, torch.full((rows,), QMAX[bits], dtype=torch.int8), group_size)
+
+
+@given(
+    bits=st.sampled_from([2, 4, 8]),
+    group_size=st.sampled_from([16, 32, 48, 64, 96, 128, 256, 960]),
+    seed=st.integers(0, 2**31),
+    scale=st.sampled_from([1e-4, 1.0, 2e4]),
+)
+def test_what_is_packed_is_read_back(bits: int, group_size: int, seed: int, scale: float) -> None:
+    tensor = matrix(bits, group_size, seed, scale=scale)
+    (part,) = split_rows(tensor, ternary_bits=2, activation_group=None)
+    codes, scales = pack_part(tensor, part)
+    # Two bits have no fast kernel for blocks of 16.
+    assert codes.shape == part.code_shape and part.bits == (4 if bits == 2 and group_size % 32 else bits)
+    assert np.array_equal(read_codes(codes, part.bits, part.columns), tensor.codes.numpy())
+    blocks = np.repeat(scales, part.group_size // part.block, axis=1)
+    assert np.array_equal(read_scales(blocks, scales.shape[1]), tensor.scale.float().numpy())
+
+
+@given(rows=st.lists(st.booleans(), min_size=1, max_size=24))
+def test_every_row_is_in_exactly_one_part(rows: list[bool]) -> None:
+    wide = torch.tensor(rows)
+    codes = torch.where(wide[:, None], 7, 1).to(torch.int8).expand(-1, 32).contiguous()
+    tensor = QuantizedTensor(codes, torch.ones(len(rows), 1).half(), torch.where(wide, 7, 1).to(torch.int8), 32)
+    parts = split_rows(tensor, ternary_bits=2, activation_group=None)
+    found = np.concatenate([part.rows.of(len(rows)) for part in parts])
+    assert sorted(found.tolist()) == list(range(len(rows)))
+    for part in parts:
+        assert len(part.rows.of(len(rows))) == part.count
+        assert {bool(wide[row]) for row in part.rows.of(len(rows))} == {part.bits == 4}
+
+
+@pytest.mark.parametrize(
+    ("group_size", "bits", "activation_group", "block"),
+    [
+        (256, 2, None, 128),
+        (256, 4, None, 256),
+        (64, 2, None, 64),
+        (96, 4, None, 32),
+        (960, 4, None, 64),
+        (256, 4, 32, 32),
+    ],
+)
+def test_blocks(group_size: int, bits: int, activation_group: int | None, block: int) -> None:
+    assert choose_block(group_size, bits, activation_group) == block
+
+
+def test_refusals() -> None:
+    with pytest.raises(ExportError, match=r"group_size 24 fits no MatMulNBits block \(16, 32, 64, 128, 256\)"):
+        choose_block(24, 4, None)
+    damaged = matrix(4, 32, 0)
+    damaged.codes[0, 0] = -9
+    with pytest.raises(ExportError, match=r"codes reach -9..7 but qmax is 7; the checkpoint is damaged"):
+        split_rows(damaged, ternary_bits=2, activation_group=None)
+
+
+@pytest.fixture(scope="module")
+def run_product() -> Callable[..., Any]:
+    """`run_product(tensor, part, x, level)`: one MatMulNBits in ONNX Runtime."""
+    ir, runtime = pytest.importorskip("onnx_ir"), pytest.importorskip("onnxruntime")
+
+    def run(tensor: QuantizedTensor, part: Any, x: np.ndarray, level: int) -> np.ndarray:
+        codes, scales = pack_part(tensor, part)
+        repeated = np.repeat(scales.astype(np.float32), part.group_size // part.block, axis=1)
+        constants = [
+            ir.Value(name=name, const_value=ir.Tensor(array, name=name))
+            for name, array in (("B", codes), ("S", repeated))
+        ]
+        inputs = ir.Value(name="x", shape=ir.Shape(["rows", part.columns]), type=ir.TensorType(ir.DataType.FLOAT))
+        values = {
+            "K": part.columns,
+            "N": part.count,
+            "bits": part.bits,
+            "block_size": part.block,
+            "accuracy_level": level,
+        }
+        attributes = [ir.AttrInt64(name, value) for name, value in values.items()]
+        node = ir.Node("com.microsoft", "MatMulNBits", [inputs, *constants], attributes)
+        node.outputs[0].name, node.outputs[0].type = "y", ir.TensorType(ir.DataType.FLOAT)
+        opsets = {"": 23, "com.microsoft": 1}
+        graph = ir.Graph([inputs], node.outputs, nodes=[node], initializers=constants, opset_imports=opsets)
+        content = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": x})[0]  # type: ignore[no-any-return]
+
+    return run
+
+
+@pytest.mark.parametrize("block", [32, 64, 128, 256])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_onnx_runtime_computes_with_codes_times_scale(bits: int, block: int, run_product: Callable[..., Any]) -> None:
+    for seed, scale in ((1, 0.01), (2, 3e4), (3, 1e-4)):
+        tensor = matrix(bits, block, seed, rows=33, scale=scale)
+        (part,) = split_rows(tensor, ternary_bits=2, activation_group=None)
+        one_hot = np.eye(part.columns, dtype=np.float32)
+        assert np.array_equal(run_product(tensor, part, one_hot, 0).T, tensor.dequantize().numpy())
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("block", [32, 64, 128, 256])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_level_4_is_int8_activations_per_block(
+    bits: int, block: int, rows: int, run_product: Callable[..., Any]
+) -> None:
+    tensor = matrix(bits, block, 4, rows=64, groups=4)
+    (part,) = split_rows(tensor, ternary_bits=2, activation_group=None)
+    x = np.random.default_rng(0).standard_normal((rows, part.columns)).astype(np.float32)
+    expected = round_activations(x, part.block).astype(np.float64) @ tensor.dequantize().numpy().T.astype(np.float64)
+    found = run_product(tensor, part, x, 4)
+    assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)
