@@ -1,15 +1,13 @@
 """What cannot be held exactly is refused before a byte is written, and a failure leaves nothing behind."""
 
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from gguf_cases import BODIES, Packed, make, pack_case, rules, seal
+from gguf_cases import BODIES, Packed, make, pack_case, quota, rules, seal
 
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, ExportError
@@ -208,17 +206,6 @@ def test_a_checkpoint_without_tokenizer_is_refused(refuse: Refuse, copied: Calla
     assert refuse(open_checkpoint(folder)) == [
         "tokenizer.json is missing in the checkpoint; a GGUF needs the tokenizer"
     ]
-
-
-@contextmanager
-def quota(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [1000, 100_000])

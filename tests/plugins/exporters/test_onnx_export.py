@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf_cases import BODIES, byte_level_tokenizer, pack_case, rules
+from gguf_cases import BODIES, byte_level_tokenizer, pack_case, quota, rules
 from onnx_cases import EXPORTS, make_onnx
 from transformers import AutoTokenizer
 
@@ -211,6 +211,18 @@ def test_a_folder_of_something_else_is_not_replaced(exported: Exported, registry
     assert [one.name for one in tmp_path.iterdir()] == ["mine"]
     with pytest.raises(ExportError, match=r"there is no model.onnx"):
         make_onnx(registry, tmp_path).verify(tmp_path / "mine", open_checkpoint(folder))
+
+
+@pytest.mark.parametrize("size", [1000, 100_000])
+def test_a_full_disk_leaves_the_old_folder(size: int, exported: Exported, registry: Registry, tmp_path: Path) -> None:
+    """Once the companions do not fit, once the tensors do not."""
+    path, folder = exported("qwen3 1.58-bit g256 tied")
+    shutil.copytree(path, tmp_path / "out")
+    before = {one.name: one.read_bytes() for one in (tmp_path / "out").iterdir()}
+    with quota(size), pytest.raises(ExportError, match="cannot be written: File too large"):
+        make_onnx(registry, tmp_path / "out").export(open_checkpoint(folder), tmp_path / "out")
+    assert {one.name: one.read_bytes() for one in (tmp_path / "out").iterdir()} == before
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.genai
