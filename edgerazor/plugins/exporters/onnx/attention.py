@@ -109,9 +109,7 @@ def untouched_positions(model: nn.Module) -> Iterator[None]:
     module: Any = sys.modules[type(model).__module__]
     original = getattr(module, "apply_rotary_pos_emb", None)
     if original is None:
-        raise ExportError(
-            f"{type(model).__name__}: has no apply_rotary_pos_emb; other ways to rotate are not covered"
-        )
+        raise ExportError(f"{type(model).__name__}: has no apply_rotary_pos_emb; other ways to rotate are not covered")
     module.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
     try:
         yield
