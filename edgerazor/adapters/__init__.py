@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from edgerazor.adapters.params import LlamaParams, Qwen3Params
+from edgerazor.adapters.params import LlamaParams, MobileLLMParams, Qwen3MoEParams, Qwen3Params, Qwen25OmniParams
 from edgerazor.core.hookspecs import hookimpl
 from edgerazor.schemas.components import AdapterParams
 
 
 @hookimpl
 def edgerazor_adapters() -> Iterable[type[AdapterParams]]:
-    return [Qwen3Params, LlamaParams]
+    return [Qwen3Params, Qwen3MoEParams, MobileLLMParams, LlamaParams, Qwen25OmniParams]

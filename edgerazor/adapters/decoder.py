@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping, Set
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from edgerazor.core.contracts import Rotary, Signal, TensorRole
+from edgerazor.core.kv_cache import recorded_keys_and_values
 from edgerazor.core.modules import Interceptor, Projecting, make_linear
 from edgerazor.core.outputs import Head, ModelOutput
 from edgerazor.errors import PlanError
@@ -32,7 +34,8 @@ _OUTER_PARTS = {"embed_tokens": "embedding", "lm_head": "head", "norm": "final_n
 class DecoderAdapter:
     """Causal language models of transformers with `layers.N.self_attn` and `layers.N.mlp`."""
 
-    signals: ClassVar = frozenset({Signal.LOGITS, Signal.HIDDEN_STATES, Signal.ATTENTIONS})
+    signals: ClassVar = frozenset({Signal.LOGITS, Signal.HIDDEN_STATES, Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES})
+    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
 
     def __init__(self, params: AdapterParams):
         self.params = params
@@ -62,10 +65,13 @@ class DecoderAdapter:
                 wrappers that shard parameters see an ordinary forward; it returns a tensor that stands for the logits.
 
         Raises:
-            PlanError: attentions are asked for, but the model's attention implementation keeps none.
+            PlanError: attentions, keys or values are asked for, but the model's attention implementation keeps none.
         """
         head_module = output_head(model)
         captured: dict[str, Any] = {}
+        record: Any = nullcontext([])
+        if signals & {Signal.KEYS, Signal.VALUES}:
+            record = recorded_keys_and_values(unwrapped(model))
 
         def intercept(hidden: Tensor, head: Head) -> Tensor:
             captured["final_hidden"], captured["head"] = hidden, head
@@ -73,14 +79,8 @@ class DecoderAdapter:
 
         head_module.interceptor = intercept
         try:
-            output = model(
-                **{
-                    key: value for key, value in batch.items() if key in ("input_ids", "attention_mask", "position_ids")
-                },
-                use_cache=False,
-                output_hidden_states=Signal.HIDDEN_STATES in signals,
-                output_attentions=Signal.ATTENTIONS in signals,
-            )
+            with record as keys_and_values:
+                output = model(**self._arguments(batch, signals))
         finally:
             head_module.interceptor = None
         if Signal.ATTENTIONS in signals:
@@ -90,8 +90,20 @@ class DecoderAdapter:
             head=captured["head"],
             hidden_states=output.hidden_states if Signal.HIDDEN_STATES in signals else None,
             attentions=output.attentions if Signal.ATTENTIONS in signals else None,
+            keys=tuple(key for key, _ in keys_and_values) if Signal.KEYS in signals else None,
+            values=tuple(value for _, value in keys_and_values) if Signal.VALUES in signals else None,
+            router_logits=output.router_logits if Signal.ROUTER_LOGITS in signals else None,
             inside_head=None if inside_head is None else output.logits,
         )
+
+    def _arguments(self, batch: Mapping[str, Any], signals: Set[Signal]) -> dict[str, Any]:
+        """What the model is called with: those entries of the batch that it takes, and what it shall return."""
+        return {
+            **{key: value for key, value in batch.items() if key in self.inputs},
+            "use_cache": False,
+            "output_hidden_states": Signal.HIDDEN_STATES in signals,
+            "output_attentions": Signal.ATTENTIONS in signals,
+        }
 
     def role(self, parameter_name: str) -> TensorRole:
         """Role by the names that Llama-style decoders of transformers share."""
@@ -112,7 +124,7 @@ class DecoderAdapter:
 
 def output_head(model: nn.Module) -> Any:
     """The output projection, able to be intercepted; a plain linear head becomes so without changing its values."""
-    head = _unwrapped(model).get_output_embeddings()
+    head = unwrapped(model).get_output_embeddings()
     if type(head) is nn.Linear:
         make_linear(head, None, None)
     if not isinstance(head, Projecting):
@@ -120,7 +132,8 @@ def output_head(model: nn.Module) -> Any:
     return head
 
 
-def _unwrapped(model: nn.Module) -> Any:
+def unwrapped(model: nn.Module) -> Any:
+    """The transformers model inside what data-parallel wrappers made of it."""
     inner: Any = model
     while not hasattr(inner, "get_output_embeddings") and hasattr(inner, "module"):
         inner = inner.module
@@ -129,7 +142,7 @@ def _unwrapped(model: nn.Module) -> Any:
 
 def _check_attentions(attentions: Any, model: nn.Module) -> None:
     if not attentions or any(one is None for one in attentions):
-        config = _unwrapped(model).config
+        config = unwrapped(model).config
         implementation = getattr(config, "_attn_implementation", None)
         raise PlanError(
             f"a loss compares attentions, but the {config.model_type} model runs with attention '{implementation}', "

@@ -21,6 +21,42 @@ class Qwen3Params(AdapterParams):
     name: Literal["qwen3"] = "qwen3"
 
 
+class Qwen3MoEParams(AdapterParams):
+    """Qwen3 mixtures of experts; group sizes as for dense models, no published loss weights."""
+
+    target: ClassVar[str] = "edgerazor.adapters.qwen3:Qwen3MoEAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_moe",)
+    group_sizes: ClassVar[GroupSizes | None] = GroupSizes(weights=256, activations=256, kv_cache=128)
+    name: Literal["qwen3_moe"] = "qwen3_moe"
+
+
+class MobileLLMParams(AdapterParams):
+    """MobileLLM; `model.family: mobilellm` takes it for checkpoints of the type `llama` too."""
+
+    target: ClassVar[str] = "edgerazor.adapters.mobilellm:MobileLLMAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("mobilellm",)
+    registers: ClassVar[str] = "edgerazor.adapters.mobilellm_model:register"
+    group_sizes: ClassVar[GroupSizes | None] = GroupSizes(weights=64, activations=64, kv_cache=64)
+    presets: ClassVar[Mapping[str, PresetWeights]] = {
+        "4-bit": PresetWeights(task=0.5, eakld=2.0, feature=0.1),
+        "2.79-bit": PresetWeights(task=0.5, eakld=2.0, feature=0.1),
+        "1.88-bit": PresetWeights(task=0.2, eakld=4.0, feature=1.0),
+        "1.58-bit": PresetWeights(task=0.2, eakld=4.0, feature=1.0),
+    }
+    name: Literal["mobilellm"] = "mobilellm"
+
+
+class Qwen25OmniParams(AdapterParams):
+    """The thinker of Qwen2.5-Omni; the talker and what follows it are other models and are left where they are."""
+
+    target: ClassVar[str] = "edgerazor.adapters.qwen2_5_omni:Qwen25OmniAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+    trained_parts: ClassVar[Mapping[str, str]] = {"qwen2_5_omni": "thinker_config"}
+    group_sizes: ClassVar[GroupSizes | None] = GroupSizes(weights=32, activations=32, kv_cache=32)
+    presets: ClassVar[Mapping[str, PresetWeights]] = {"4-bit": PresetWeights(task=0.1, eakld=2.0, feature=0.2)}
+    name: Literal["qwen2_5_omni"] = "qwen2_5_omni"
+
+
 class LlamaParams(AdapterParams):
     """Llama and the decoders built like it; published group sizes exist for none of them, so a preset needs its own."""
 

@@ -1,7 +1,39 @@
 """Qwen3: a decoder like Llama's with norms on queries and keys, which the shared base knows already."""
 
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, ClassVar
+
+from torch import nn
+
 from edgerazor.adapters.decoder import DecoderAdapter
+from edgerazor.core.contracts import Signal, TensorRole
+from edgerazor.core.experts import fused_experts
+
+_EXPERT_PARTS = {".mlp.experts.gate_up_proj": "expert_gate_up", ".mlp.experts.down_proj": "expert_down"}
 
 
 class Qwen3Adapter(DecoderAdapter):
     """Dense Qwen3 models."""
+
+
+class Qwen3MoEAdapter(DecoderAdapter):
+    """Qwen3 mixtures of experts: the matrices of all experts of a layer lie in two parameters; routers stay float."""
+
+    signals: ClassVar = DecoderAdapter.signals | {Signal.ROUTER_LOGITS}
+
+    def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """Linear layers and embeddings, and the fused matrices of the experts under the names of their parameters."""
+        yield from super().quantizable(model)
+        yield from fused_experts(model)
+
+    def role(self, parameter_name: str) -> TensorRole:
+        """As for dense models; `expert_gate_up`, `expert_down` and `router` besides."""
+        plain = super().role(parameter_name)
+        name = parameter_name.removesuffix(".weight")
+        if name.endswith(".mlp.gate"):
+            return TensorRole("router", plain.layer)
+        kind = next((kind for suffix, kind in _EXPERT_PARTS.items() if name.endswith(suffix)), plain.kind)
+        return TensorRole(kind, plain.layer, plain.bias)
+
+    def _arguments(self, batch: Mapping[str, Any], signals: Set[Signal]) -> dict[str, Any]:
+        return {**super()._arguments(batch, signals), "output_router_logits": Signal.ROUTER_LOGITS in signals}

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from edgerazor.core.experts import FusedMatrices, find_matrix, make_experts
 from edgerazor.core.kv_cache import apply_kv_quantizer
 from edgerazor.core.modules import make_embedding, make_linear
 from edgerazor.core.plan import Plan
@@ -22,13 +23,13 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
         PlanError: a module is missing, has another shape, or has had its `forward` replaced, so that a new class would
             have no effect. Nothing has been changed then.
     """
-    modules = dict(model.named_modules())
+    modules = {entry.name: find_matrix(model, entry.name) for entry in plan.modules}
     problems = []
     for entry in plan.modules:
-        module = modules.get(entry.name)
+        module = modules[entry.name]
         if module is None or tuple(getattr(module, "weight", entry).shape) != entry.shape:
             problems.append(f"{entry.name}: the plan was made for another model")
-        elif "forward" in module.__dict__:
+        elif "forward" in (module.owner if isinstance(module, FusedMatrices) else module).__dict__:
             problems.append(f"{entry.name}: its forward was replaced (device-map hooks do that); apply the plan first")
     if problems:
         raise PlanError("\n".join(problems))
@@ -42,6 +43,8 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
         quantizer = built.setdefault(entry.rule, registry.build(entry.params))
         if entry.kind == "embedding":
             make_embedding(modules[entry.name], quantizer)  # type: ignore[arg-type]
+        elif entry.kind == "experts":
+            make_experts(modules[entry.name], quantizer, activation)  # type: ignore[arg-type]
         else:
             make_linear(modules[entry.name], quantizer, activation)  # type: ignore[arg-type]
     return model

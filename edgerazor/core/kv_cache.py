@@ -4,7 +4,8 @@ Quantization belongs to attention, not to a cache object (METHOD 3): keys and va
 RoPE, along head_dim, one token and head at a time, then handed to the attention of transformers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,11 +40,7 @@ def apply_kv_quantizer(model: nn.Module, quantizer: Any, *, attentions: bool = F
         PlanError: the model uses another attention implementation, or has no attention module with a head_dim.
     """
     register_attention()
-    current = getattr(model.config, "_attn_implementation", None)
-    if current not in IMPLEMENTATIONS:
-        raise PlanError(
-            f"attention implementation '{current}' cannot quantize keys and values; load the model with 'sdpa'"
-        )
+    current = _implementation(model, "quantize")
     modules = attention_modules(model)
     if not modules:
         raise PlanError(f"{type(model).__name__}: no attention module was found to quantize keys and values in")
@@ -67,6 +64,40 @@ def attention_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
+@contextmanager
+def recorded_keys_and_values(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collect keys and values, as attention sees them, of every attention call inside the `with` block, in order.
+
+    Each entry is `[batch, kv_heads, seq, head_dim]` twice. The model computes what it did before, but stays with our
+    attention function.
+
+    Raises:
+        PlanError: the model's attention does not go through the attention interface.
+    """
+    register_attention()
+    current = _implementation(model, "give")
+    if current not in (SDPA, EAGER):
+        model.set_attn_implementation(IMPLEMENTATIONS[current])  # type: ignore[operator]
+    record: list[tuple[Tensor, Tensor]] = []
+    modules = [module for _, module in attention_modules(model)]
+    for module in modules:
+        module.kv_record = record  # type: ignore[assignment]
+    try:
+        yield record
+    finally:
+        for module in modules:
+            del module.kv_record
+
+
+def _implementation(model: nn.Module, purpose: str) -> str:
+    current = getattr(model.config, "_attn_implementation", None)
+    if current not in IMPLEMENTATIONS:
+        raise PlanError(
+            f"attention implementation '{current}' cannot {purpose} keys and values; load the model with 'sdpa'"
+        )
+    return str(current)
+
+
 def _sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
     return _quantized(sdpa_attention_forward, module, query, key, value, *args, **kwargs)
 
@@ -87,6 +118,9 @@ def _quantized(
     quantizer: Any = getattr(module, "kv_quantizer", None)
     if quantizer is not None:
         key, value = quantizer.fake_quantize(key), quantizer.fake_quantize(value)
+    record: Any = getattr(module, "kv_record", None)
+    if record is not None:
+        record.append((key, value))
     return attention(module, query, key, value, *args, **kwargs)
 
 

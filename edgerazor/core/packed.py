@@ -135,6 +135,20 @@ class PackedEmbedding(PackedWeight):
         return rows.dequantize(self.value_dtype.dtype).reshape(*input.shape, self.columns)
 
 
+class PackedMatrices(PackedWeight):
+    """Equal matrices one after the other, as a mixture's experts are held; indexing gives one of them `[rows, C]`."""
+
+    count: int = 1
+
+    def __getitem__(self, index: int) -> Tensor:
+        each = self.rows // self.count
+        if self.compute == "cached":
+            return self.weight[index * each : (index + 1) * each]
+        chosen = torch.arange(index * each, (index + 1) * each, device=self.weight_scale.device)
+        rows = _select_rows(self.layout, self.packed_tensors, chosen, self.columns)
+        return rows.dequantize(self.value_dtype.dtype)
+
+
 class TiedPackedLinear(Projecting, nn.Module):
     """An output head whose weight is that of a packed embedding; it owns no codes, so nothing is stored twice."""
 

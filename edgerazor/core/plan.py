@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from edgerazor.core.blocks import block_shape, block_widths
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
+from edgerazor.core.experts import FusedMatrices
 from edgerazor.core.packing import packed_bytes
 from edgerazor.core.plan_notes import left_out_notes, shared_weight_notes
 from edgerazor.core.registry import Registry
@@ -25,8 +27,9 @@ class ModulePlan:
 
     Attributes:
         name: full name of the module.
-        kind: "linear" or "embedding".
-        shape: of its weight, `[out_features, in_features]`.
+        kind: "linear", "embedding", or "experts" for the matrices of all experts in one parameter, which `name` is
+            then the name of.
+        shape: of its weight, `[out_features, in_features]`, or `[experts, rows, columns]`.
         rule: index of the weight rule that took it.
         params: the quantizer's parameters; None leaves the module at 16 bit.
         widths: `{qmax: number of weights}`.
@@ -54,6 +57,11 @@ class ModulePlan:
     def weights(self) -> int:
         """Number of weights."""
         return prod(self.shape)
+
+    @property
+    def parameter_name(self) -> str:
+        """Full name of the parameter that the codes are made from."""
+        return self.name if self.kind == "experts" else f"{self.name}.weight"
 
     @property
     def nominal_bits(self) -> float:
@@ -156,6 +164,7 @@ class _Planner:
     ):
         self.model, self.quantization = model, quantization
         self.candidates = dict(adapter.quantizable(model))
+        self.why_left_out = getattr(adapter, "why_left_out", None)
         self.quantizers: list[Quantizer | None] = [
             registry.build(rule.quantizer) if rule.quantizer else None for rule in quantization.weights
         ]
@@ -185,7 +194,7 @@ class _Planner:
             {name: value.numel() for name, value in rest.items()},
             tuple(name for name, value in rest.items() if value.ndim > 1),
             (
-                *left_out_notes(self.model, self.candidates, rest),
+                *left_out_notes(self.model, self.candidates, rest, why=self.why_left_out),
                 *shared_weight_notes(self.model, self.candidates, quantized),
             ),
             self.quantization.activations,
@@ -199,16 +208,21 @@ class _Planner:
         return None
 
     def _module(self, name: str, module: Any, rule: int, tied_to: str | None) -> ModulePlan:
-        kind = "embedding" if isinstance(module, nn.Embedding) else "linear"
+        kind, blocks = "embedding" if isinstance(module, nn.Embedding) else "linear", 1
+        if isinstance(module, FusedMatrices):
+            kind, blocks = "experts", module.blocks
         quantizer, params = self.quantizers[rule], self.quantization.weights[rule].quantizer
         shape = tuple(module.weight.shape)
         widths: Mapping[int, int] = {}
         stored: Mapping[int, int] = {}
         if quantizer is not None:
-            if self._fits(name, lambda: quantizer.check_shape(shape)):
-                widths = quantizer.widths(shape)
-                stored = quantizer.stored_widths(shape) if hasattr(quantizer, "stored_widths") else widths
-            if kind == "linear" and self.activation is not None:
+            one = block_shape(shape, blocks)
+            if self._fits(name, lambda: quantizer.check_shape(one)):
+                widths = block_widths(quantizer.widths(one), blocks)
+                stored = widths
+                if hasattr(quantizer, "stored_widths"):
+                    stored = block_widths(quantizer.stored_widths(one), blocks)
+            if kind != "embedding" and self.activation is not None:
                 activation = self.activation
                 self._fits(f"{name}: activations", lambda: activation.check_shape((1, shape[-1])))
         symmetric = getattr(quantizer, "symmetric", True)

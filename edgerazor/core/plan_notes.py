@@ -1,30 +1,36 @@
 """What a plan says about matrices it leaves at 16 bit, so that none is passed over in silence (METHOD 3)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from edgerazor.core.names import group_name, layer_pattern
 
+Why = Callable[[str], str | None]
 
-def left_out_notes(model: nn.Module, candidates: Collection[str], rest: Mapping[str, nn.Parameter]) -> list[str]:
+
+def left_out_notes(
+    model: nn.Module, candidates: Collection[str], rest: Mapping[str, nn.Parameter], *, why: Why | None = None
+) -> list[str]:
     """One line per kind of matrix outside the plan: names, shape, why, and its share of the parameters.
 
     Args:
         model: whole model; may be on the meta device.
         candidates: names of the modules that a rule may take.
         rest: parameters that no planned module owns; those with fewer than two axes need no line.
+        why: the family's own reason for a module's name, or None where it has none.
     """
     groups: dict[tuple[str, tuple[int, ...], str], list[str]] = {}
     for name, parameter in rest.items():
         if parameter.ndim > 1:
-            shown, reason = _reason(model, name, candidates)
+            shown, reason = _reason(model, name, candidates, why)
             groups.setdefault((layer_pattern(shown), tuple(parameter.shape), reason), []).append(name)
     total = sum(parameter.numel() for parameter in model.parameters())
     notes = []
     for (_, shape, reason), names in groups.items():
         weights = sum(rest[name].numel() for name in names)
-        shown = group_name([_reason(model, name, candidates)[0] for name in names])
+        shown = group_name([_reason(model, name, candidates, why)[0] for name in names])
         notes.append(
             f"{shown} {list(shape)}: {reason}; stays at 16 bit, which takes {weights / total:.2%} off the coverage"
         )
@@ -41,10 +47,19 @@ def shared_weight_notes(model: nn.Module, candidates: Mapping[str, nn.Module], o
     ]
 
 
-def _reason(model: nn.Module, parameter_name: str, candidates: Collection[str]) -> tuple[str, str]:
+def _reason(model: nn.Module, parameter_name: str, candidates: Collection[str], why: Why | None) -> tuple[str, str]:
     """Name to show and why the matrix is left out."""
     owner, _, leaf = parameter_name.rpartition(".")
-    if leaf == "weight" and owner in candidates:
-        return owner, "no rule takes it"
-    kind = type(model.get_submodule(owner)).__name__
-    return (owner if leaf == "weight" else parameter_name), f"{kind} cannot be quantized here"
+    shown = owner if leaf == "weight" else parameter_name
+    if shown in candidates:
+        return shown, "no rule takes it"
+    if why is not None and (reason := why(owner)):
+        return shown, reason
+    module = model.get_submodule(owner)
+    attention = model.get_submodule(owner.rpartition(".")[0]) if owner else module
+    kind = type(module).__name__
+    if isinstance(module, _ConvNd):
+        return shown, f"{kind}: convolutions are not quantized"
+    if isinstance(module, nn.MultiheadAttention) or isinstance(attention, nn.MultiheadAttention):
+        return shown, "nn.MultiheadAttention is not quantized, because it uses its weights in a way of its own"
+    return shown, f"{kind} cannot be quantized here"

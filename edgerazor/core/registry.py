@@ -79,6 +79,16 @@ class Registry:
         known = [name for declared in self.adapter_declarations() for name in declared.model_types]
         raise PluginError(f"no adapter covers model type '{model_type}'{nearest(model_type, known)}")
 
+    def register_models(self) -> None:
+        """Call every `registers` function of the adapters.
+
+        Raises:
+            PluginError: one cannot be imported.
+        """
+        for declared in self.adapter_declarations():
+            if declared.registers:
+                self._import(f"adapter '{declared.component_name()}'", declared.registers)()
+
     def build(self, params: ComponentParams) -> Any:
         """Import the code behind `params` and construct it; nested components are built first, passed by field name.
 

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.contracts import ArchitectureAdapter
+from edgerazor.core.model_types import auto_class, register_model_types, trained_config, vocabulary_size
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, PlanError
@@ -22,13 +23,14 @@ transformers_logging.disable_progress_bar()
 
 
 def load_config(section: ModelSection, *, name: str | None = None) -> PretrainedConfig:
-    """Read config.json of the student (or of `name`).
+    """Read config.json of the student (or of `name`); of a model made of several, the part that is trained.
 
     Raises:
         CheckpointError: there is no such model, or it is already packed to low bits.
     """
     name = name or section.name_or_path
-    config = _found(AutoConfig, name, section)
+    register_model_types()
+    config = trained_config(_found(AutoConfig, name, section))
     quantized = getattr(config, "quantization_config", None)
     if quantized is not None:
         method = (
@@ -48,7 +50,7 @@ def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
 def build_meta_model(config: PretrainedConfig) -> nn.Module:
     """The model's modules and shapes on the meta device: no weight is loaded or allocated."""
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        return auto_class(config).from_config(config, attn_implementation="sdpa")
 
 
 def load_float_model(section: ModelSection, *, name: str | None = None, dtype: torch.dtype | str = "auto") -> nn.Module:
@@ -64,7 +66,7 @@ def load_float_model(section: ModelSection, *, name: str | None = None, dtype: t
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = auto_class(config).from_pretrained(
             name,
             config=config,
             dtype=dtype,
@@ -132,7 +134,7 @@ def check_vocabularies(section: ModelSection) -> None:
     """Raise PlanError unless teacher and student number the same tokens."""
     if section.teacher is None or section.teacher == section.name_or_path:
         return
-    ours, theirs = load_config(section).vocab_size, load_config(section, name=section.teacher).vocab_size
+    ours, theirs = (vocabulary_size(load_config(section, name=name)) for name in (None, section.teacher))
     where = f"teacher {section.teacher} and student {section.name_or_path}"
     if ours != theirs:
         raise PlanError(f"{where} have vocabularies of {theirs} and {ours} tokens; distillation needs the same one")

@@ -76,10 +76,17 @@ class PresetWeights(Schema):
 
 
 class AdapterParams(ComponentParams):
-    """An adapter covers the `model_types` of config.json and declares the family's group sizes and preset weights."""
+    """An adapter covers the `model_types` of config.json and declares the family's group sizes and preset weights.
+
+    `registers` is the import path of a function that makes transformers know types it has no classes for, or "".
+    `trained_parts` names, for a model type made of several models, the attribute of its configuration that belongs to
+    the one that is trained.
+    """
 
     kind: ClassVar[Kind] = "adapter"
     model_types: ClassVar[tuple[str, ...]]
+    registers: ClassVar[str] = ""
+    trained_parts: ClassVar[Mapping[str, str]] = {}
     group_sizes: ClassVar[GroupSizes | None] = None
     presets: ClassVar[Mapping[str, PresetWeights]] = {}
 

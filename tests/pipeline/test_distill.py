@@ -122,7 +122,7 @@ def test_rows_found_beforehand_change_nothing(registry, pair, batch):
     assert not torch.equal(fewer.value, expected.value)
 
 
-@pytest.mark.parametrize("signal", [Signal.KEYS, Signal.VALUES, Signal.ROUTER_LOGITS])
+@pytest.mark.parametrize("signal", [Signal.ROUTER_LOGITS])
 def test_a_loss_whose_signal_nobody_computes_is_refused(registry, signal):
     class Unfed:
         signals = frozenset({Signal.LOGITS, signal})

@@ -21,6 +21,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.kv_cache import apply_kv_quantizer
 from edgerazor.core.manager import load_plugins
+from edgerazor.core.model_types import register_model_types
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, PluginError, RecipeError
@@ -136,6 +137,8 @@ class EdgeRazorQuantizer(HfQuantizer):
 
     def _finish_packed(self, model: Any) -> None:
         model.requires_grad_(False)
+        # Saving writes the names of the packed format; transformers would split those of experts.
+        model._weight_conversions = []
         quantizer = self._build("kv_cache")
         if quantizer is not None:
             apply_kv_quantizer(model, quantizer)
@@ -210,7 +213,8 @@ def _check_same(plan: Plan, stored: list[str]) -> None:
 
 
 def register() -> None:
-    """Make transformers know the method "edgerazor"; safe to call again."""
+    """Make transformers know the method "edgerazor" and the adapters' own model types; safe to call again."""
+    register_model_types()
     if METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
         register_quantization_config(METHOD)(EdgeRazorConfig)
     if METHOD not in AUTO_QUANTIZER_MAPPING:

@@ -5,6 +5,8 @@ from typing import Any, get_args
 
 import torch
 
+from edgerazor.core.experts import QuantExperts
+from edgerazor.core.model_types import auto_class
 from edgerazor.core.packed import Compute, PackedWeight
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint.hugging_face import register
@@ -40,10 +42,11 @@ def load_model(
         raise CheckpointError(f"compute: is {compute!r}, expected one of {', '.join(get_args(Compute))}")
     checkpoint = open_checkpoint(folder)
     register()
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=dtype or "auto", device_map=device_map)
+        config = AutoConfig.from_pretrained(checkpoint.folder)
+        model = auto_class(config).from_pretrained(checkpoint.folder, dtype=dtype or "auto", device_map=device_map)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be loaded: {error}") from error
     if dequantize:
@@ -53,4 +56,7 @@ def load_model(
             module.compute = compute
         if not activations and hasattr(module, "input_quantizer"):
             module.input_quantizer = None
+    for module in model.modules():
+        if not activations and isinstance(module, QuantExperts):
+            module.input_quantizers.clear()
     return model

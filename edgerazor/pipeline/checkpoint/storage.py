@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgerazor.core.blocks import quantize_blocks
 from edgerazor.core.contracts import Quantizer
+from edgerazor.core.experts import FusedMatrices, find_matrix, fused_experts
 from edgerazor.core.modules import QuantEmbedding, QuantLinear
 from edgerazor.core.packing import Layout, Tensors, content_digest, pack
 from edgerazor.core.plan import ModulePlan, Plan
@@ -48,15 +51,19 @@ def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:
 
     def stream() -> Iterator[tuple[str, QuantizedTensor]]:
         for entry in sorted(plan.quantized, key=lambda one: one.name):
-            weight, quantizer = _quantized_module(model, entry)
-            quantized = quantize_rows(quantizer, weight.detach())
+            module, quantizer = _quantized_module(model, entry)
+            weight = module.weight.detach().flatten(0, -2)
+            if isinstance(module, FusedMatrices) and not quantizer.rows_independent:
+                quantized = quantize_blocks(quantizer, weight, module.blocks)
+            else:
+                quantized = quantize_rows(quantizer, weight)
             try:
                 layout, tensors = pack(quantized)
             except CheckpointError as error:
                 raise CheckpointError(f"{entry.name}.weight: {error}") from error
             packed.layouts[entry.name] = layout
             packed.tensors |= {f"{entry.name}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
-            if constant := count_constant_groups(weight.detach(), quantized):
+            if constant := count_constant_groups(weight, quantized):
                 packed.constant_groups[entry.name] = constant
             if quantized.qmax.ndim == 2:
                 packed.mixed_inside.append(entry.name)
@@ -123,7 +130,7 @@ def unquantized_tensors(model: nn.Module, owners: Mapping[str, Layout]) -> tuple
     Returns:
         The tensors on the CPU, and the names of those that no 16-bit float holds (they keep their dtype).
     """
-    packed = {id(model.get_submodule(name).weight) for name in owners}
+    packed = {id(getattr(find_matrix(model, name), "weight", None)) for name in owners}
     tensors: Tensors = {}
     wide = []
     for name, parameter in model.named_parameters():
@@ -160,6 +167,7 @@ def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) ->
         for module in model.modules()
         if isinstance(module, (QuantLinear, QuantEmbedding)) and module.weight_quantizer is not None
     }
+    latent |= {id(matrices.weight) for _, matrices in fused_experts(model) if matrices.weight_quantizer is not None}
     with torch.no_grad():
         for parameter in model.parameters():
             if id(parameter) not in latent and parameter.is_floating_point():
@@ -167,16 +175,13 @@ def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) ->
     return model
 
 
-def _quantized_module(model: nn.Module, entry: ModulePlan) -> tuple[Tensor, Quantizer]:
-    try:
-        module = model.get_submodule(entry.name)
-    except AttributeError as error:
-        raise CheckpointError(
-            f"{entry.name}: the model has no such module; the plan was made for another one"
-        ) from error
+def _quantized_module(model: nn.Module, entry: ModulePlan) -> tuple[Any, Quantizer]:
+    module: Any = find_matrix(model, entry.name)
+    if module is None:
+        raise CheckpointError(f"{entry.name}: the model has no such module; the plan was made for another one")
     quantizer = getattr(module, "weight_quantizer", None)
-    if not isinstance(module, (QuantLinear, QuantEmbedding)) or quantizer is None:
+    if not isinstance(module, (QuantLinear, QuantEmbedding, FusedMatrices)) or quantizer is None:
         raise CheckpointError(f"{entry.name}: {type(module).__name__} has no quantizer; apply the plan before packing")
     if tuple(module.weight.shape) != entry.shape:
         raise CheckpointError(f"{entry.name}: weight is {list(module.weight.shape)}, the plan says {list(entry.shape)}")
-    return module.weight, quantizer
+    return module, quantizer

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgerazor.core.blocks import block_shape
 from edgerazor.core.contracts import Quantizer
+from edgerazor.core.experts import FusedMatrices, find_matrix, put_float_experts, put_packed_experts
 from edgerazor.core.kv_cache import EAGER, SDPA, attention_modules
-from edgerazor.core.packed import PackedEmbedding, PackedLinear, PackedWeight, TiedPackedLinear
+from edgerazor.core.packed import PackedEmbedding, PackedLinear, PackedMatrices, PackedWeight, TiedPackedLinear
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint.section import PackedSection
 
@@ -37,7 +39,7 @@ def swap_in_packed(model: Any, section: PackedSection, *, input_quantizer: Quant
     if problems:
         raise CheckpointError("\n".join(problems))
     for name, module in swapped.items():
-        model.set_submodule(name, module)
+        _put(model, name, module, input_quantizer)
     if section.tied:
         # On the instance: tying looks parameters up, and the tied head has none.
         model._tied_weights_keys = {}
@@ -61,7 +63,11 @@ def swap_out_packed(model: Any, dtype: torch.dtype) -> None:
     tied = [(name, module) for name, module in model.named_modules() if isinstance(module, TiedPackedLinear)]
     owners: dict[int, nn.Module] = {}
     for name, module in list(model.named_modules()):
-        if isinstance(module, PackedWeight):
+        if isinstance(module, PackedMatrices):
+            owner, _, leaf = name.rpartition(".")
+            values = module.quantized().dequantize(dtype).unflatten(0, (module.count, -1))
+            put_float_experts(model.get_submodule(owner), leaf, nn.Parameter(values))
+        elif isinstance(module, PackedWeight):
             weight = nn.Parameter(module.quantized().dequantize(dtype))
             restored[name] = owners[id(module)] = _ordinary(module, weight)
     for name, head in tied:
@@ -71,7 +77,7 @@ def swap_out_packed(model: Any, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
         parameter.requires_grad_(True)
-    for attribute in ("_tied_weights_keys", "_keys_to_ignore_on_load_unexpected"):
+    for attribute in ("_tied_weights_keys", "_keys_to_ignore_on_load_unexpected", "_weight_conversions"):
         model.__dict__.pop(attribute, None)
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
     model.tie_weights()
@@ -84,23 +90,35 @@ def packed_layers(model: nn.Module) -> list[PackedWeight | TiedPackedLinear]:
 
 
 def _find(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
+    found = find_matrix(model, name)
+    if found is None:
         raise CheckpointError(
-            f"{type(model).__name__} has no such module; load packed checkpoints with AutoModelForCausalLM"
-        ) from None
+            f"{type(model).__name__} has no such module; load packed checkpoints with edgerazor.load_model or "
+            "AutoModelForCausalLM"
+        )
+    return found
+
+
+def _put(model: nn.Module, name: str, module: nn.Module, quantizer: Quantizer | None) -> None:
+    found = find_matrix(model, name)
+    if isinstance(found, FusedMatrices) and isinstance(module, PackedMatrices):
+        put_packed_experts(found, module, quantizer)
+    else:
+        model.set_submodule(name, module)
 
 
 def _packed(module: nn.Module, section: PackedSection, name: str, quantizer: Quantizer | None) -> PackedWeight:
-    if not isinstance(module, (nn.Linear, nn.Embedding)):
+    if not isinstance(module, (nn.Linear, nn.Embedding, FusedMatrices)):
         raise CheckpointError(f"is a {type(module).__name__}; expected a linear layer or an embedding")
-    layout, (rows, columns) = section.layout(name), module.weight.shape
+    layout, (rows, columns) = section.layout(name), block_shape(tuple(module.weight.shape), 1)
     if columns % layout.group_size or layout.wide_rows > rows:
         raise CheckpointError(f"a matrix of {rows} rows and {columns} columns does not fit {layout}")
-    kind = PackedEmbedding if isinstance(module, nn.Embedding) else PackedLinear
+    kind: type[PackedWeight] = PackedEmbedding if isinstance(module, nn.Embedding) else PackedLinear
+    kind = PackedMatrices if isinstance(module, FusedMatrices) else kind
     packed = kind.empty(layout, (rows, columns), dtype=module.weight.dtype, device=module.weight.device)
-    if isinstance(packed, PackedEmbedding):
+    if isinstance(packed, PackedMatrices):
+        packed.count = module.weight.shape[0]
+    elif isinstance(packed, PackedEmbedding):
         packed.padding_idx = module.padding_idx  # type: ignore[assignment]
     elif isinstance(packed, PackedLinear):
         packed.bias, packed.input_quantizer = module.bias, quantizer  # type: ignore[assignment]

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgerazor.core.experts import QuantExperts
+from edgerazor.core.model_types import auto_class, vocabulary_size
 from edgerazor.core.packing import Tensors, content_digest, unpack, unpack_bits, unpack_t5
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
@@ -139,13 +141,13 @@ def _shape_faults(checkpoint: PackedCheckpoint) -> list[str]:
 def _expected(checkpoint: PackedCheckpoint) -> dict[str, Tensor]:
     """Tensors of the packed model by name, on the meta device."""
     register()
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder)
         del config.quantization_config
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config)
+            model: Any = auto_class(config).from_config(config)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{CONFIG}: describes no model that transformers can build: {error}") from error
     swap_in_packed(model, checkpoint.section, input_quantizer=None)
@@ -223,7 +225,9 @@ def _logit_faults(folder: Path) -> Iterator[str]:
     packed, plain = load_model(folder, compute="packed", activations=False), load_model(folder, dequantize=True)
     for _, module in attention_modules(packed):
         module.__dict__.pop("kv_quantizer", None)
-    tokens = torch.arange(16).remainder(packed.config.vocab_size).unsqueeze(0)
+    if any(isinstance(module, QuantExperts) for module in packed.modules()):
+        plain.set_experts_implementation("eager")  # adds the experts up in the same order
+    tokens = torch.arange(16).remainder(vocabulary_size(packed.config)).unsqueeze(0)
     with torch.no_grad():
         difference = (packed(input_ids=tokens).logits - plain(input_ids=tokens).logits).abs().max()
     if float(difference) != 0:

@@ -150,12 +150,18 @@ def build_section(packed: PackedModules, plan: Plan, recipe: Recipe) -> PackedSe
         layouts=layouts,
         modules=modules,
         tied={module.name: module.tied_to for module in plan.modules if module.params and module.tied_to},
-        guard=f"{plan.quantized[0].name}.weight",
+        guard=_guard(plan),
         activations=plan.activations.model_dump(mode="json") if plan.activations else None,
         kv_cache=plan.kv_cache.model_dump(mode="json") if plan.kv_cache else None,
         recipe=recipe.to_dict(),
         content_sha256=packed.digest,
     )
+
+
+def _guard(plan: Plan) -> str:
+    """The ordinary name of a quantized parameter, which a reader that does not know the format finds misshapen."""
+    names = [module.parameter_name for module in plan.quantized]
+    return next((name for name in names if name.endswith(".weight")), names[0])
 
 
 def _config_text(model: Any, section: PackedSection) -> str:

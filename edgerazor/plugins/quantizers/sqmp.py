@@ -55,6 +55,10 @@ class SQMPQuantizer(GroupedQuantizer):
         counts = ((1, (rows - wide) * shape[-1]), (self.qmax, wide * shape[-1]))
         return {qmax: count for qmax, count in counts if count}
 
+    def splits_at(self, rows: int) -> bool:
+        """Whether blocks of that many rows, quantized one by one, give what the whole gives."""
+        return not self.ratio or (self.params.placement == "every_nth_row" and rows % self.ratio.denominator == 0)
+
     @property
     def _by_row(self) -> bool:
         return self.params.placement in ("every_nth_row", "variance_rows")
