@@ -69,8 +69,8 @@ def test_written_sizes_win_one_by_one(registry: Registry) -> None:
 def test_a_family_without_sizes_is_told_both_ways_out(tmp_path: Path, registry: Registry) -> None:
     unknown = "recipe: preset: the model's family is not known, because"
     cure = (
-        "; set model.family to a known one (qwen3), or write the sizes: "
-        "preset: {name: ..., group_sizes: {weights: 64, activations: 64, kv_cache: 64}}"
+        "; set model.family to a known one (mobilellm, qwen2_5_omni, qwen2_5_omni_thinker, qwen3, qwen3_moe), or "
+        "write the sizes: preset: {name: ..., group_sizes: {weights: 64, activations: 64, kv_cache: 64}}"
     )
     assert message(registry, model=LLAMA, preset="4-bit") == [
         f"recipe: preset: model type 'llama' has no group sizes of its own{cure}"
