@@ -39,24 +39,12 @@ def cases(section: str, *expectations: str, part: str = "cases") -> Any:
 
 
 def params(kind: str, values: dict[str, Any]) -> Any:
-    """Validated parameters; skips the test where the component, or an option of it, is not built yet."""
-    for nested in [values, *(one for one in values.values() if isinstance(one, dict))]:
-        own = "selector" if nested is not values else kind
-        declared = REGISTRY.declared(own, nested["name"])
-        if declared is None:
-            pytest.skip(f"{own} '{nested['name']}' is not registered")
-        absent = set(nested) - set(declared.model_fields)
-        if absent:
-            pytest.skip(f"{own} '{nested['name']}' has no {', '.join(sorted(absent))}")
+    """Validated parameters."""
     return REGISTRY.params(kind, values["name"], **{key: value for key, value in values.items() if key != "name"})
 
 
 def selector(values: dict[str, Any]) -> Any:
-    """A layer selector in the words of the vectors: `metric: cosine` is what `lafd` computes."""
-    metric = values.get("metric")
-    declared = REGISTRY.declared("selector", values["name"])
-    if metric == "cosine" and declared is not None and "metric" not in declared.model_fields:
-        values = {key: value for key, value in values.items() if key != "metric"}
+    """A layer selector."""
     return REGISTRY.build(params("selector", values))
 
 

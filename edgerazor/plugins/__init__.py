@@ -4,9 +4,20 @@ from collections.abc import Iterable
 
 from edgerazor.core.hookspecs import hookimpl
 from edgerazor.plugins.exporters.params import GGUFParams, ONNXParams
-from edgerazor.plugins.losses.params import EAKLDParams, FeatureMSEParams, ForwardKLParams, ReverseKLParams
+from edgerazor.plugins.losses.params import (
+    AttentionRelationParams,
+    CAKLDParams,
+    EAKLDParams,
+    FeatureCosineParams,
+    FeatureMSEParams,
+    ForwardKLParams,
+    JSDParams,
+    KeyValueRelationParams,
+    ReverseKLParams,
+    RouterZParams,
+)
 from edgerazor.plugins.quantizers.params import IntParams, SQMPParams, TernaryParams
-from edgerazor.plugins.selectors.params import FixedParams, LAFDParams
+from edgerazor.plugins.selectors.params import AllParams, FixedParams, LAFDParams
 from edgerazor.schemas.components import ExporterParams, LossParams, QuantizerParams, SelectorParams
 
 
@@ -17,12 +28,23 @@ def edgerazor_quantizers() -> Iterable[type[QuantizerParams]]:
 
 @hookimpl
 def edgerazor_losses() -> Iterable[type[LossParams]]:
-    return [EAKLDParams, ForwardKLParams, ReverseKLParams, FeatureMSEParams]
+    return [
+        EAKLDParams,
+        CAKLDParams,
+        ForwardKLParams,
+        ReverseKLParams,
+        JSDParams,
+        FeatureMSEParams,
+        FeatureCosineParams,
+        AttentionRelationParams,
+        KeyValueRelationParams,
+        RouterZParams,
+    ]
 
 
 @hookimpl
 def edgerazor_selectors() -> Iterable[type[SelectorParams]]:
-    return [LAFDParams, FixedParams]
+    return [LAFDParams, FixedParams, AllParams]
 
 
 @hookimpl

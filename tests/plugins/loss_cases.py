@@ -16,6 +16,20 @@ IGNORED = -100
 # A loss that is not named here runs with its defaults, so it is tested by being registered.
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "feature_mse": [{"layers": {"name": "fixed", "layers": [1, -1]}}, {"layers": {"name": "lafd", "top_k": 2}}],
+    "feature_cosine": [{"layers": {"name": "all"}}],
+    "attention_relation": [
+        {"divergence": "forward_kl", "layers": {"name": "all"}},
+        {"divergence": "reverse_kl", "layers": {"name": "lafd", "top_k": 2}},
+        {"divergence": "eakld", "scope": "sequence", "uniform_support": 4, "layers": {"name": "fixed", "layers": [2]}},
+    ],
+    "key_value_relation": [
+        {"component": "value", "layers": {"name": "fixed", "layers": ["low", "high"]}},
+        {"component": "both", "divergence": "reverse_kl", "layers": {"name": "all"}},
+        {"component": "key", "divergence": "eakld", "scope": "token", "layers": {"name": "all"}},
+        {"component": "key", "divergence": "eakld", "scope": "batch", "layers": {"name": "all"}},
+    ],
+    "jsd": [{}, {"beta": 0.2}],
+    "cakld": [{"scope": scope} for scope in ("batch", "sequence", "token")],
     "eakld": [
         {"scope": scope, "entropy_cap": cap, "uniform_support": 6}
         for scope in ("batch", "sequence", "token")

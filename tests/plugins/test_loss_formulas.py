@@ -15,9 +15,8 @@ from tests.kernels import oracle
 from tests.plugins.loss_cases import REGISTRY, accepts, build, cases, drawn, gradients, output, targets
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
-divergences = pytest.mark.parametrize(
-    ("name", "values"), [one for one in cases() if one.values[0] in ("forward_kl", "reverse_kl", "eakld")]
-)
+OF_LOGITS = ("forward_kl", "reverse_kl", "eakld", "cakld", "jsd")
+divergences = pytest.mark.parametrize(("name", "values"), [one for one in cases() if one.values[0] in OF_LOGITS])
 
 
 def reduced(per_position: Tensor, mask: PositionMask, reduction: str) -> Tensor:
@@ -28,27 +27,43 @@ def reduced(per_position: Tensor, mask: PositionMask, reduction: str) -> Tensor:
     return torch.cat(rows).mean() if reduction == "token_mean" else torch.stack([row.mean() for row in rows]).mean()
 
 
-def gamma_of(params: Any, u: Tensor, mask: Tensor) -> Tensor:
-    """`[batch, seq]`, METHOD 4.3."""
+def confidence_of(params: Any, u: Tensor, labels: Tensor) -> Tensor:
+    """`[batch, seq]`, before any mean."""
+    if params.name == "cakld":
+        return u.softmax(dim=-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     most = math.log(params.uniform_support)
     entropy = oracle.entropy(u)
-    if params.entropy_cap:
-        entropy = entropy.clamp(max=most)
+    return 1 - (entropy.clamp(max=most) if params.entropy_cap else entropy) / most
+
+
+def gamma_of(params: Any, u: Tensor, aims: Targets) -> Tensor:
+    """`[batch, seq]`, METHOD 4.3."""
+    mask, confidence = aims.predictions.mask, confidence_of(params, u, aims.next_labels())
     if params.scope == "token":
-        return (1 - entropy / most).clamp(0, 1)
-    means = [row[chosen].mean() if bool(chosen.any()) else None for row, chosen in zip(entropy, mask, strict=True)]
+        return confidence.clamp(0, 1)
+    means = [row[chosen].mean() if bool(chosen.any()) else None for row, chosen in zip(confidence, mask, strict=True)]
     if params.scope == "batch":
         live = torch.stack([mean for mean in means if mean is not None])
-        return (1 - live.mean() / most).clamp(0, 1).expand(u.shape[:-1])
-    filled = torch.stack([torch.zeros((), dtype=u.dtype) if mean is None else mean for mean in means])
-    return (1 - filled / most).clamp(0, 1).unsqueeze(-1).expand(u.shape[:-1])
+        return live.mean().clamp(0, 1).expand(u.shape[:-1])
+    filled = torch.stack([torch.ones((), dtype=u.dtype) if mean is None else mean for mean in means])
+    return filled.clamp(0, 1).unsqueeze(-1).expand(u.shape[:-1])
+
+
+def mixture_divergence(params: Any, z: Tensor, u: Tensor) -> Tensor:
+    """METHOD 4.2, from probabilities."""
+    p, q = (u / params.temperature).softmax(dim=-1), (z / params.temperature).softmax(dim=-1)
+    m = params.beta * p + (1 - params.beta) * q
+    each = params.beta * p * (p / m).log() + (1 - params.beta) * q * (q / m).log()
+    return params.temperature**2 * each.sum(dim=-1)
 
 
 def expected(loss: Any, z: Tensor, u: Tensor, aims: Targets) -> Tensor:
     params, mask = loss.params, aims.predictions
+    if params.name == "jsd":
+        return params.weight * reduced(mixture_divergence(params, z, u), mask, params.reduction)
     forward, reverse = oracle.forward_kl(z, u, params.temperature), oracle.reverse_kl(z, u, params.temperature)
-    if params.name == "eakld":
-        gamma = gamma_of(params, u, mask.mask)
+    if params.name in ("eakld", "cakld"):
+        gamma = gamma_of(params, u, aims)
         forward = gamma * reverse + (1 - gamma) * forward
     elif params.name == "reverse_kl":
         forward = reverse
@@ -108,7 +123,9 @@ def test_layers_are_chosen_by_what_is_not_padding_whatever_the_labels() -> None:
     assert [float(metrics[f"chosen_{layer}"]) for layer in range(4)] == by_mask[0] != by_mask[1]
 
 
-@divergences
+@pytest.mark.parametrize(
+    ("name", "values"), [one for one in cases() if one.values[0] in OF_LOGITS and one.values[0] != "cakld"]
+)
 def test_a_plain_matrix_of_logits_counts_as_sequences_of_one(name: str, values: dict[str, Any]) -> None:
     z, u = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mask = PositionMask.of(torch.tensor([[True], [True], [False], [True], [True], [False]]))

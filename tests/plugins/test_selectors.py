@@ -15,7 +15,10 @@ from edgerazor.errors import PlanError
 REGISTRY = load_plugins(external=False)
 LAYERS = 6
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
-    "lafd": [{"top_k": 1}, {"top_k": 3}, {"top_k": LAYERS}],
+    "lafd": [
+        *({"top_k": top_k} for top_k in (1, 3, LAYERS)),
+        *({"top_k": 2, "metric": metric} for metric in ("norm", "variance")),
+    ],
     "fixed": [{"layers": ["low", "mid", "high"]}, {"layers": [0, -1]}],
 }
 every_selector = pytest.mark.parametrize(
@@ -87,6 +90,47 @@ def test_lafd_does_not_see_lengths() -> None:
     assert torch.equal(build("lafd").weights(scaled, mask), build("lafd").weights(states(), mask))
 
 
+@pytest.mark.parametrize("metric", ["norm", "variance"])
+def test_lafd_by_size_takes_the_largest(metric: str) -> None:
+    teacher = states()
+    mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(2)) < 0.7
+    mask[:, :2], mask[2] = True, False
+    scores = []
+    for state in teacher[1:]:
+        rows = [sequence[live].double() for sequence, live in zip(state, mask, strict=True) if live.any()]
+        norms = torch.cat([row.norm(dim=-1) for row in rows]).mean()
+        variances = torch.stack([row.var(dim=0).mean() for row in rows]).mean()
+        scores.append(float(norms if metric == "norm" else variances))
+    order = sorted(range(LAYERS), key=lambda layer: -scores[layer])
+    for top_k in range(1, LAYERS + 1):
+        found = chosen(build("lafd", top_k=top_k, metric=metric).weights(teacher, mask))
+        assert found == sorted(one + 1 for one in order[:top_k])
+
+
+def test_lafd_settles_on_the_mean_of_the_observed_batches() -> None:
+    one, other = states(seed=1), states(seed=2)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    selector = build("lafd", top_k=2, refresh="calibration", calibration_batches=2)
+    assert selector.calibration_batches == 2 and selector.reads_states
+    for batch in (one, other):
+        selector.observe(batch, mask)
+    both = tuple(torch.cat(pair) for pair in zip(one, other, strict=True))
+    expected = chosen(build("lafd", top_k=2).weights(both, torch.cat([mask, mask])))
+    assert selector.settle() == expected and not selector.reads_states and selector.calibration_batches == 0
+    assert chosen(selector.weights(states(seed=3), mask)) == expected == selector.fixed_layers(LAYERS)
+
+
+def test_calibration_needs_batches_and_batches_need_calibration() -> None:
+    with pytest.raises(PlanError, match="no batch was observed"):
+        build("lafd", refresh="calibration").settle()
+    with pytest.raises(ValidationError, match="set refresh: calibration"):
+        REGISTRY.params("selector", "lafd", calibration_batches=4)
+
+
+def test_all_are_the_decoder_layers() -> None:
+    assert chosen(build("all").weights(states(), torch.ones(3, 5, dtype=torch.bool))) == list(range(1, LAYERS + 1))
+
+
 def test_more_layers_than_there_are_are_refused() -> None:
     with pytest.raises(PlanError, match=r"top_k is 7.*6 layers"):
         build("lafd", top_k=LAYERS + 1).weights(states(), torch.ones(3, 5, dtype=torch.bool))
@@ -117,7 +161,7 @@ def test_fixed_layers(layers: list[Any], indices: list[int]) -> None:
 
 @pytest.mark.parametrize(("depth", "middle"), [(1, 1), (2, 1), (4, 2), (5, 3), (12, 6), (28, 14)])
 def test_the_middle_is_half_the_depth_rounded_up(depth: int, middle: int) -> None:
-    assert build("fixed", layers=["mid"]).indices(depth) == [middle]
+    assert build("fixed", layers=["mid"]).fixed_layers(depth) == [middle]
 
 
 @pytest.mark.parametrize("layer", [7, -8, 40, -40])

@@ -1,19 +1,24 @@
-"""`eakld`: reverse KL where the teacher is sure, forward KL where it is not (METHOD 4.3; paper arXiv:2605.04062)."""
+"""`eakld` and `cakld`: reverse KL where the teacher is sure, forward KL where it is not (METHOD 4.3)."""
 
-import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
 from edgerazor.core.outputs import Targets, TeacherRows
+from edgerazor.plugins.losses.confidence import entropy_confidence, mean_confidence
 from edgerazor.plugins.losses.kl import Divergence
-from edgerazor.plugins.losses.params import EAKLDParams
+from edgerazor.plugins.losses.params import CAKLDParams, EAKLDParams
 
 
-class EAKLD(Divergence):
-    """gamma * reverse_kl + (1 - gamma) * forward_kl, gamma = clamp(1 - mean entropy / log uniform_support, 0, 1)."""
+class Balanced(Divergence):
+    """gamma * reverse_kl + (1 - gamma) * forward_kl; subclasses say how sure the teacher is."""
 
-    params: EAKLDParams
+    params: EAKLDParams | CAKLDParams
+
+    @abstractmethod
+    def confidence(self, teacher_rows: TeacherRows) -> Tensor:
+        """Confidence of every position, `[N]`; gamma is its mean over the scope, clamped to 0 and 1."""
 
     def divergence_weights(self, teacher_rows: TeacherRows, targets: Targets) -> tuple[Tensor, Tensor]:
         shares, gamma = self._shares(targets), self.gamma(teacher_rows, targets).flatten()
@@ -29,14 +34,22 @@ class EAKLD(Divergence):
     def gamma(self, teacher_rows: TeacherRows, targets: Targets) -> Tensor:
         """float32 `[batch, seq]`: the factor of the reverse KL; meaningful at predicted positions."""
         mask = targets.predictions.mask
-        no_confidence = math.log(self.params.uniform_support)
-        entropy = teacher_rows.entropy.view(mask.shape)
-        if self.params.entropy_cap:
-            entropy = entropy.clamp(max=no_confidence)
-        if self.params.scope != "token":
-            lengths = mask.sum(dim=-1, keepdim=True)
-            entropy = (entropy * mask).sum(dim=-1, keepdim=True) / lengths.clamp(min=1)
-            if self.params.scope == "batch":
-                live = lengths > 0
-                entropy = (entropy * live).sum() / live.sum().clamp(min=1)
-        return (1 - entropy / no_confidence).clamp(0, 1).expand(mask.shape)
+        return mean_confidence(self.confidence(teacher_rows).view(mask.shape), mask, self.params.scope)
+
+
+class EAKLD(Balanced):
+    """Confidence 1 - entropy / log uniform_support."""
+
+    params: EAKLDParams
+
+    def confidence(self, teacher_rows: TeacherRows) -> Tensor:
+        return entropy_confidence(teacher_rows.entropy, self.params.uniform_support, cap=self.params.entropy_cap)
+
+
+class CAKLD(Balanced):
+    """Confidence is the probability that the teacher gives to the label."""
+
+    params: CAKLDParams
+
+    def confidence(self, teacher_rows: TeacherRows) -> Tensor:
+        return teacher_rows.label_log_probability.exp()

@@ -1,61 +1,101 @@
-"""`feature_mse`: hidden states of the student pulled towards the teacher's (METHOD 4.4)."""
+"""`feature_mse` and `feature_cosine`: hidden states of the student pulled towards the teacher's (METHOD 4.4)."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from edgerazor.core.contracts import LayerSelector, Signal
-from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
+from edgerazor.core.outputs import ModelOutput, Targets
 from edgerazor.errors import PlanError
-from edgerazor.plugins.losses.params import FeatureMSEParams
+from edgerazor.plugins.losses.layerwise import LayerwiseLoss, Pair
+from edgerazor.plugins.losses.params import FeatureCosineParams, FeatureMSEParams, FeatureParams
+
+PROJECTION_SEED = 3407
 
 
-class FeatureMSE:
-    """Mean over the selected layers of the mean squared difference over features, reduced over `tokens`."""
+class FeatureLoss(LayerwiseLoss):
+    """Compares hidden states; with `projection` the student's first go through a matrix that is learned along.
 
-    signals: ClassVar = frozenset({Signal.HIDDEN_STATES})
+    Attributes:
+        module: that matrix `[teacher width, student width]`, one for all layers, made by `check_models`; None without
+            it. It is trained with the student, saved with the optimizer and never exported.
+    """
 
-    def __init__(self, params: FeatureMSEParams, layers: LayerSelector):
-        self.params, self.layers = params, layers
+    params: FeatureParams
+    compared: ClassVar = frozenset({Signal.HIDDEN_STATES})
+
+    def __init__(self, params: FeatureParams, layers: LayerSelector):
+        super().__init__(params, layers)
+        self.module: nn.Linear | None = None
 
     def check_models(self, student: Any, teacher: Any) -> None:
-        """Raise PlanError unless both configs agree in depth and width and have the layers that are asked for."""
-        for field in ("num_hidden_layers", "hidden_size"):
-            ours, theirs = getattr(student, field), getattr(teacher, field)
-            if ours != theirs:
-                raise PlanError(f"feature_mse: {field} is {ours} in the student and {theirs} in the teacher")
-        if hasattr(self.layers, "check_layers"):
-            self.layers.check_layers(teacher.num_hidden_layers)
+        """Also compare the widths, and make the projection between them.
 
-    def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
+        Raises:
+            PlanError: as in the base class, or widths differ without a projection.
+        """
+        super().check_models(student, teacher)
+        ours, theirs = student.hidden_size, teacher.hidden_size
+        if self.params.projection is not None:
+            self.module = _projection(ours, theirs)
+        elif ours != theirs:
+            raise PlanError(
+                f"{self.params.name}: hidden_size is {ours} in the student and {theirs} in the teacher; set "
+                "projection: linear to learn a matrix between them"
+            )
+
+    def values(self, student: ModelOutput, teacher: ModelOutput, pair: Pair, targets: Targets) -> Tensor:
         assert student.hidden_states is not None and teacher.hidden_states is not None
-        weights = self.layers.weights(teacher.hidden_states, targets.attention.mask)
-        shares = targets.tokens.shares(self.params.reduction)
-        value = shares.new_zeros(())
-        per_layer = {f"layer_{layer}": shares.new_zeros(()) for layer in range(len(weights))}
-        for layer in _compared(weights):
-            difference = _exact(student.hidden_states[layer]) - _exact(teacher.hidden_states[layer].detach())
-            reduced = (self._per_position(difference.square()) * shares).sum()
-            value = value + weights[layer] * reduced
-            per_layer[f"layer_{layer}"] = reduced.detach().where(weights[layer] > 0, 0.0)
-        return LossOutput(value * self.params.weight, _chosen(weights), per_layer)
+        ours, theirs = student.hidden_states[pair.student], _exact(teacher.hidden_states[pair.teacher].detach())
+        if self.params.projection is None:
+            return self.distance(_exact(ours), theirs)
+        if self.module is None:
+            raise PlanError(f"{self.params.name}: its projection was not made; call check_models first")
+        with torch.autocast(ours.device.type, enabled=False):
+            return self.distance(functional.linear(ours.to(self.module.weight.dtype), self.module.weight), theirs)
 
-    def _per_position(self, squares: Tensor) -> Tensor:
-        """`[batch, seq]` of `[batch, seq, H]` or `[batch, heads, seq, head_dim]`; `sum` averages nothing at all."""
-        axes = (1, 3) if squares.ndim == 4 else (2,)
+    @abstractmethod
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """`[batch, seq]` of `[batch, seq, H]` or `[batch, heads, seq, head_dim]`, float32 or float64."""
+
+    def _depth(self, output: ModelOutput) -> int:
+        assert output.hidden_states is not None
+        return len(output.hidden_states) - 1
+
+
+class FeatureMSE(FeatureLoss):
+    """Mean over the features of the squared difference; the reduction `sum` averages nothing at all."""
+
+    params: FeatureMSEParams
+
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        squares, axes = (student - teacher).square(), _feature_axes(student)
         return squares.sum(dim=axes) if self.params.reduction == "sum" else squares.mean(dim=axes)
 
 
-def _compared(weights: Tensor) -> list[int]:
-    """Layers worth computing: on a GPU all of them, since knowing which are zero would halt the host."""
-    if weights.device.type == "cpu":
-        return [int(layer) for layer in weights.nonzero()]
-    return list(range(len(weights)))
+class FeatureCosine(FeatureLoss):
+    """1 - cosine: 0 where directions agree, 2 where they are opposite."""
+
+    params: FeatureCosineParams
+
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if student.ndim == 4:
+            student, teacher = (states.transpose(1, 2).flatten(2) for states in (student, teacher))
+        return 1 - functional.cosine_similarity(student, teacher, dim=-1)
 
 
-def _chosen(weights: Tensor) -> dict[str, Tensor]:
-    return {f"chosen_{layer}": share for layer, share in enumerate((weights > 0).to(torch.float32).unbind())}
+def _feature_axes(states: Tensor) -> tuple[int, ...]:
+    return (1, 3) if states.ndim == 4 else (2,)
+
+
+def _projection(columns: int, rows: int) -> nn.Linear:
+    """Orthogonal rows or columns, the same in every process, and no change of lengths where the widths agree."""
+    matrix = nn.Linear(columns, rows, bias=False, dtype=torch.float32)
+    nn.init.orthogonal_(matrix.weight, generator=torch.Generator().manual_seed(PROJECTION_SEED))
+    return matrix
 
 
 def _exact(states: Tensor) -> Tensor:

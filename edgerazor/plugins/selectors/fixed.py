@@ -1,24 +1,40 @@
-"""`fixed`: layers by index or by the names low, mid and high (METHOD 4.5)."""
+"""`fixed` and `all`: layers that do not depend on the batch (METHOD 4.5)."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from edgerazor.errors import PlanError
-from edgerazor.plugins.selectors.params import FixedParams
+from edgerazor.plugins.selectors.params import AllParams, FixedParams
 
 
-class Fixed:
-    """Equal weights on distinct layers; an index out of range is an error."""
+class Known(ABC):
+    """Equal weights on layers that follow from the depth alone."""
+
+    reads_states: ClassVar = False
+
+    @abstractmethod
+    def fixed_layers(self, layers: int) -> list[int]:
+        """Ascending distinct indices into the L+1 hidden states of a model of `layers` decoder layers."""
+
+    def check_layers(self, layers: int) -> None:
+        """Raise PlanError if an index is outside a model of `layers` decoder layers."""
+        self.fixed_layers(layers)
+
+    def weights(self, hidden_states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        """float32 `[L+1]`."""
+        return equal_weights(self.fixed_layers(len(hidden_states) - 1), len(hidden_states)).to(mask.device)
+
+
+class Fixed(Known):
+    """The layers of the recipe; an index out of range is an error."""
 
     def __init__(self, params: FixedParams):
         self.params = params
 
-    def check_layers(self, layers: int) -> None:
-        """Raise PlanError if an index is outside a model of `layers` decoder layers."""
-        self.indices(layers)
-
-    def indices(self, layers: int) -> list[int]:
-        """Ascending distinct indices into the L+1 hidden states of a model of `layers` decoder layers."""
+    def fixed_layers(self, layers: int) -> list[int]:
         named = {"low": min(1, layers), "mid": (layers + 1) // 2, "high": layers}
         found = set()
         for layer in self.params.layers:
@@ -28,9 +44,19 @@ class Fixed:
             found.add(index % (layers + 1))
         return sorted(found)
 
-    def weights(self, hidden_states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        """float32 `[L+1]`."""
-        indices = self.indices(len(hidden_states) - 1)
-        weights = torch.zeros(len(hidden_states), dtype=torch.float32)
-        weights[indices] = 1.0 / len(indices)
-        return weights.to(mask.device)
+
+class All(Known):
+    """Every decoder layer."""
+
+    def __init__(self, params: AllParams):
+        self.params = params
+
+    def fixed_layers(self, layers: int) -> list[int]:
+        return list(range(1, layers + 1))
+
+
+def equal_weights(chosen: list[int], states: int) -> Tensor:
+    """float32 `[states]` on the CPU: equal shares of 1 on the chosen ones."""
+    weights = torch.zeros(states, dtype=torch.float32)
+    weights[chosen] = 1.0 / len(chosen)
+    return weights

@@ -1,4 +1,4 @@
-"""`lafd`: layers picked by the cosine similarity of adjacent hidden states of the teacher (METHOD 4.5)."""
+"""`lafd`: layers picked by what the teacher's hidden states do there (METHOD 4.5; arXiv:2605.04062)."""
 
 from itertools import pairwise
 
@@ -7,14 +7,38 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgerazor.errors import PlanError
+from edgerazor.plugins.selectors.fixed import equal_weights
 from edgerazor.plugins.selectors.params import LAFDParams
+
+CALIBRATION_BATCHES = 8
 
 
 class LAFD:
-    """The `top_k` layers least similar to their predecessor, each with weight 1/top_k; ties go to the lower index."""
+    """The `top_k` layers with the lowest score, each with weight 1/top_k; ties go to the lower index.
+
+    The score is the cosine to the layer below, or minus the norm, or minus the variance. With `refresh: calibration`
+    scores are averaged over the batches given to `observe`, until `settle` fixes the layers.
+
+    Attributes:
+        settled: the fixed layers, ascending; None while they are chosen anew in every forward pass.
+    """
 
     def __init__(self, params: LAFDParams):
         self.params = params
+        self.settled: list[int] | None = None
+        self._observed: list[Tensor] = []
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether the choice still depends on hidden states."""
+        return self.settled is None
+
+    @property
+    def calibration_batches(self) -> int:
+        """How many batches `observe` wants before the first step; 0 if none."""
+        if self.params.refresh == "step" or self.settled is not None:
+            return 0
+        return self.params.calibration_batches or CALIBRATION_BATCHES
 
     def check_layers(self, layers: int) -> None:
         """Raise PlanError if a model of `layers` decoder layers has too few."""
@@ -22,17 +46,72 @@ class LAFD:
             raise PlanError(f"lafd: top_k is {self.params.top_k}, but the teacher has {layers} layers")
 
     @torch.no_grad()
+    def observe(self, hidden_states: tuple[Tensor, ...], mask: Tensor) -> None:
+        """Take one batch of the teacher's states into the averages."""
+        self.check_layers(len(hidden_states) - 1)
+        self._observed.append(self._scores(hidden_states, mask).cpu())
+
+    def settle(self, layers: list[int] | None = None) -> list[int]:
+        """Fix the layers: those given, or the ones that the observed batches choose.
+
+        Raises:
+            PlanError: nothing was observed.
+        """
+        if layers is None:
+            if not self._observed:
+                raise PlanError("lafd: refresh is 'calibration', but no batch was observed")
+            layers = (self._lowest(torch.stack(self._observed).mean(dim=0)) + 1).tolist()
+        self.settled, self._observed = sorted(layers), []
+        return self.settled
+
+    def fixed_layers(self, layers: int) -> list[int]:
+        """The layers that `settle` fixed."""
+        assert self.settled is not None
+        return self.settled
+
+    @torch.no_grad()
     def weights(self, hidden_states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
         """float32 `[L+1]` from L+1 states `[batch, seq, hidden]` and the bool mask `[batch, seq]` of real tokens."""
         self.check_layers(len(hidden_states) - 1)
-        similarities = torch.stack(
-            [_mean_cosine(current, previous, mask) for previous, current in pairwise(hidden_states)]
-        )
-        order = torch.sort(similarities, stable=True).indices[: self.params.top_k]
+        if self.settled is not None:
+            return equal_weights(self.settled, len(hidden_states)).to(mask.device)
         chosen = torch.zeros(len(hidden_states), dtype=torch.float32, device=mask.device)
+        order = self._lowest(self._scores(hidden_states, mask))
         return chosen.index_fill_(0, order + 1, 1.0 / self.params.top_k)
+
+    def _lowest(self, scores: Tensor) -> Tensor:
+        return torch.sort(scores, stable=True).indices[: self.params.top_k]
+
+    def _scores(self, hidden_states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        """`[L]`: the lower, the sooner a layer is chosen."""
+        match self.params.metric:
+            case "cosine":
+                pairs = pairwise(hidden_states)
+                return torch.stack([_mean_cosine(current, previous, mask) for previous, current in pairs])
+            case "norm":
+                return torch.stack([-_mean_norm(states, mask) for states in hidden_states[1:]])
+            case "variance":
+                return torch.stack([-_mean_variance(states, mask) for states in hidden_states[1:]])
 
 
 def _mean_cosine(current: Tensor, previous: Tensor, mask: Tensor) -> Tensor:
     cosine = functional.cosine_similarity(current.float(), previous.float(), dim=-1)
-    return (cosine * mask).sum() / mask.sum().clamp(min=1)
+    return _mean(cosine, mask)
+
+
+def _mean_norm(states: Tensor, mask: Tensor) -> Tensor:
+    return _mean(states.float().norm(dim=-1), mask)
+
+
+def _mean_variance(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over features and live sequences of the unbiased variance over a sequence's positions."""
+    weights = mask.unsqueeze(-1).float()
+    lengths = weights.sum(dim=1)
+    real = states.float().where(mask.unsqueeze(-1), 0.0)
+    centred = (real - real.sum(dim=1, keepdim=True) / lengths.unsqueeze(1).clamp(min=1)) * weights
+    variance = centred.square().sum(dim=1) / (lengths - 1).clamp(min=1)
+    return _mean(variance.mean(dim=-1), mask.any(dim=-1))
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return values.where(mask, 0.0).sum() / mask.sum().clamp(min=1)

@@ -2,8 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from edgerazor.schemas.base import problem
 from edgerazor.schemas.components import SelectorParams
 
 
@@ -13,6 +14,21 @@ class LAFDParams(SelectorParams):
     target: ClassVar[str] = "edgerazor.plugins.selectors.lafd:LAFD"
     name: Literal["lafd"] = "lafd"
     top_k: Annotated[int, Field(ge=1)] = 3
+    metric: Annotated[
+        Literal["cosine", "norm", "variance"],
+        Field(description="cosine: least like the layer below; norm, variance: largest."),
+    ] = "cosine"
+    refresh: Annotated[
+        Literal["step", "calibration"],
+        Field(description="step: chosen anew in every forward pass; calibration: once, before the first step."),
+    ] = "step"
+    calibration_batches: Annotated[int | None, Field(ge=1, description="With refresh: calibration; null: 8.")] = None
+
+    @model_validator(mode="after")
+    def _batches_belong_to_calibration(self) -> "LAFDParams":
+        if self.calibration_batches is not None and self.refresh != "calibration":
+            raise problem("calibration_batches is given, but refresh is 'step'; set refresh: calibration")
+        return self
 
 
 class FixedParams(SelectorParams):
@@ -21,3 +37,10 @@ class FixedParams(SelectorParams):
     target: ClassVar[str] = "edgerazor.plugins.selectors.fixed:Fixed"
     name: Literal["fixed"] = "fixed"
     layers: Annotated[tuple[int | Literal["low", "mid", "high"], ...], Field(min_length=1)]
+
+
+class AllParams(SelectorParams):
+    """Every decoder layer, 1 to L."""
+
+    target: ClassVar[str] = "edgerazor.plugins.selectors.fixed:All"
+    name: Literal["all"] = "all"
