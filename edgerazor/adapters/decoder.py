@@ -93,6 +93,7 @@ class DecoderAdapter:
             keys=tuple(key for key, _ in keys_and_values) if Signal.KEYS in signals else None,
             values=tuple(value for _, value in keys_and_values) if Signal.VALUES in signals else None,
             router_logits=output.router_logits if Signal.ROUTER_LOGITS in signals else None,
+            balancing_loss=self._balancing_loss(unwrapped(model).config, output),
             inside_head=None if inside_head is None else output.logits,
         )
 
@@ -104,6 +105,10 @@ class DecoderAdapter:
             "output_hidden_states": Signal.HIDDEN_STATES in signals,
             "output_attentions": Signal.ATTENTIONS in signals,
         }
+
+    def _balancing_loss(self, config: Any, output: Any) -> Tensor | None:
+        """A further loss that the model itself would add to its task; None for dense models."""
+        return None
 
     def role(self, parameter_name: str) -> TensorRole:
         """Role by the names that Llama-style decoders of transformers share."""

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from edgerazor.adapters.decoder import DecoderAdapter
+from edgerazor.adapters.decoder import DecoderAdapter, unwrapped
 from edgerazor.core.contracts import Signal, TensorRole
 from edgerazor.core.experts import fused_experts
+from edgerazor.core.modules import Interceptor
+from edgerazor.core.outputs import ModelOutput
 
 _EXPERT_PARTS = {".mlp.experts.gate_up_proj": "expert_gate_up", ".mlp.experts.down_proj": "expert_down"}
 
@@ -35,5 +37,23 @@ class Qwen3MoEAdapter(DecoderAdapter):
         kind = next((kind for suffix, kind in _EXPERT_PARTS.items() if name.endswith(suffix)), plain.kind)
         return TensorRole(kind, plain.layer, plain.bias)
 
+    def forward(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Any],
+        signals: Set[Signal],
+        *,
+        inside_head: Interceptor | None = None,
+    ) -> ModelOutput:
+        """As for dense models. The balancing loss is made where config.json says `output_router_logits`."""
+        if unwrapped(model).config.output_router_logits and inside_head is not None:
+            signals = {*signals, Signal.ROUTER_LOGITS}
+        return super().forward(model, batch, signals, inside_head=inside_head)
+
     def _arguments(self, batch: Mapping[str, Any], signals: Set[Signal]) -> dict[str, Any]:
         return {**super()._arguments(batch, signals), "output_router_logits": Signal.ROUTER_LOGITS in signals}
+
+    def _balancing_loss(self, config: Any, output: Any) -> Tensor | None:
+        if not config.output_router_logits or output.aux_loss is None:
+            return None
+        return config.router_aux_loss_coef * output.aux_loss  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import recipes, runs
+from edgerazor.cli import recipes, runs, teachers
 from edgerazor.cli.application import app
 
 __all__ = ["app", "main"]
@@ -14,6 +14,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     recipes.check,
     recipes.plan,
     runs.pack,
+    teachers.cache_teacher,
     runs.train,
     runs.evaluate,
     runs.generate,

@@ -76,9 +76,14 @@ class Quantizer(Protocol):
 class DistillationLoss(Protocol):
     """One term of the total; its value holds `params.weight` and the reduction.
 
-    A loss that is a weighted sum of forward and reverse KL per position may offer
-    `divergence_weights(teacher_rows, targets) -> (forward [N], reverse [N])`, weight and reduction left out or in as
-    `core.outputs` says; it is then computed with all others of its temperature in one fused pass.
+    What it may have besides:
+
+    - `divergence_weights(teacher_rows, targets) -> (forward [N], reverse [N])`, weight and reduction included, if it is
+      a weighted sum of forward and reverse KL per position; it is then computed with all others of its temperature in
+      one fused pass;
+    - `teacher_signals`, if it needs other signals of the teacher than of the student;
+    - `check_models(student_config, teacher_config)`, which raises PlanError for models it cannot compare;
+    - `module`, an `nn.Module` that is trained with the student, saved with the optimizer and never exported.
     """
 
     params: "LossParams"
@@ -88,7 +93,16 @@ class DistillationLoss(Protocol):
 
 
 class LayerSelector(Protocol):
-    """Chooses hidden states: weights `[L+1]` on the device that sum to 1; zero means not compared."""
+    """Chooses hidden states: weights `[L+1]` on the device that sum to 1; zero means not compared.
+
+    What it may have besides:
+
+    - `reads_states`, False if the choice does not depend on the batch; `fixed_layers(layers)` then gives the ascending
+      indices for a teacher of that many decoder layers, and only those are computed;
+    - `check_layers(layers)`, which raises PlanError for a depth it cannot serve;
+    - `calibration_batches`, how many batches it wants to `observe(hidden_states, mask)` before the first step, after
+      which `settle(layers=None)` fixes its layers, `settled`; a resumed run gives them back.
+    """
 
     def weights(self, hidden_states: tuple["Tensor", ...], mask: "Tensor") -> "Tensor": ...
 

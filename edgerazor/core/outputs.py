@@ -61,6 +61,7 @@ class ModelOutput:
         attentions: L tensors `[batch, heads, seq, seq]`.
         keys, values: L tensors `[batch, kv_heads, seq, head_dim]`.
         router_logits: one tensor `[tokens, experts]` per layer.
+        balancing_loss: of a mixture of experts whose own configuration adds one, its coefficient included; a scalar.
         inside_head: what the function that ran inside the head's forward returned, if one did.
     """
 
@@ -71,6 +72,7 @@ class ModelOutput:
     keys: tuple[Tensor, ...] | None = None
     values: tuple[Tensor, ...] | None = None
     router_logits: tuple[Tensor, ...] | None = None
+    balancing_loss: Tensor | None = None
     inside_head: Tensor | None = None
 
     @classmethod
@@ -133,6 +135,8 @@ class Targets:
         predictions: positions whose NEXT label is valid, never the last; for logits.
         attention: positions that are not padding; for selectors and relations.
         ignore_index: the label that counts as none.
+        task: predictions that the task's cross entropy counts; None: all. Labels that the student wrote itself are
+            for distillation alone.
     """
 
     labels: Tensor
@@ -140,6 +144,7 @@ class Targets:
     predictions: PositionMask
     attention: PositionMask
     ignore_index: int = -100
+    task: PositionMask | None = None
 
     @classmethod
     def from_labels(

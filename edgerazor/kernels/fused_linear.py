@@ -8,7 +8,7 @@ its result, other devices widen the operands once and compute in float32.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -67,14 +67,23 @@ class TeacherLogits:
         self._kept: dict[int, Tensor] = {}
         self._keep = projection.hidden.shape[0] * projection.weight.shape[0] * 4 <= keep_bytes
 
-    def rows(self, rows: slice) -> Tensor:
-        """Teacher logits of one chunk, float32 (float64 for float64 models)."""
+    def rows(self, rows: slice, z: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """Teacher logits of one chunk, float32 (float64 for float64 models); they depend on neither student nor T."""
         if rows.start not in self._kept:
             logits = self.projection.logits(rows)
             if not self._keep:
                 return logits
             self._kept[rows.start] = logits
         return self._kept[rows.start]
+
+
+class TeacherRowSource(Protocol):
+    """Rows of teacher logits, chunk by chunk: `TeacherLogits`, or what a cache of its likeliest tokens gives."""
+
+    chunk: int
+
+    def rows(self, rows: slice, z: Tensor, temperature: float) -> Tensor:
+        """Logits `[n, V]` of some rows; `z` are the student's logits of the same rows."""
 
 
 @torch.no_grad()
@@ -90,7 +99,7 @@ def teacher_statistics(teacher: TeacherLogits, labels: Tensor) -> tuple[Tensor, 
 
 def fused_linear_distillation(
     student: Projection,
-    teacher: TeacherLogits | None,
+    teacher: TeacherRowSource | None,
     labels: Tensor,
     weights: RowWeights,
     *,
@@ -121,13 +130,14 @@ def fused_linear_distillation(
 
 @torch.no_grad()
 def fused_linear_statistics(
-    student: Projection, teacher: TeacherLogits | None, labels: Tensor, *, temperature: float = 1.0
+    student: Projection, teacher: TeacherRowSource | None, labels: Tensor, *, temperature: float = 1.0
 ) -> tuple[RowStatistics, Tensor]:
     """Statistics of every row, and whether student and teacher agree on the likeliest token `[N]`; no gradients."""
     student, chunk = student.widened(), _chunk(student, teacher)
     parts, agreement = [], []
     for rows in _chunks(len(labels), chunk):
-        z, u = student.logits(rows), teacher.rows(rows) if teacher else None
+        z = student.logits(rows)
+        u = teacher.rows(rows, z, temperature) if teacher else None
         parts.append(row_statistics(z, u, labels[rows], temperature))
         agreement.append(z.argmax(dim=-1) == (z if u is None else u).argmax(dim=-1))
     if not parts:
@@ -143,7 +153,7 @@ class _FusedLinear(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        teacher: TeacherLogits | None,
+        teacher: TeacherRowSource | None,
         labels: Tensor,
         weights: RowWeights,
         temperature: float,
@@ -158,8 +168,9 @@ class _FusedLinear(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in _chunks(len(hidden), _chunk(student, teacher)):
                 factors = RowWeights(*(column[rows] for column in weights))
-                u = teacher.rows(rows) if teacher else None
-                gradient, statistics = row_gradient(student.logits(rows), u, labels[rows], factors, temperature)
+                z = student.logits(rows)
+                u = teacher.rows(rows, z, temperature) if teacher else None
+                gradient, statistics = row_gradient(z, u, labels[rows], factors, temperature)
                 parts.append(statistics)
                 if gradient_bias is not None:
                     gradient_bias += gradient.sum(dim=0)
@@ -200,7 +211,7 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += _product(a, b)
 
 
-def _chunk(student: Projection, teacher: TeacherLogits | None) -> int:
+def _chunk(student: Projection, teacher: TeacherRowSource | None) -> int:
     if teacher is not None:
         return teacher.chunk
     return chunk_rows(student.hidden.shape[0], student.weight.shape[0], student.weight.device)

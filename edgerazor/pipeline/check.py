@@ -108,13 +108,16 @@ def _plan(recipe: Recipe, registry: Registry) -> "tuple[Plan | None, list[str]]"
 def _teacher_problems(recipe: Recipe, registry: Registry) -> list[str]:
     """What keeps this student from learning from this teacher: vocabularies, depths, widths."""
     from edgerazor.pipeline.distill import Distiller
-    from edgerazor.pipeline.model import adapter_for, check_vocabularies, load_config
+    from edgerazor.pipeline.model import check_vocabularies, load_config, student_adapter_for, teacher_adapter_for
 
     try:
         config = load_config(recipe.model)
-        adapter = adapter_for(config, recipe.model, registry)
+        adapters = {
+            "adapter": student_adapter_for(recipe.model, registry),
+            "teacher_adapter": teacher_adapter_for(recipe.model, registry),
+        }
         check_vocabularies(recipe.model)
-        distiller = Distiller.from_recipe(recipe.distillation, registry=registry, adapter=adapter)
+        distiller = Distiller.from_recipe(recipe.distillation, registry=registry, **adapters)
         distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
     except EdgeRazorError as error:
         return str(error).splitlines()

@@ -55,6 +55,7 @@ def evaluate_model(
     dataset: Any,
     *,
     adapter: ArchitectureAdapter,
+    teacher_adapter: ArchitectureAdapter | None = None,
     batch_size: int = 8,
     batches: int | None = None,
     pad_token_id: int = 0,
@@ -66,6 +67,7 @@ def evaluate_model(
         student: any model the adapter can run, wrapped or not; its device is where batches go.
         teacher: compared with, or None.
         dataset: rows of `edgerazor.pipeline.data.load_data`.
+        teacher_adapter: where the teacher is of another family.
         batches: at most this many; None is all.
         pad_token_id: fills shorter rows.
         accelerator: an `accelerate.Accelerator`; each process then takes its share and the sums are reduced.
@@ -78,7 +80,10 @@ def evaluate_model(
             rows = Targets.from_labels(batch["labels"]).predictions.mask.flatten().nonzero().squeeze(-1)
             batch |= {"prediction_rows": rows}  # found here, so that the host need not wait for the device
             moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
-            sums += _batch_sums(student, teacher, moved, adapter)
+            reference = ModelOutput()
+            if teacher is not None:
+                reference = (teacher_adapter or adapter).forward(teacher, moved, frozenset())
+            sums += _batch_sums(student, reference, moved, adapter)
     if accelerator is not None:
         sums = accelerator.reduce(sums, reduction="sum")
     loss, divergence, agreement, tokens, text_bytes = (float(value) for value in sums)
@@ -93,12 +98,11 @@ def evaluate_model(
 
 
 def _batch_sums(
-    student: nn.Module, teacher: nn.Module | None, batch: Mapping[str, Tensor], adapter: ArchitectureAdapter
+    student: nn.Module, reference: ModelOutput, batch: Mapping[str, Tensor], adapter: ArchitectureAdapter
 ) -> Tensor:
     targets = Targets.from_labels(batch["labels"], batch.get("token_mask"))
     rows = batch["prediction_rows"]
     labels = targets.next_labels().flatten()[rows]
-    reference = ModelOutput() if teacher is None else adapter.forward(teacher, batch, frozenset())
 
     def inside_head(hidden: Tensor, head: Head) -> Tensor:
         teacher_logits = None
@@ -176,11 +180,15 @@ def evaluate_checkpoint(
         if teacher is not None:
             raise
         notes = (f"compared with no teacher: {error}",)
+    ours = str(student.config.model_type)
+    theirs = ours if compared is None else str(compared.config.model_type)  # type: ignore[union-attr]
+    adapter = adapter_for(student.config, recipe.model, registry)
     result = evaluate_model(
         student,
         compared,
         dataset,
-        adapter=adapter_for(student.config, recipe.model, registry),
+        adapter=adapter,
+        teacher_adapter=adapter if theirs == ours else registry.adapter_for(theirs),
         batch_size=recipe.evaluation.batch_size,
         batches=recipe.evaluation.batches,
         pad_token_id=student.config.pad_token_id or 0,

@@ -99,6 +99,20 @@ def adapter_for(config: PretrainedConfig, section: ModelSection, registry: Regis
     return registry.adapter_for(section.family or config.model_type)
 
 
+def student_adapter_for(section: ModelSection, registry: Registry) -> ArchitectureAdapter:
+    """The adapter of the student, by its config.json."""
+    return adapter_for(load_config(section), section, registry)
+
+
+def teacher_adapter_for(section: ModelSection, registry: Registry) -> ArchitectureAdapter:
+    """The adapter of the teacher: the student's where both are of one model type."""
+    student = load_config(section)
+    teacher = load_config(section, name=section.teacher) if section.teacher else student
+    if teacher.model_type == student.model_type:
+        return adapter_for(student, section, registry)
+    return registry.adapter_for(teacher.model_type)
+
+
 def plan_recipe(recipe: Recipe, *, registry: Registry) -> Plan:
     """What the recipe does to its model, from config.json alone.
 

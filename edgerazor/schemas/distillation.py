@@ -2,10 +2,24 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from edgerazor.schemas.base import Schema
+from edgerazor.schemas.base import Schema, problem
 from edgerazor.schemas.components import LossSlot
+
+
+class OnPolicySection(Schema):
+    """Train on texts of the student's own too: a share of the batches keeps its prompts and gets new answers."""
+
+    title: ClassVar[str] = "distillation.on_policy"
+
+    share: Annotated[float, Field(gt=0, le=1, description="Of the batches.")] = 0.25
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    prompt_tokens: Annotated[
+        int, Field(ge=1, description="A prompt is what stands before the first label, but at least this many tokens.")
+    ] = 16
 
 
 class DistillationSection(Schema):
@@ -15,3 +29,14 @@ class DistillationSection(Schema):
 
     task_weight: Annotated[float, Field(ge=0)] = 0.1
     losses: Annotated[tuple[LossSlot, ...], Field(min_length=1)]
+    teacher_cache: Annotated[
+        str | None,
+        Field(description="Folder of `edgerazor cache-teacher`; the teacher itself then does not run in training."),
+    ] = None
+    on_policy: OnPolicySection | None = None
+
+    @model_validator(mode="after")
+    def _a_cache_knows_no_new_texts(self) -> "DistillationSection":
+        if self.teacher_cache is not None and self.on_policy is not None:
+            raise problem("teacher_cache holds the teacher on texts that exist; on_policy makes new ones; drop one")
+        return self

@@ -13,6 +13,7 @@ from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
 from edgerazor.pipeline.checkpoint import round_unquantized_, verify_checkpoint, write_checkpoint
+from edgerazor.pipeline.distill.state import settled_layers
 from edgerazor.pipeline.model import load_student
 from edgerazor.pipeline.train.output import METRICS, PACKED
 from edgerazor.pipeline.train.trainer import DistillationTrainer
@@ -82,6 +83,7 @@ def _write_metrics(trainer: DistillationTrainer, path: Path, evaluation: Mapping
         "steps": trainer.state.global_step,
         "tokens": trainer.state.num_input_tokens_seen,
         "processes": trainer.args.world_size,
+        "layers": settled_layers(trainer.distiller),
         "sharding": "fsdp" if trainer.is_fsdp_enabled else "deepspeed" if trainer.is_deepspeed_enabled else None,
         "evaluation": dict(evaluation),
         "history": trainer.state.log_history,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,27 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from edgerazor.core.contracts import Signal
+from edgerazor.core.model_types import vocabulary_size
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import DataError, RecipeError
 from edgerazor.pipeline.checkpoint import qat_config
 from edgerazor.pipeline.data import Collator, Data, load_data
 from edgerazor.pipeline.distill import Distiller
+from edgerazor.pipeline.distill.on_policy import OnPolicySampler
+from edgerazor.pipeline.distill.state import settle_layers
 from edgerazor.pipeline.export import build_exporters, export_checkpoint
 from edgerazor.pipeline.model import (
-    adapter_for,
     check_vocabularies,
     load_config,
     load_student,
     load_teacher,
     load_tokenizer,
+    student_adapter_for,
+    teacher_adapter_for,
 )
 from edgerazor.pipeline.resolved import write_resolved_recipe
+from edgerazor.pipeline.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
 from edgerazor.pipeline.train.arguments import build_training_arguments
 from edgerazor.pipeline.train.callbacks import Interrupt, LiveProgress
 from edgerazor.pipeline.train.clock import Clock
@@ -96,6 +102,8 @@ def train(
     if trainer.is_world_process_zero():
         write_resolved_recipe(recipe, output / RECIPE, registry=registry)
     started = time.monotonic()
+    if last is None:
+        _settle_layers(trainer, console)
     try:
         trainer.train(resume_from_checkpoint=last)
     finally:
@@ -121,37 +129,77 @@ def _build_trainer(
     arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
     check_vocabularies(recipe.model)
     config = load_config(recipe.model)
-    adapter = adapter_for(config, recipe.model, registry)
-    distiller = Distiller.from_recipe(recipe.distillation, registry=registry, adapter=adapter)
+    adapter, teacher_adapter = (one(recipe.model, registry) for one in (student_adapter_for, teacher_adapter_for))
+    distiller = Distiller.from_recipe(
+        recipe.distillation, registry=registry, adapter=adapter, teacher_adapter=teacher_adapter
+    )
     if distiller.needs_teacher:
         distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
     tokenizer = load_tokenizer(recipe.model)
-    data = load_data(recipe.data, tokenizer, vocabulary_size=config.vocab_size) if data is None else data
+    vocabulary = vocabulary_size(config)
+    data = load_data(recipe.data, tokenizer, vocabulary_size=vocabulary) if data is None else data
     _check_enough(data, arguments)
+    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    rows, collator = _training_rows(recipe, distiller, data, pad_token_id or 0, vocabulary)
     student, plan = load_student(recipe, registry=registry, attentions=Signal.ATTENTIONS in distiller.signals)
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(recipe, plan)  # type: ignore[union-attr]
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
-    teacher = None
-    if distiller.needs_teacher or compared:
-        attentions = Signal.ATTENTIONS in distiller.signals
-        teacher = load_teacher(recipe.model, device=arguments.device, attentions=attentions)
+    attentions = Signal.ATTENTIONS in distiller.teacher_signals
+    load = partial(load_teacher, recipe.model, device=arguments.device, attentions=attentions)
+    cached = isinstance(collator, CachedTeacherCollator)
     clock = Clock(recipe.training.max_seconds) if recipe.training.max_seconds else None
-    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = DistillationTrainer(
         model=student,
         args=arguments,
         recipe=recipe,
         distiller=distiller,
-        teacher=teacher,
+        teacher=load() if not cached and (distiller.needs_teacher or compared) else None,
+        evaluation_teacher=load if cached and compared else None,
+        on_policy=_sampler(recipe, student, pad_token_id or 0),
         clock=clock,
-        train_dataset=data.train,
+        train_dataset=rows,
         eval_dataset=data.held_out,
-        data_collator=Collator(pad_token_id or 0),
+        data_collator=collator,
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer, plan
+
+
+def _training_rows(
+    recipe: Recipe, distiller: Distiller, data: Data, pad_token_id: int, vocabulary: int
+) -> tuple[Any, Collator]:
+    """The rows to train on and what makes batches of them, with the teacher's tokens where a cache is given."""
+    section = recipe.distillation
+    if section is None or section.teacher_cache is None:
+        return data.train, Collator(pad_token_id)
+    cache = TeacherCache(Path(section.teacher_cache))
+    cache.check(distiller, data.train, vocabulary)
+    return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
+
+
+def _sampler(recipe: Recipe, student: Any, pad_token_id: int) -> OnPolicySampler | None:
+    section = recipe.distillation.on_policy if recipe.distillation else None
+    if section is None:
+        return None
+    if recipe.data is not None and recipe.data.packing:
+        raise RecipeError("distillation.on_policy: packed rows have no prompts of their own; set data.packing: false")
+    stop = student.generation_config.eos_token_id
+    stop_ids = [stop] if isinstance(stop, int) else list(stop or [])
+    return OnPolicySampler(section, seed=recipe.training.seed, pad_token_id=pad_token_id, stop_ids=stop_ids)
+
+
+def _settle_layers(trainer: DistillationTrainer, console: Console) -> None:
+    """Choose layers by calibration on the first batches of the data, the same ones on every rank."""
+    if trainer.teacher is None:
+        return
+    size, rows = trainer.args.per_device_train_batch_size, trainer.train_dataset
+    starts = range(0, len(rows) - size + 1, size)
+    batches = (trainer.data_collator([rows[row] for row in range(start, start + size)]) for start in starts)
+    for name, layers in settle_layers(trainer.distiller, trainer.teacher, batches).items():
+        if trainer.is_world_process_zero():
+            console.print(f"{name}: calibration chose the layers {', '.join(map(str, layers))}")
 
 
 def _check_enough(data: Data, arguments: TrainingArguments) -> None:

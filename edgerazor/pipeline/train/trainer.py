@@ -5,7 +5,8 @@ Every loss is a sum over positions with factors that hold the counts of the whol
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +17,26 @@ from transformers import Trainer
 from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
 from edgerazor.errors import TrainingError
 from edgerazor.pipeline.distill import Distiller
+from edgerazor.pipeline.distill.on_policy import FLAG, OnPolicySampler
+from edgerazor.pipeline.distill.state import load_state, save_state
 from edgerazor.pipeline.evaluate import EvaluationResult, evaluate_model
+from edgerazor.pipeline.teacher_cache.read import cached_tokens
 from edgerazor.pipeline.train.clock import Clock, learning_rate_factor
+from edgerazor.pipeline.train.learned import add_to_optimizer, prepare_learned
 from edgerazor.pipeline.train.sharding import shard_on_cpu
 from edgerazor.schemas.recipe import Recipe
 
-MASKS = 3
+MASKS = 4
 
 
 class DistillationTrainer(Trainer):
-    """Trains a student with a `Distiller`; `teacher` may be None for plain quantization-aware training."""
+    """Trains a student with a `Distiller`.
+
+    Args:
+        teacher: what every step and every evaluation runs; None without one, or where batches hold its tokens.
+        evaluation_teacher: loads the teacher for an evaluation alone.
+        on_policy: makes texts of the student's own.
+    """
 
     loss_is_scaled_for_ga = True
     lr_scheduler: Any
@@ -38,9 +49,12 @@ class DistillationTrainer(Trainer):
         distiller: Distiller,
         teacher: nn.Module | None,
         clock: Clock | None,
+        evaluation_teacher: Callable[[], nn.Module] | None = None,
+        on_policy: OnPolicySampler | None = None,
         **kwargs: Any,
     ):
         self.recipe, self.distiller, self.teacher, self.clock = recipe, distiller, teacher, clock
+        self.evaluation_teacher, self.on_policy = evaluation_teacher, on_policy
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True
         self._counts: Tensor | None = None
@@ -49,6 +63,10 @@ class DistillationTrainer(Trainer):
         self._steps_summed = self._passes_summed = 0
         if self.accelerator.mixed_precision == "fp16":
             raise TrainingError("mixed precision fp16 would lose the gradients of the head; launch with bf16 or no")
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        prepare_learned(distiller, self.args.device, world_size=self.args.world_size, sharded=sharded)
+        if on_policy is not None and sharded:
+            raise TrainingError("distillation.on_policy: a sharded student cannot answer; train without sharding")
 
     def create_accelerator_and_postprocess(self) -> None:
         """Also shard where accelerate would not."""
@@ -62,9 +80,10 @@ class DistillationTrainer(Trainer):
         """Fetch the micro-batches of one step and count their positions and live rows, over all ranks."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
+            batches = [self._own_answers(batch, index) for index, batch in enumerate(batches)]
             counts = torch.zeros(MASKS, 2, dtype=torch.int64, device=device)
             for batch in batches:
-                masks = position_masks(batch["labels"], _attention(batch))
+                masks = _masks(batch)
                 counts += torch.stack([torch.stack(count_positions(mask)) for mask in masks]).to(device)
                 self.state.num_input_tokens_seen += batch["input_ids"].numel() * self.args.world_size
             if self.args.world_size > 1:
@@ -81,7 +100,8 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The distiller's total on this micro-batch's share of the step."""
-        result = self.distiller(model, self.teacher, inputs, self._targets(inputs))
+        teacher = cached_tokens(inputs) or self.teacher
+        result = self.distiller(model, teacher, inputs, self._targets(inputs))
         with torch.no_grad():
             for name, figure in (*result.shares.items(), *result.metrics.items()):
                 self._sums[name] = self._sums.get(name, 0) + figure.detach().float()
@@ -92,12 +112,37 @@ class DistillationTrainer(Trainer):
 
     def _targets(self, inputs: dict[str, Any]) -> Targets:
         assert self._counts is not None
-        masks = position_masks(inputs["labels"], _attention(inputs))
-        tokens, predictions, attention = (
+        tokens, predictions, attention, task = (
             PositionMask(mask, positions, sequences)
-            for mask, (positions, sequences) in zip(masks, self._counts, strict=True)
+            for mask, (positions, sequences) in zip(_masks(inputs), self._counts, strict=True)
         )
-        return Targets(inputs["labels"], tokens, predictions, attention)
+        return Targets(inputs["labels"], tokens, predictions, attention, task=task)
+
+    def _own_answers(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """The batch, or its prompts with answers of the student."""
+        step = self.state.global_step
+        if self.on_policy is None or not self.on_policy.is_chosen(step, index):
+            return batch
+        student = self.accelerator.unwrap_model(self.model)
+        return self.on_policy.resample(student, batch, step=step, index=index, rank=self.args.process_index)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Also for what the losses learn themselves."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh:
+            add_to_optimizer(self.distiller, optimizer, max_grad_norm=self.args.max_grad_norm)
+        return optimizer
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            save_state(self.distiller, Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            load_state(self.distiller, Path(checkpoint))
 
     def log(self, logs: dict[str, float], start_time: float | None = None, **kwargs: Any) -> None:
         """Add the metrics since the last log; the only place that reads tensors from the device."""
@@ -142,11 +187,13 @@ class DistillationTrainer(Trainer):
         return self._report(self._measure(student, self.eval_dataset, None), "eval")
 
     def _measure(self, model: nn.Module, dataset: Any, accelerator: Any) -> EvaluationResult:
+        teacher = self.evaluation_teacher() if self.evaluation_teacher else self.teacher
         return evaluate_model(
             model,
-            self.teacher,
+            teacher,
             dataset,
             adapter=self.distiller.adapter,
+            teacher_adapter=self.distiller.teacher_adapter,
             batch_size=self.recipe.evaluation.batch_size,
             batches=self.recipe.evaluation.batches,
             pad_token_id=self.data_collator.pad_token_id,
@@ -162,6 +209,9 @@ class DistillationTrainer(Trainer):
         return figures
 
 
-def _attention(batch: dict[str, Any]) -> Tensor | None:
-    mask: Tensor | None = batch.get("token_mask", batch.get("attention_mask"))
-    return mask
+def _masks(batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`tokens`, `predictions`, `attention`, and the predictions that the task counts, each bool `[batch, seq]`."""
+    attention: Tensor | None = batch.get("token_mask", batch.get("attention_mask"))
+    tokens, predictions, attention = position_masks(batch["labels"], attention)
+    task = torch.zeros_like(predictions) if batch.get(FLAG) else predictions
+    return tokens, predictions, attention, task

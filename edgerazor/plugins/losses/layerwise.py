@@ -34,6 +34,11 @@ class LayerwiseLoss(ABC):
 
     @property
     def signals(self) -> frozenset[Signal]:
+        """What is compared."""
+        return self.compared
+
+    @property
+    def teacher_signals(self) -> frozenset[Signal]:
         """What is compared, and the hidden states where the choice of layers depends on them."""
         return self.compared | {Signal.HIDDEN_STATES} if self._reads_states else self.compared
 

@@ -14,6 +14,7 @@ class RouterZ:
     """Mean over layers and non-padding tokens of logsumexp(router logits)²; the teacher has no part in it."""
 
     signals: ClassVar = frozenset({Signal.ROUTER_LOGITS})
+    teacher_signals: ClassVar = frozenset[Signal]()
 
     def __init__(self, params: RouterZParams):
         self.params = params

@@ -1,0 +1,80 @@
+"""On-policy batches: prompts stay, answers are the student's, the task does not count them."""
+
+import pytest
+import torch
+
+from edgerazor.errors import RecipeError
+from edgerazor.pipeline.data.rows import IGNORE_INDEX
+from edgerazor.pipeline.distill.on_policy import FLAG, OnPolicySampler
+from edgerazor.pipeline.train import train
+from edgerazor.schemas.distillation import OnPolicySection
+from edgerazor.schemas.recipe import load_recipe
+from tests.pipeline.runs import recipe
+
+
+def sampler(stop=(1,), **values):
+    section = OnPolicySection(**{"max_new_tokens": 6, "prompt_tokens": 3, **values})
+    return OnPolicySampler(section, seed=5, pad_token_id=0, stop_ids=list(stop))
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(2, 96, (3, 12), generator=generator)
+    labels, mask = ids.clone(), torch.ones_like(ids)
+    labels[0, :5] = IGNORE_INDEX
+    labels[1, 8:], ids[1, 8:], mask[1, 8:] = IGNORE_INDEX, 0, 0
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask, "token_mask": mask.bool()}
+
+
+def test_prompts_stay_and_answers_are_labelled(build_model):
+    student, given = build_model(seed=1), batch()
+    student.train()
+    found = sampler().resample(student, given, step=0, index=0, rank=0)
+    assert found[FLAG] is True and student.training
+    for row, length in enumerate([5, 3, 3]):
+        assert torch.equal(found["input_ids"][row, :length], given["input_ids"][row, :length])
+        assert (found["labels"][row, :length] == IGNORE_INDEX).all()
+        answered = int(found["attention_mask"][row].sum())
+        assert length < answered <= length + 6
+        assert torch.equal(found["labels"][row, length:answered], found["input_ids"][row, length:answered])
+        assert (found["labels"][row, answered:] == IGNORE_INDEX).all()
+        if answered < length + 6:
+            assert int(found["input_ids"][row, answered - 1]) == 1
+    assert torch.equal(found["token_mask"], found["attention_mask"].bool())
+
+
+def test_the_same_step_draws_the_same_and_another_does_not(build_model):
+    student, given = build_model(seed=1), batch()
+    state = torch.random.get_rng_state()
+    one, same, other, elsewhere = (
+        sampler(stop=()).resample(student, given, step=step, index=0, rank=rank)["input_ids"]
+        for step, rank in ((3, 0), (3, 0), (4, 0), (3, 1))
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other) and not torch.equal(one, elsewhere)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_share_of_the_batches_is_chosen():
+    chosen = sum(sampler(share=0.3).is_chosen(step, 0) for step in range(2000))
+    assert 500 < chosen < 700
+    assert all(sampler(share=1.0).is_chosen(step, 1) for step in range(50))
+
+
+def test_a_run_counts_the_task_on_the_data_alone(tmp_path, registry):
+    def history(share, **values):
+        losses = [{"name": "forward_kl"}]
+        section = {"task_weight": 0.5, "losses": losses, "on_policy": {"share": share, "max_new_tokens": 8}}
+        both = recipe(tmp_path, distillation=section, data={"packing": False}, **values)
+        loaded = load_recipe(both, registry=registry)
+        return train(loaded, registry=registry, output=tmp_path / f"run-{share}").history
+
+    training = {"max_steps": 6, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
+    every = [entry for entry in history(1.0, training=training) if "task" in entry]
+    assert all(entry["task"] == 0 and entry["forward_kl"] > 0 for entry in every)
+    half = [entry for entry in history(0.5, training=training) if "task" in entry]
+    mixed = [entry["task"] for entry in half if entry["task"] > 0]
+    # A mean over the positions of the data: never halved by the batches that are the student's own.
+    assert mixed and min(mixed) > 0.6 * max(mixed)
+    packed = recipe(tmp_path, distillation={"on_policy": {}})
+    with pytest.raises(RecipeError, match=r"set data.packing: false"):
+        train(load_recipe(packed, registry=registry), registry=registry, output=tmp_path / "packed")
