@@ -1,6 +1,7 @@
 """The command that lets a teacher write training data."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,12 @@ from edgerazor.schemas.synthesis import (
     DEFAULT_TEMPERATURE,
     DEFAULT_TOP_K,
     DEFAULT_TOP_P,
+    SynthesisSettings,
     build_synthesis_settings,
 )
 
 if TYPE_CHECKING:
+    from edgerazor.pipeline.synthesize.connection import ServerAddress
     from edgerazor.pipeline.synthesize.drafts import Writer
     from edgerazor.pipeline.synthesize.run import SynthesisResult
 
@@ -25,39 +28,29 @@ _REFUSED_SHOWN = 10
 Sources = Annotated[
     list[str], typer.Argument(metavar="SOURCE...", help="Files or folders of messages or text.", show_default=False)
 ]
-Out = Annotated[Path, typer.Option("--out", help="JSON-lines file to write or go on with.", show_default=False)]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", help="Teacher: folder or hub name; with --server the name it serves.", show_default=False),
-]
+Out = Annotated[Path, typer.Option(help="JSON-lines file to write or go on with.", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="Teacher: folder or hub name; with --server the name it serves.")]
 Server = Annotated[
-    str | None,
-    typer.Option(
-        "--server",
-        metavar="URL",
-        help="OpenAI-compatible server, such as http://localhost:8000/v1.",
-        show_default=False,
-    ),
+    str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, such as http://localhost:8000/v1.")
 ]
-KeyVariable = Annotated[
-    str | None,
-    typer.Option(
-        "--api-key-variable",
-        help=f"Environment variable with the API key; absent: {_KEY_VARIABLE}.",
-        show_default=False,
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", min=1, help=f"Dialogues at a time, without --server; absent: {_BATCH_SIZE}."),
-]
+SystemPrompt = Annotated[str | None, typer.Option(help="For dialogues without a system message.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Of one answer.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0: always the likeliest token.")]
+TopP = Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total probability.")]
+TopK = Annotated[int, typer.Option(min=0, help="Draw from this many likeliest tokens; 0: from all.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the sampling.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N distinct dialogues.")]
+Field = Annotated[str | None, typer.Option(help="Column of messages or text; absent: 'messages' or 'text'.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help=f"Dialogues at a time here; absent: {_BATCH_SIZE}.")]
 Concurrency = Annotated[
-    int | None,
-    typer.Option("--concurrency", min=1, help=f"Dialogues at a time, with --server; absent: {_CONCURRENCY}."),
+    int | None, typer.Option(min=1, help=f"Dialogues at a time with --server; absent: {_CONCURRENCY}.")
 ]
-StandardOnly = Annotated[
-    bool, typer.Option("--standard-only", help="Send no parameter that OpenAI's own API lacks: no top_k.")
+Retries = Annotated[int, typer.Option(min=0, help="Further attempts if the server fails, with growing pauses.")]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer of the server.")]
+KeyVariable = Annotated[
+    str | None, typer.Option(help=f"Environment variable that holds the API key; absent: {_KEY_VARIABLE}, if set.")
 ]
+StandardOnly = Annotated[bool, typer.Option("--standard-only", help="Send only what OpenAI's own API knows: no top_k.")]
 SkipRefused = Annotated[
     bool, typer.Option("--skip-refused", help="Leave out dialogues that cannot be answered; absent: stop there.")
 ]
@@ -69,24 +62,18 @@ def synthesize(
     *,
     model: Model = None,
     server: Server = None,
-    system_prompt: Annotated[
-        str | None, typer.Option("--system-prompt", help="For dialogues without one.", show_default=False)
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="Of one answer.")
-    ] = DEFAULT_MAX_NEW_TOKENS,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0, help="0: always the likeliest token.")
-    ] = DEFAULT_TEMPERATURE,
-    top_p: Annotated[float, typer.Option("--top-p", help="Likeliest tokens of this total.")] = DEFAULT_TOP_P,
-    top_k: Annotated[int, typer.Option("--top-k", min=0, help="This many likeliest tokens; 0: all.")] = DEFAULT_TOP_K,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sampling.")] = 0,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use the first N dialogues.")] = None,
-    field: Annotated[str | None, typer.Option("--field", help="Column of messages or text.")] = None,
+    system_prompt: SystemPrompt = None,
+    max_new_tokens: MaxNewTokens = DEFAULT_MAX_NEW_TOKENS,
+    temperature: Temperature = DEFAULT_TEMPERATURE,
+    top_p: TopP = DEFAULT_TOP_P,
+    top_k: TopK = DEFAULT_TOP_K,
+    seed: Seed = 0,
+    limit: Limit = None,
+    field: Field = None,
     batch_size: BatchSize = None,
     concurrency: Concurrency = None,
-    retries: Annotated[int, typer.Option("--retries", min=0, help="Further attempts, with pauses between.")] = 8,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for an answer.")] = 600.0,
+    retries: Retries = 8,
+    timeout: Timeout = 600.0,
     api_key_variable: KeyVariable = None,
     standard_only: StandardOnly = False,
     skip_refused: SkipRefused = False,
@@ -94,15 +81,16 @@ def synthesize(
     """Let a teacher write the assistant's turns of dialogues anew; started again, it goes on where it stopped."""
     _check_options(model, server, batch_size, concurrency, standard_only)
     from edgerazor.pipeline.synthesize.connection import ServerAddress
-    from edgerazor.pipeline.synthesize.local import load_local_writer
     from edgerazor.pipeline.synthesize.run import synthesize as run
-    from edgerazor.pipeline.synthesize.server import ServerWriter, find_model
+    from edgerazor.pipeline.synthesize.server import find_model
     from edgerazor.schemas.data import Source
 
-    address = ServerAddress(server or "", _api_key(api_key_variable), timeout, retries, _notify)
+    address = None
+    if server is not None:
+        address = ServerAddress(server, _api_key(api_key_variable), timeout, retries, _notify)
     settings = build_synthesis_settings(
-        writer="local" if server is None else "server",
-        model=model if server is None else find_model(address, model),
+        writer="local" if address is None else "server",
+        model=model if address is None else find_model(address, model),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -111,17 +99,25 @@ def synthesize(
         system_prompt=system_prompt,
         standard_only=standard_only,
     )
-
-    def open_writer() -> "Writer":
-        if server is None:
-            return load_local_writer(settings, batch_size=batch_size or _BATCH_SIZE)
-        return ServerWriter(address, settings, concurrency=concurrency or _CONCURRENCY)
-
+    open_writer = partial(_open_writer, settings, address, batch_size or _BATCH_SIZE, concurrency or _CONCURRENCY)
     read = [Source(path=path, field=field) for path in sources]
     result = run(read, out, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused)
     _print(result, out)
     if result.interrupted:
         raise typer.Exit(130)
+
+
+def _open_writer(
+    settings: SynthesisSettings, address: "ServerAddress | None", batch_size: int, concurrency: int
+) -> "Writer":
+    """A model here is loaded; so is the code for it, which a server does without."""
+    if address is None:
+        from edgerazor.pipeline.synthesize.local import load_local_writer
+
+        return load_local_writer(settings, batch_size=batch_size)
+    from edgerazor.pipeline.synthesize.server import ServerWriter
+
+    return ServerWriter(address, settings, concurrency=concurrency)
 
 
 def _check_options(

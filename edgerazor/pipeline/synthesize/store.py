@@ -47,7 +47,7 @@ class RowStore:
         except SynthesisError:
             os.close(self._file)
             raise
-        self._synced = time.monotonic()
+        self._synced, self._unsynced = time.monotonic(), False
 
     def __enter__(self) -> Self:
         return self
@@ -56,8 +56,9 @@ class RowStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close; a file that this run created and wrote nothing to is removed."""
-        with suppress(OSError):
-            os.fsync(self._file)
+        if self._unsynced:
+            with suppress(OSError):
+                os.fsync(self._file)
         if self._created and not self._size:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
@@ -75,7 +76,8 @@ class RowStore:
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(self._file, rest) :]
-            if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
+            self._unsynced = time.monotonic() - self._synced < _SECONDS_BETWEEN_SYNCS
+            if not self._unsynced:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
         except OSError as error:

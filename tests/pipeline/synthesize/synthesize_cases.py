@@ -37,7 +37,10 @@ def dialogue(number: int, turns: int = 1) -> dict[str, Any]:
     """Questions of different lengths, with answers that are to be replaced."""
     messages = []
     for turn in range(turns):
-        messages += [user(f"question {number}.{turn}" + " and more" * (number % 4)), assistant(f"human {number}.{turn}")]
+        messages += [
+            user(f"question {number}.{turn}" + " and more" * (number % 4)),
+            assistant(f"human {number}.{turn}"),
+        ]
     return {"messages": messages}
 
 
@@ -90,7 +93,7 @@ def echo(body: dict[str, Any]) -> dict[str, Any]:
     return completion(f"{len(asked)} {asked[-1]} {body['seed']}")
 
 
-class Reply(Exception):
+class ReplyError(Exception):
     """Raised by a script to answer with another status, text or headers."""
 
     def __init__(self, status: int, text: str = "", **headers: str):
@@ -161,7 +164,7 @@ class ScriptedServer:
                     self.send(200, json.dumps(server.answer(body)))
                 except ConnectionError:
                     self.close_connection = True  # the script hangs up
-                except Reply as reply:
+                except ReplyError as reply:
                     self.send(reply.status, reply.text, reply.headers)
 
             def send(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:

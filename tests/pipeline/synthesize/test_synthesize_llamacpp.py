@@ -18,7 +18,6 @@ from synthesize_cases import dialogues, questions, read_lines, write_lines
 from transformers import AutoTokenizer
 
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import open_checkpoint
 from edgerazor.pipeline.data import load_data
 from edgerazor.pipeline.export import export_to
 from edgerazor.pipeline.pack import pack_source
