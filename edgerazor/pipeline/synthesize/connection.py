@@ -66,6 +66,8 @@ class Connection:
             raise SynthesisError(f"{address.base_url}: is no address of a server: {error}") from error
         if parts.scheme not in ("http", "https") or not self._host or parts.query or parts.fragment:
             raise SynthesisError(f"{address.base_url}: is no address of a server; expected http://HOST:PORT/v1")
+        if parts.username is not None:
+            raise SynthesisError("the address of the server holds a user name; a key belongs into the environment")
         self.address, self._secure, self._path = address, parts.scheme == "https", parts.path.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
         if address.api_key is not None:
@@ -142,6 +144,8 @@ class Connection:
             connection.request(method, self._path + path, data, self._headers)
             response = connection.getresponse()
             text = response.read(_LARGEST_ANSWER).decode("utf-8", "replace")
+            if response.length:
+                raise HTTPException(f"the answer broke off {response.length} bytes before its end")
             return response.status, response.reason, _seconds(response.getheader("Retry-After")), text
         finally:
             with self._lock:

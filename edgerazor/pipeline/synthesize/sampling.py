@@ -40,7 +40,9 @@ class RowSampling(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores `[rows, vocabulary]`: 0 for the token that was drawn, minus infinity for the others."""
-        scores = scores.float()
+        scores = scores.float() - scores.amax(
+            -1, keepdim=True
+        )  # so that a tiny temperature divides nothing to infinity
         for warper in self._warpers:
             scores = warper(input_ids, scores)
         sums = scores.double().softmax(-1).cumsum(-1)

@@ -142,13 +142,10 @@ class ServerWriter:
 
 
 def _outcomes(done: set[Future[Written | Refusal]]) -> Iterator[Written | Refusal]:
-    """What finished; an error comes behind it."""
-    failed = None
-    for future in done:
-        error = future.exception()
-        if error is None:
-            yield future.result()
-        elif not isinstance(error, StoppedError):
-            failed = error
-    if failed is not None:
-        raise failed
+    """What finished: dialogues first, since a refusal or an error behind them may end the run."""
+    errors = [error for future in done if (error := future.exception()) is not None]
+    outcomes = [future.result() for future in done if future.exception() is None]
+    yield from sorted(outcomes, key=lambda outcome: isinstance(outcome, Refusal))
+    for error in errors:
+        if not isinstance(error, StoppedError):
+            raise error

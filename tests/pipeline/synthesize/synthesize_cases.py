@@ -170,9 +170,8 @@ class ScriptedServer:
             def send(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
                 data = text.encode()
                 self.send_response(status)
-                for name, value in (headers or {}).items():
+                for name, value in {"Content_Length": str(len(data)), **(headers or {})}.items():
                     self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
 
