@@ -35,3 +35,7 @@ class CheckpointError(EdgeRazorError):
 
 class ExportError(EdgeRazorError):
     """A checkpoint cannot be held losslessly by the format asked for, or the exported file does not equal it."""
+
+
+class SynthesisError(EdgeRazorError):
+    """The teacher cannot write: the server does not answer as promised, or the file to write to is not ours."""

@@ -23,6 +23,7 @@ COMMANDS = [
     "init",
     "check",
     "plan",
+    "synthesize",
     "pack",
     "train",
     "evaluate",

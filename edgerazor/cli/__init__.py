@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import recipes, runs, teachers
+from edgerazor.cli import recipes, runs, synthesize, teachers
 from edgerazor.cli.application import app
 
 __all__ = ["app", "main"]
@@ -13,6 +13,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     recipes.init,
     recipes.check,
     recipes.plan,
+    synthesize.synthesize,
     runs.pack,
     teachers.cache_teacher,
     runs.train,

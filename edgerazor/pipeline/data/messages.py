@@ -17,15 +17,24 @@ def check_dialogue(value: Any, where: str) -> list[Message]:
         where: file and row, for the message.
 
     Raises:
-        DataError: it is no list of messages, a role is unknown, a content is no text, or no turn is the assistant's.
+        DataError: see `check_messages`; or no turn is the assistant's.
+    """
+    messages = check_messages(value, where)
+    if not any(message["role"] == "assistant" for message in messages):
+        raise DataError(f"{where}: no message is the assistant's, so there is nothing to learn from")
+    return messages
+
+
+def check_messages(value: Any, where: str) -> list[Message]:
+    """The same for a dialogue that may still lack the assistant's turns.
+
+    Raises:
+        DataError: it is no list of messages, a role is unknown, or a content is no text.
     """
     if not isinstance(value, list) or not value:
         kind = "an empty list" if value == [] else "nothing" if value is None else type(value).__name__
         raise DataError(f"{where}: holds {kind}; expected a list of messages")
-    messages = [_check_message(message, f"{where}: message {number}") for number, message in enumerate(value, start=1)]
-    if not any(message["role"] == "assistant" for message in messages):
-        raise DataError(f"{where}: no message is the assistant's, so there is nothing to learn from")
-    return messages
+    return [_check_message(message, f"{where}: message {number}") for number, message in enumerate(value, start=1)]
 
 
 def with_system_prompt(messages: list[Message], prompt: str | None) -> list[Message]:

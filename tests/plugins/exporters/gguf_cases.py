@@ -1,9 +1,7 @@
 """Tiny packed checkpoints to export, with tokenizers of the kinds that the format knows."""
 
 import json
-import resource
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,17 +154,6 @@ def sentencepiece_tokenizer(merges: list[tuple[str, str]] | None = None) -> PreT
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
     )
-
-
-@contextmanager
-def quota(size: int) -> Iterator[None]:
-    """No file may grow beyond `size` bytes, as if the disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 WIDE = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 512}

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from gguf_cases import BODIES, Packed, make, pack_case, quota, rules, seal
+from gguf_cases import BODIES, Packed, make, pack_case, rules, seal
 
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, ExportError
 from edgerazor.pipeline.checkpoint import open_checkpoint
+from tests.limits import quota
 from tests.packed_cases import edit_json, edit_tensors
 
 Refuse = Callable[..., list[str]]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf_cases import BODIES, byte_level_tokenizer, pack_case, quota, rules
+from gguf_cases import BODIES, byte_level_tokenizer, pack_case, rules
 from onnx_cases import EXPORTS, make_onnx
 from transformers import AutoTokenizer
 
@@ -20,6 +20,7 @@ from edgerazor.pipeline.checkpoint import load_model, open_checkpoint, pack_mode
 from edgerazor.pipeline.runtime import open_runtime
 from edgerazor.schemas.recipe import load_recipe
 from tests.commands import fail, succeed
+from tests.limits import quota
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ir = pytest.importorskip("onnx_ir")

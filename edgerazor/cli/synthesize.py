@@ -1,0 +1,166 @@
+"""The command that lets a teacher write training data."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgerazor.errors import SynthesisError
+from edgerazor.schemas.synthesis import (
+    DEFAULT_MAX_NEW_TOKENS,
+    DEFAULT_TEMPERATURE,
+    DEFAULT_TOP_K,
+    DEFAULT_TOP_P,
+    SynthesisSettings,
+    build_synthesis_settings,
+)
+
+if TYPE_CHECKING:
+    from edgerazor.pipeline.synthesize.connection import ServerAddress
+    from edgerazor.pipeline.synthesize.drafts import Writer
+    from edgerazor.pipeline.synthesize.run import SynthesisResult
+
+_BATCH_SIZE, _CONCURRENCY, _KEY_VARIABLE = 8, 8, "EDGERAZOR_API_KEY"
+_REFUSED_SHOWN = 10
+
+Sources = Annotated[
+    list[str], typer.Argument(metavar="SOURCE...", help="Files or folders of messages or text.", show_default=False)
+]
+Out = Annotated[Path, typer.Option(help="JSON-lines file to write or go on with.", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="Teacher: folder or hub name; with --server the name it serves.")]
+Server = Annotated[
+    str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, such as http://localhost:8000/v1.")
+]
+SystemPrompt = Annotated[str | None, typer.Option(help="For dialogues without a system message.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Of one answer.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0: always the likeliest token.")]
+TopP = Annotated[float, typer.Option(help="Draw from the likeliest tokens of this total probability.")]
+TopK = Annotated[int, typer.Option(min=0, help="Draw from this many likeliest tokens; 0: from all.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the sampling.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N distinct dialogues.")]
+Field = Annotated[str | None, typer.Option(help="Column of messages or text; absent: 'messages' or 'text'.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help=f"Dialogues at a time here; absent: {_BATCH_SIZE}.")]
+Concurrency = Annotated[
+    int | None, typer.Option(min=1, help=f"Dialogues at a time with --server; absent: {_CONCURRENCY}.")
+]
+Retries = Annotated[int, typer.Option(min=0, help="Further attempts if the server fails, with growing pauses.")]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer of the server.")]
+KeyVariable = Annotated[
+    str | None, typer.Option(help=f"Environment variable that holds the API key; absent: {_KEY_VARIABLE}, if set.")
+]
+StandardOnly = Annotated[bool, typer.Option("--standard-only", help="Send only what OpenAI's own API knows: no top_k.")]
+SkipRefused = Annotated[
+    bool, typer.Option("--skip-refused", help="Leave out dialogues that cannot be answered; absent: stop there.")
+]
+
+
+def synthesize(
+    sources: Sources,
+    out: Out,
+    *,
+    model: Model = None,
+    server: Server = None,
+    system_prompt: SystemPrompt = None,
+    max_new_tokens: MaxNewTokens = DEFAULT_MAX_NEW_TOKENS,
+    temperature: Temperature = DEFAULT_TEMPERATURE,
+    top_p: TopP = DEFAULT_TOP_P,
+    top_k: TopK = DEFAULT_TOP_K,
+    seed: Seed = 0,
+    limit: Limit = None,
+    field: Field = None,
+    batch_size: BatchSize = None,
+    concurrency: Concurrency = None,
+    retries: Retries = 8,
+    timeout: Timeout = 600.0,
+    api_key_variable: KeyVariable = None,
+    standard_only: StandardOnly = False,
+    skip_refused: SkipRefused = False,
+) -> None:
+    """Let a teacher write the assistant's turns of dialogues anew; started again, it goes on where it stopped."""
+    _check_options(model, server, batch_size, concurrency, standard_only)
+    from edgerazor.pipeline.synthesize.connection import ServerAddress
+    from edgerazor.pipeline.synthesize.run import synthesize as run
+    from edgerazor.pipeline.synthesize.server import find_model
+    from edgerazor.schemas.data import Source
+
+    address = None
+    if server is not None:
+        address = ServerAddress(server, _api_key(api_key_variable), timeout, retries, _notify)
+    settings = build_synthesis_settings(
+        writer="local" if address is None else "server",
+        model=model if address is None else find_model(address, model),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        system_prompt=system_prompt,
+        standard_only=standard_only,
+    )
+    open_writer = partial(_open_writer, settings, address, batch_size or _BATCH_SIZE, concurrency or _CONCURRENCY)
+    read = [Source(path=path, field=field) for path in sources]
+    result = run(read, out, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused)
+    _print(result, out)
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+def _open_writer(
+    settings: SynthesisSettings, address: "ServerAddress | None", batch_size: int, concurrency: int
+) -> "Writer":
+    """A model here is loaded; so is the code for it, which a server does without."""
+    if address is None:
+        from edgerazor.pipeline.synthesize.local import load_local_writer
+
+        return load_local_writer(settings, batch_size=batch_size)
+    from edgerazor.pipeline.synthesize.server import ServerWriter
+
+    return ServerWriter(address, settings, concurrency=concurrency)
+
+
+def _check_options(
+    model: str | None, server: str | None, batch_size: int | None, concurrency: int | None, standard_only: bool
+) -> None:
+    """Options that would have no effect are errors."""
+    if server is None and model is None:
+        raise SynthesisError("who is the teacher? --model FOLDER for a model on this machine, or --server URL")
+    if server is None and (concurrency is not None or standard_only):
+        raise SynthesisError("--concurrency and --standard-only are for --server; without it there is --batch-size")
+    if server is not None and batch_size is not None:
+        raise SynthesisError("--batch-size is for a model on this machine; with --server there is --concurrency")
+
+
+def _api_key(variable: str | None) -> str | None:
+    key = os.environ.get(variable or _KEY_VARIABLE)
+    if variable is not None and not key:
+        raise SynthesisError(f"--api-key-variable: the environment has no variable {variable}, or it is empty")
+    return key or None
+
+
+def _notify(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _print(result: "SynthesisResult", out: Path) -> None:
+    for where, reason in result.refused[:_REFUSED_SHOWN]:
+        _notify(f"left out: {where}: {reason}")
+    if len(result.refused) > _REFUSED_SHOWN:
+        _notify(f"left out: {len(result.refused)} dialogues in all")
+    there = result.written + result.present
+    if result.interrupted:
+        _notify(f"stopped; {out} holds {there} of {result.prompts} dialogues. The same command goes on from there.")
+        return
+    typer.echo(
+        f"wrote {result.written} dialogues to {out} in {result.seconds:.0f} s; it holds {there} of {result.prompts}"
+    )
+    notes = (
+        (result.present, "were written before"),
+        (result.duplicates, "rows repeat an earlier prompt and were left out"),
+        (result.cut, "answers were cut at the limit of new tokens; their finish_reasons say 'length'"),
+        (result.empty, "answers are empty"),
+    )
+    for count, what in notes:
+        if count:
+            typer.echo(f"  {count} {what}")

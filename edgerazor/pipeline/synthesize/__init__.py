@@ -1,0 +1,1 @@
+"""Teacher-written training data: prompts, writers, and the file that grows."""
