@@ -49,8 +49,8 @@ def quantize_dequantize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes and scale of `quantize`, then the value of `fake_quantize`."""
     scale, codes = _scale_and_codes(split_groups(x, group_size), rule)
-    integers = _integers(codes).reshape(x.shape)
-    return integers, _stored(scale, rule), codes.mul_(scale).reshape(x.shape).to(dtype or x.dtype)
+    value = (codes * scale).reshape(x.shape).to(dtype or x.dtype)
+    return _integers(codes).reshape(x.shape), _stored(scale, rule), value
 
 
 def split_groups(x: Tensor, group_size: int | None) -> Tensor:
@@ -128,7 +128,7 @@ def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
 
 def _integers(codes: Tensor) -> Tensor:
     """A NaN has no integer; its group carries it in the scale."""
-    return codes.nan_to_num(0.0).to(torch.int8)
+    return codes.nan_to_num_(0.0).to(torch.int8)
 
 
 def _stored(scale: Tensor, rule: GroupRule) -> Tensor:
