@@ -1,6 +1,7 @@
-"""Compiles every Triton kernel for compute capability 9.0 without a device: `python -m tests.kernels.compile_ahead DIR`.
+"""Compiles every Triton kernel for compute capability 9.0 without a device.
 
-Run in a process of its own, because triton chooses between compiler and interpreter when it is imported.
+`python -m tests.kernels.compile_ahead DIR`: a process of its own, because triton chooses between its compiler and its
+interpreter when it is imported.
 """
 
 import importlib
@@ -28,20 +29,32 @@ def variants() -> dict[str, Variant]:
     """By name, which starts with the name of the module."""
     found = {}
     tile = {"tile_groups": 16, "tile_columns": 256, "float16_scale": True}
-    for kind, dtype in itertools.product(("absmean", "absmax", "asymmetric", "mixed"), ("fp32", "bf16", "fp16")):
-        group = {"fp32": 256, "bf16": 128, "fp16": 160}[dtype]
-        constants = {"kind": kind, "qmax": 1 if kind == "mixed" else 7, "group_size": group, **tile}
+    for kind, dtype in itertools.product(("absmean", "absmax", "asymmetric", "mixed"), ("fp32", "bf16")):
+        constants = {"kind": kind, "qmax": 7, "group_size": 256 if dtype == "fp32" else 160, **tile}
         absent = () if kind == "mixed" else ("qmax_pointer",)
         found[f"quantize-{kind}-{dtype}"] = Variant("quantize", dtype, constants, absent)
     for dtype in ("fp32", "bf16"):
         found[f"teacher_statistics-{dtype}"] = Variant("teacher_statistics", dtype, {"tile": 4096})
-        for name, teacher, tempered in itertools.product(
-            ("row_statistics", "row_gradient"), (True, False), (True, False)
-        ):
-            constants = {"tile": 4096, "tempered": tempered}
-            label = f"{name}-{dtype}-{'teacher' if teacher else 'task'}-{'tempered' if tempered else 'plain'}"
-            found[label] = Variant(name, dtype, constants, () if teacher else ("u_pointer",))
-    return found
+    for name in ("row_statistics", "row_gradient"):
+        found[f"{name}-bf16"] = Variant(name, "bf16", {"tile": 4096, "tempered": False})
+        for absent, tempered in itertools.product(((), ("u_pointer",)), (True, False)):
+            label = f"{name}-fp32{'-task' if absent else ''}{'-tempered' if tempered else ''}"
+            found[label] = Variant(name, "fp32", {"tile": 4096, "tempered": tempered}, absent)
+    return found | smallest()
+
+
+def smallest() -> dict[str, Variant]:
+    """Tensors of one element: triton makes a constant of every whole number that is 1."""
+    row = {"rows": 1, "vocabulary": 1, "z_stride": 1, "u_stride": 1, "gradient_stride": 1, "row_stride": 1}
+    group = dict.fromkeys(["groups", "groups_per_row", "size_1", "size_2", "stride_2", "qmax_row_stride"], 1)
+    kind = {"kind": "mixed", "qmax": 1, "float16_scale": True}
+    size = {"group_size": 1, "tile_groups": 128, "tile_columns": 1}
+    return {
+        "quantize-mixed-smallest": Variant("quantize", "fp32", {**group, **kind, **size}),
+        "teacher_statistics-smallest": Variant("teacher_statistics", "fp32", {**row, "tile": 4096}),
+        "row_statistics-smallest": Variant("row_statistics", "fp32", {**row, "tile": 4096, "tempered": True}),
+        "row_gradient-smallest": Variant("row_gradient", "fp32", {**row, "tile": 4096, "tempered": True}),
+    }
 
 
 def compiled(variant: Variant) -> Any:
@@ -52,7 +65,8 @@ def compiled(variant: Variant) -> Any:
 
     module = importlib.import_module(f"edgerazor.kernels.triton.{variant.kernel}")
     kernel = getattr(module, f"{variant.kernel}_kernel")
-    constants = {**variant.constants, **dict.fromkeys(variant.absent)}
+    constants = {name: value for name, value in variant.constants.items() if name in kernel.arg_names}
+    constants |= dict.fromkeys(variant.absent)
     signature = {}
     for name in kernel.arg_names:
         default = f"*{variant.dtype}" if name.endswith("_pointer") else "i32"
