@@ -1,5 +1,6 @@
 """Fixtures for every test: the built-in registry, and tiny models built from a config alone."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,9 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import nn
+
+# Without a CUDA device Triton kernels run in triton's interpreter; triton reads this once, and transformers imports it.
+os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.manager import load_plugins

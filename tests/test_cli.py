@@ -25,6 +25,7 @@ COMMANDS = [
     "plan",
     "synthesize",
     "pack",
+    "cache-teacher",
     "train",
     "evaluate",
     "generate",

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgerazor.kernels.divergence import RowStatistics, RowWeights, row_gradient, row_statistics, teacher_row_statistics
+from edgerazor.kernels.dispatch import row_gradient, row_statistics, teacher_row_statistics
+from edgerazor.kernels.divergence import RowStatistics, RowWeights
 
 CHUNK_BYTES = 16 * 2**20
 CUDA_CHUNK_BYTES = 512 * 2**20
@@ -170,7 +171,7 @@ class _FusedLinear(torch.autograd.Function):
                 factors = RowWeights(*(column[rows] for column in weights))
                 z = student.logits(rows)
                 u = teacher.rows(rows, z, temperature) if teacher else None
-                gradient, statistics = row_gradient(z, u, labels[rows], factors, temperature)
+                gradient, statistics = row_gradient(z, u, labels[rows], factors, temperature, overwrite=True)
                 parts.append(statistics)
                 if gradient_bias is not None:
                     gradient_bias += gradient.sum(dim=0)

@@ -3,6 +3,8 @@
 Shapes: `groups` is `[..., g]`, float32, one group of consecutive columns per row; a scale is `[..., 1]`, float32.
 """
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,45 @@ FLOOR = 1e-5
 SMALLEST_SCALE = 2.0**-14
 LARGEST_SCALE = 65504.0
 _TILE = 512
+
+
+class GroupRule(NamedTuple):
+    """How the groups of one tensor get their scales and codes (METHOD 1.3 and 2.1).
+
+    Attributes:
+        scale: `absmean` (ternary, qmax 1), `absmax`, `asymmetric` (codes reach -qmax-1), or `mixed`: absmean where qmax
+            is 1, absmax elsewhere.
+        qmax: the highest code; for `mixed` int8 `[R]` or `[R, G]`, R the product of the leading axes.
+        multiplier: of the mean magnitude.
+        scale_dtype: float16 as files hold it, or float32.
+    """
+
+    scale: Literal["absmean", "absmax", "asymmetric", "mixed"]
+    qmax: Tensor | int
+    multiplier: float = 2.0
+    scale_dtype: Literal["float16", "float32"] = "float16"
+
+
+def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
+    """Codes int8 `[..., C]` and scale `[..., G]` in the rule's dtype, for `x [..., C]` of any float dtype."""
+    groups = split_groups(x, group_size)
+    scale, codes = _scale_and_codes(groups, rule)
+    return _integers(codes).reshape(x.shape), _stored(scale, rule)
+
+
+def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Codes times scale in float32, rounded once to `dtype` (that of `x` by default), in the shape of `x`."""
+    scale, codes = _scale_and_codes(split_groups(x, group_size), rule)
+    return codes.mul_(scale).reshape(x.shape).to(dtype or x.dtype)
+
+
+def quantize_dequantize(
+    x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes and scale of `quantize`, then the value of `fake_quantize`."""
+    scale, codes = _scale_and_codes(split_groups(x, group_size), rule)
+    value = (codes * scale).reshape(x.shape).to(dtype or x.dtype)
+    return _integers(codes).reshape(x.shape), _stored(scale, rule), value
 
 
 def split_groups(x: Tensor, group_size: int | None) -> Tensor:
@@ -20,19 +61,19 @@ def split_groups(x: Tensor, group_size: int | None) -> Tensor:
 
 def absmax_scale(groups: Tensor, qmax: Tensor | int) -> Tensor:
     """max(max |x|, 1e-5) / qmax."""
-    return groups.abs().amax(dim=-1, keepdim=True).clamp_(min=FLOOR) / qmax
+    return _quotient(groups.abs().amax(dim=-1, keepdim=True).clamp_(min=FLOOR), qmax)
 
 
 def absmean_scale(groups: Tensor, multiplier: float) -> Tensor:
     """max(multiplier * mean |x|, 1e-5); the sum is taken in float64, so its order does not matter."""
-    mean = absolute_sum(groups) / groups.shape[-1]
+    mean = _quotient(absolute_sum(groups), groups.shape[-1])
     return (multiplier * mean.to(torch.float32)).clamp_(min=FLOOR)
 
 
 def asymmetric_scale(groups: Tensor, qmax: int) -> Tensor:
     """max(max x / qmax, -min x / (qmax + 1), 1e-5): no zero point, one step more on the negative side."""
-    highest = groups.amax(dim=-1, keepdim=True) / qmax
-    lowest = groups.amin(dim=-1, keepdim=True) / -(qmax + 1)
+    highest = _quotient(groups.amax(dim=-1, keepdim=True), qmax)
+    lowest = _quotient(groups.amin(dim=-1, keepdim=True), -(qmax + 1))
     return torch.maximum(highest, lowest).clamp_(min=FLOOR)
 
 
@@ -69,3 +110,31 @@ def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """codes `[..., C]` times scale `[..., G]` in float32, rounded once to `dtype`."""
     groups = codes.to(torch.float32).reshape(*scale.shape, -1)
     return (groups * scale.to(torch.float32).unsqueeze(-1)).reshape(codes.shape).to(dtype)
+
+
+def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
+    """Scale `[..., G, 1]` rounded as stored, and codes `[..., G, g]`, both float32."""
+    qmax = rule.qmax
+    if isinstance(qmax, Tensor):
+        qmax = qmax.to(torch.float32).reshape(*groups.shape[:-2], -1, 1)
+        scale = torch.where(qmax == 1, absmean_scale(groups, rule.multiplier), absmax_scale(groups, qmax))
+    elif rule.scale == "asymmetric":
+        scale = asymmetric_scale(groups, qmax)
+    else:
+        scale = absmean_scale(groups, rule.multiplier) if rule.scale == "absmean" else absmax_scale(groups, qmax)
+    scale = round_scale(scale, rule.scale_dtype)
+    return scale, round_codes(groups, scale, -qmax - int(rule.scale == "asymmetric"), qmax)
+
+
+def _integers(codes: Tensor) -> Tensor:
+    """A NaN has no integer; its group carries it in the scale."""
+    return codes.nan_to_num_(0.0).to(torch.int8)
+
+
+def _stored(scale: Tensor, rule: GroupRule) -> Tensor:
+    return scale.squeeze(-1).to(torch.float16 if rule.scale_dtype == "float16" else torch.float32)
+
+
+def _quotient(x: Tensor, divisor: Tensor | int) -> Tensor:
+    """True division: by a Python number, CUDA would multiply by its reciprocal instead."""
+    return x / (divisor if isinstance(divisor, Tensor) else x.new_full((), divisor))

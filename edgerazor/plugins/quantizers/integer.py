@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from math import prod
 
-import torch
 from torch import Tensor
 
-from edgerazor.kernels import reference
-from edgerazor.plugins.quantizers.grouped import Grid, GroupedQuantizer, row_count
+from edgerazor.kernels.reference import GroupRule
+from edgerazor.plugins.quantizers.grouped import GroupedQuantizer
 from edgerazor.plugins.quantizers.params import IntParams
 
 
@@ -24,13 +23,5 @@ class IntQuantizer(GroupedQuantizer):
     def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
         return {self.qmax: prod(shape)}
 
-    def _grid(self, groups: Tensor) -> Grid:
-        if self.symmetric:
-            scale = reference.absmax_scale(groups, self.qmax)
-        else:
-            scale = reference.asymmetric_scale(groups, self.qmax)
-        lowest = -self.qmax if self.symmetric else -self.qmax - 1
-        return Grid(reference.round_scale(scale, self.params.scale_dtype), lowest, self.qmax)
-
-    def _qmax(self, groups: Tensor) -> Tensor:
-        return torch.full((row_count(groups),), self.qmax, dtype=torch.int8, device=groups.device)
+    def _rule(self, x: Tensor) -> GroupRule:
+        return GroupRule("absmax" if self.symmetric else "asymmetric", self.qmax, scale_dtype=self.params.scale_dtype)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from edgerazor.errors import PlanError
-from edgerazor.kernels import reference
-from edgerazor.plugins.quantizers.grouped import Grid, GroupedQuantizer, row_count
+from edgerazor.kernels.reference import GroupRule
+from edgerazor.plugins.quantizers.grouped import GroupedQuantizer
 from edgerazor.plugins.quantizers.params import SQMPParams, exact_ratio
 
 
@@ -83,8 +83,8 @@ class SQMPQuantizer(GroupedQuantizer):
                 return int(rows * groups * self.ratio)
 
     def _high(self, groups: Tensor) -> Tensor:
-        """bool `[R, 1]` or `[R, G]`: what is high."""
-        rows, per_row = row_count(groups), groups.shape[-2]
+        """bool `[R, 1]` or `[R, G]`: what is high among groups `[..., G, g]`."""
+        rows, per_row = groups.shape[:-2].numel(), groups.shape[-2]
         count = self._high_count((rows, per_row * groups.shape[-1]))
         device, flat = groups.device, groups.reshape(rows, -1)
         match self.params.placement:
@@ -94,9 +94,9 @@ class SQMPQuantizer(GroupedQuantizer):
                     high[:: self.ratio.denominator] = True
                 return high
             case "variance_rows":
-                return _largest(flat.var(dim=-1), count).reshape(rows, 1)
+                return _largest(flat.float().var(dim=-1), count).reshape(rows, 1)
             case "variance_groups":
-                return _largest(groups.var(dim=-1).flatten(), count).reshape(rows, per_row)
+                return _largest(groups.float().var(dim=-1).flatten(), count).reshape(rows, per_row)
             case "first_columns":
                 return (torch.arange(per_row, device=device) < count // rows).expand(rows, per_row)
             case "strided_groups":
@@ -105,20 +105,11 @@ class SQMPQuantizer(GroupedQuantizer):
             case _:
                 return (torch.arange(rows * per_row, device=device) < count).reshape(rows, per_row)
 
-    def _grid(self, groups: Tensor) -> Grid:
-        high = self._high(groups).reshape(*groups.shape[:-2], -1, 1)
-        scale = torch.where(
-            high,
-            reference.absmax_scale(groups, self.qmax),
-            reference.absmean_scale(groups, self.params.scale_multiplier),
-        )
-        highest = torch.where(high, float(self.qmax), 1.0)
-        return Grid(reference.round_scale(scale, self.params.scale_dtype), -highest, highest)
-
-    def _qmax(self, groups: Tensor) -> Tensor:
-        high = self._high(groups)
+    def _rule(self, x: Tensor) -> GroupRule:
+        high = self._high(x.unflatten(-1, (-1, self.params.group_size or x.shape[-1])))
         qmax = torch.where(high, self.qmax, 1).to(torch.int8)
-        return qmax.squeeze(-1) if self._by_row else qmax
+        qmax = qmax.squeeze(-1) if self._by_row else qmax
+        return GroupRule("mixed", qmax, self.params.scale_multiplier, self.params.scale_dtype)
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from math import prod
 
-import torch
 from torch import Tensor
 
-from edgerazor.kernels import reference
-from edgerazor.plugins.quantizers.grouped import Grid, GroupedQuantizer, row_count
+from edgerazor.kernels.reference import GroupRule
+from edgerazor.plugins.quantizers.grouped import GroupedQuantizer
 from edgerazor.plugins.quantizers.params import TernaryParams
 
 
@@ -19,12 +18,5 @@ class TernaryQuantizer(GroupedQuantizer):
     def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
         return {1: prod(shape)}
 
-    def _grid(self, groups: Tensor) -> Grid:
-        if self.params.scale == "absmean":
-            scale = reference.absmean_scale(groups, self.params.scale_multiplier)
-        else:
-            scale = reference.absmax_scale(groups, 1)
-        return Grid(reference.round_scale(scale, self.params.scale_dtype), -1, 1)
-
-    def _qmax(self, groups: Tensor) -> Tensor:
-        return torch.ones(row_count(groups), dtype=torch.int8, device=groups.device)
+    def _rule(self, x: Tensor) -> GroupRule:
+        return GroupRule(self.params.scale, 1, self.params.scale_multiplier, self.params.scale_dtype)

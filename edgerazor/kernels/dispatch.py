@@ -1,0 +1,124 @@
+"""Which implementation runs: Triton's kernels on CUDA tensors where triton is installed, the reference everywhere else.
+
+The environment variable EDGERAZOR_KERNELS says otherwise: `reference` for every tensor, or `triton` for every tensor,
+which on a CPU needs triton's interpreter (TRITON_INTERPRET=1). Codes, scales and values are the same bits either way.
+"""
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgerazor.errors import EdgeRazorError
+from edgerazor.kernels import divergence, reference
+from edgerazor.kernels.divergence import RowStatistics, RowWeights
+from edgerazor.kernels.reference import GroupRule
+
+SETTING = "EDGERAZOR_KERNELS"
+_GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
+    """`reference.quantize`."""
+    return _grouped(x, group_size).quantize(x, rule, group_size)
+
+
+def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
+    """`reference.fake_quantize`."""
+    return _grouped(x, group_size).fake_quantize(x, rule, group_size, dtype=dtype)
+
+
+def quantize_dequantize(
+    x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference.quantize_dequantize`."""
+    return _grouped(x, group_size).quantize_dequantize(x, rule, group_size, dtype=dtype)
+
+
+def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`divergence.teacher_row_statistics`."""
+    if not _rows(u):
+        return divergence.teacher_row_statistics(u, labels)
+    from edgerazor.kernels.triton import teacher_statistics
+
+    return teacher_statistics.teacher_row_statistics(u, labels)
+
+
+def row_statistics(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float = 1.0) -> RowStatistics:
+    """`divergence.row_statistics`."""
+    if not _rows(z, u):
+        return divergence.row_statistics(z, u, labels, temperature)
+    from edgerazor.kernels.triton import row_statistics as kernel
+
+    return kernel.row_statistics(z, u, labels, temperature)
+
+
+def row_gradient(
+    z: Tensor,
+    u: Tensor | None,
+    labels: Tensor,
+    weights: RowWeights,
+    temperature: float = 1.0,
+    *,
+    overwrite: bool = False,
+) -> tuple[Tensor, RowStatistics]:
+    """`divergence.row_gradient`; with `overwrite` the gradient may take the memory of `z`."""
+    if not _rows(z, u):
+        return divergence.row_gradient(z, u, labels, weights, temperature)
+    from edgerazor.kernels.triton import row_gradient as kernel
+
+    compute = kernel.row_gradient_ if overwrite else kernel.row_gradient
+    return compute(z, u, labels, weights, temperature)
+
+
+def chooses_triton(x: Tensor) -> bool:
+    """Whether the kernels of this tensor are Triton's.
+
+    Raises:
+        EdgeRazorError: the setting has no such value, or asks for Triton where it cannot run.
+    """
+    match os.environ.get(SETTING, "auto"):
+        case "reference":
+            return False
+        case "auto":
+            return x.is_cuda and _installed()
+        case "triton":
+            _check_triton_can_run(x)
+            return True
+        case value:
+            raise EdgeRazorError(f"{SETTING}={value}: expected auto, reference or triton")
+
+
+def _check_triton_can_run(x: Tensor) -> None:
+    if not _installed():
+        raise EdgeRazorError(
+            f"{SETTING}=triton, but triton is not installed: pip install 'edgerazor[triton]', or unset it"
+        )
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise EdgeRazorError(
+            f"{SETTING}=triton on a tensor of {x.device}: Triton compiles for CUDA devices; set TRITON_INTERPRET=1 to "
+            "interpret its kernels, or unset both"
+        )
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("triton") is not None
+
+
+def _grouped(x: Tensor, group_size: int | None) -> Any:
+    """The module whose functions quantize `x`."""
+    if x.dtype not in _GROUPED_DTYPES or not chooses_triton(x):
+        return reference
+    from edgerazor.kernels.triton import quantize as kernels
+
+    return kernels if (group_size or x.shape[-1]) <= kernels.LARGEST_GROUP else reference
+
+
+def _rows(*logits: Tensor | None) -> bool:
+    """Whether Triton takes these logits: all float32."""
+    given = [one for one in logits if one is not None]
+    return all(one.dtype == torch.float32 for one in given) and chooses_triton(given[0])
