@@ -6,6 +6,7 @@ from edgerazor.core.experts import FusedMatrices, find_matrix, make_experts
 from edgerazor.core.kv_cache import apply_kv_quantizer
 from edgerazor.core.modules import make_embedding, make_linear
 from edgerazor.core.plan import Plan
+from edgerazor.core.quantized_linear import InputSlot
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError
 
@@ -37,6 +38,7 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
         apply_kv_quantizer(model, registry.build(plan.kv_cache) if plan.kv_cache else None, attentions=attentions)
     activation = registry.build(plan.activations) if plan.activations else None
     built: dict[int, object] = {}
+    slot = InputSlot()
     for entry in plan.modules:
         if entry.params is None:
             continue
@@ -46,5 +48,5 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
         elif entry.kind == "experts":
             make_experts(modules[entry.name], quantizer, activation)  # type: ignore[arg-type]
         else:
-            make_linear(modules[entry.name], quantizer, activation)  # type: ignore[arg-type]
+            make_linear(modules[entry.name], quantizer, activation, slot)  # type: ignore[arg-type]
     return model

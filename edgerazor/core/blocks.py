@@ -49,3 +49,27 @@ def _at_once(quantizer: Any, rows: int, blocks: int) -> bool:
     if blocks == 1 or quantizer.rows_independent:
         return True
     return hasattr(quantizer, "splits_at") and bool(quantizer.splits_at(rows))
+
+
+class BlockQuantizer:
+    """A quantizer of tensors that hold several matrices."""
+
+    def __init__(self, quantizer: Quantizer, blocks: int):
+        self.params, self.rows_independent = quantizer.params, quantizer.rows_independent
+        self._quantizer, self._blocks = quantizer, blocks
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Of one of the matrices."""
+        self._quantizer.check_shape(block_shape(shape, self._blocks))
+
+    def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
+        """Of all of them."""
+        return block_widths(self._quantizer.widths(block_shape(shape, self._blocks)), self._blocks)
+
+    def quantize(self, x: Tensor) -> QuantizedTensor:
+        """As `quantize_blocks`."""
+        return quantize_blocks(self._quantizer, x, self._blocks)
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """As `fake_quantize_blocks`."""
+        return fake_quantize_blocks(self._quantizer, x, self._blocks)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgerazor.core.blocks import fake_quantize_blocks
+from edgerazor.core.blocks import BlockQuantizer
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.packed import PackedMatrices
+from edgerazor.core.quantized_linear import WeightValue
+from edgerazor.core.weight_cache import WeightCache
 from edgerazor.errors import PlanError
 
 # Parameters of an expert module, with the number of logical matrices that one expert has in each.
@@ -103,6 +105,7 @@ class QuantExperts:
     weight_quantizers: dict[str, Quantizer]
     input_quantizers: dict[str, Quantizer | None]
     original: ClassVar[type[nn.Module]]
+    weight_cache: WeightCache | None = None
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Weighted sum of the chosen experts.
@@ -128,7 +131,10 @@ class QuantExperts:
         held, quantizer = getattr(self, leaf), self.weight_quantizers.get(leaf)
         if isinstance(held, PackedMatrices) or quantizer is None:
             return held
-        return fake_quantize_blocks(quantizer, held, held.shape[0] * FUSED[leaf])
+        blocks = BlockQuantizer(quantizer, held.shape[0] * FUSED[leaf])
+        if self.weight_cache is None:
+            return blocks.fake_quantize(held)
+        return WeightValue.apply(held, blocks, self.weight_cache, held.dtype)  # type: ignore[no-untyped-call]
 
     def _quantized_input(self, leaf: str, x: Tensor) -> Tensor:
         quantizer = self.input_quantizers.get(leaf)

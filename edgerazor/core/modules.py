@@ -7,11 +7,14 @@ compute the same.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.outputs import Head
+from edgerazor.core.quantized_linear import InputSlot, WeightValue, compute_dtype, quantized_linear
+from edgerazor.core.weight_cache import WeightCache
 
 Interceptor = Callable[[Tensor, Head], Tensor]
 
@@ -36,13 +39,35 @@ class Projecting:
 
 
 class QuantLinear(Projecting, nn.Linear):
-    """A linear layer with fake-quantized weight and input; either quantizer may be None."""
+    """A linear layer with fake-quantized weight and input; either quantizer may be None.
+
+    Attributes:
+        weight_cache: set while `cached_weights` is entered.
+        input_slot: shared by the layers of a model; None for a layer of its own.
+    """
 
     weight_quantizer: Quantizer | None
     input_quantizer: Quantizer | None
+    weight_cache: WeightCache | None = None
+    input_slot: InputSlot | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.interceptor is not None:
+            if self.input_slot is not None:
+                self.input_slot.clear()  # the output head comes last
+            return self.interceptor(x, self.projection())
+        return quantized_linear(
+            x,
+            self.weight,
+            self.bias,
+            weight_quantizer=self.weight_quantizer,
+            input_quantizer=self.input_quantizer,
+            cache=self.weight_cache,
+            slot=self.input_slot,
+        )
 
     def projection(self) -> Head:
-        weight = self.weight if self.weight_quantizer is None else self.weight_quantizer.fake_quantize(self.weight)
+        weight = _differentiable(self.weight, self.weight_quantizer, self.weight_cache, compute_dtype(self.weight))
         return Head(weight, self.bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize)
 
 
@@ -50,10 +75,12 @@ class QuantEmbedding(nn.Embedding):
     """An embedding whose looked-up rows are quantized, or whose table is where rows depend on each other."""
 
     weight_quantizer: Quantizer
+    weight_cache: WeightCache | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.weight_quantizer.rows_independent:
-            return functional.embedding(input, self.weight_quantizer.fake_quantize(self.weight), **self._options())
+            table = _differentiable(self.weight, self.weight_quantizer, self.weight_cache, self.weight.dtype)
+            return functional.embedding(input, table, **self._options())
         return self.weight_quantizer.fake_quantize(functional.embedding(input, self.weight, **self._options()))
 
     def _options(self) -> dict[str, Any]:
@@ -66,11 +93,25 @@ class QuantEmbedding(nn.Embedding):
         }
 
 
-def make_linear(module: nn.Linear, weight: Quantizer | None, activation: Quantizer | None) -> None:
-    """Turn a linear layer into a `QuantLinear` in place."""
+def _differentiable(
+    weight: Tensor, quantizer: Quantizer | None, cache: WeightCache | None, dtype: torch.dtype
+) -> Tensor:
+    """The quantized weight as part of the graph, in `dtype` where a cache keeps it."""
+    if quantizer is None:
+        return weight
+    if cache is None:
+        return quantizer.fake_quantize(weight)
+    return WeightValue.apply(weight, quantizer, cache, dtype)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def make_linear(
+    module: nn.Linear, weight: Quantizer | None, activation: Quantizer | None, slot: InputSlot | None = None
+) -> None:
+    """Turn a linear layer into a `QuantLinear` in place; layers with one `slot` share the quantized input."""
     module.__class__ = QuantLinear
     module.weight_quantizer = weight  # type: ignore[assignment]
     module.input_quantizer = activation  # type: ignore[assignment]
+    module.input_slot = slot  # type: ignore[assignment]
 
 
 def make_embedding(module: nn.Embedding, weight: Quantizer) -> None:

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from transformers import TrainerCallback
 
+from edgerazor.core.weight_cache import WeightCache
 from edgerazor.pipeline.train.arguments import NO_STEP_LIMIT
 from edgerazor.pipeline.train.clock import Clock
 
@@ -125,3 +126,16 @@ class Interrupt(TrainerCallback):
             raise KeyboardInterrupt
         self.received = number
         self.console.print("[yellow]stopping after this step and saving; press Ctrl-C again to stop at once[/]")
+
+
+class StepsChangeWeights(TrainerCallback):
+    """Makes the weight cache stale after every optimizer step, whatever kind of optimizer made it."""
+
+    def __init__(self, cache: WeightCache):
+        self.cache = cache
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.cache.invalidate()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.cache.invalidate()

@@ -16,6 +16,7 @@ from edgerazor.core.contracts import Signal
 from edgerazor.core.model_types import vocabulary_size
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
+from edgerazor.core.weight_cache import cached_weights
 from edgerazor.errors import DataError, RecipeError
 from edgerazor.pipeline.checkpoint import qat_config
 from edgerazor.pipeline.data import Collator, Data, load_data
@@ -35,7 +36,7 @@ from edgerazor.pipeline.model import (
 from edgerazor.pipeline.resolved import write_resolved_recipe
 from edgerazor.pipeline.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
 from edgerazor.pipeline.train.arguments import build_training_arguments
-from edgerazor.pipeline.train.callbacks import Interrupt, LiveProgress
+from edgerazor.pipeline.train.callbacks import Interrupt, LiveProgress, StepsChangeWeights
 from edgerazor.pipeline.train.clock import Clock
 from edgerazor.pipeline.train.finish import finish_run
 from edgerazor.pipeline.train.output import CHECKPOINTS, PACKED, RECIPE, prepare_output
@@ -104,16 +105,20 @@ def train(
     started = time.monotonic()
     if last is None:
         _settle_layers(trainer, console)
-    try:
-        trainer.train(resume_from_checkpoint=last)
-    finally:
-        interrupt.restore()
-        progress.stop()
-    seconds, state = time.monotonic() - started, trainer.state
-    result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
-    if interrupt.received is not None:
-        return replace(result, interrupted=True)
-    evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
+    # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    with cached_weights(trainer.accelerator.unwrap_model(trainer.model), policy="off" if sharded else None) as cache:
+        trainer.add_callback(StepsChangeWeights(cache))
+        try:
+            trainer.train(resume_from_checkpoint=last)
+        finally:
+            interrupt.restore()
+            progress.stop()
+        seconds, state = time.monotonic() - started, trainer.state
+        result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
+        if interrupt.received is not None:
+            return replace(result, interrupted=True)
+        evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
     if trainer.is_world_process_zero():
         for index, exporter in enumerate(exporters):
             export_checkpoint(output / PACKED, exporter, console=console, registry=registry, where=f"export[{index}]")
