@@ -93,7 +93,7 @@ def _print_choices(found: Allocation, console: Console) -> None:
 
 
 def summarise(runs: Mapping[int, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
-    """One row per contestant: sizes, mean and sample standard deviation of its figures, seeds where it beats uniform."""
+    """One row per contestant: sizes, means and sample standard deviations, and seeds where it beats uniform."""
     summary = []
     for name in (UNIFORM, *MODES):
         mine = [run[name] for run in runs.values()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerazor.cli.application import Overrides, RecipePath
+from edgerazor.errors import RecipeError
 
 if TYPE_CHECKING:
     from edgerazor.pipeline.allocate import Allocation
@@ -48,7 +49,9 @@ def allocate(
     registry = load_plugins()
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
     if rows and candidates:
-        raise typer.BadParameter("--rows chooses among ternary and int rows; leave --candidate out")
+        raise RecipeError("--rows chooses among ternary and int rows by itself; leave --candidate out")
+    if not output.parent.is_dir():
+        raise RecipeError(f"{output}: cannot be written: there is no folder {output.parent}")
     from edgerazor.pipeline.allocate import AllocationSettings
     from edgerazor.pipeline.allocate import allocate as run
     from edgerazor.pipeline.allocate.candidates import DEFAULT_CANDIDATES
