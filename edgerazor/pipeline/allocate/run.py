@@ -15,11 +15,12 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import DataError, PlanError
 from edgerazor.pipeline.allocate.candidates import DEFAULT_CANDIDATES, Unit, body_rules, tie_modules
 from edgerazor.pipeline.allocate.options import HUNDREDTHS, Option, Options
-from edgerazor.pipeline.allocate.sensitivity import Sensitivity, measure_sensitivity, row_losses
+from edgerazor.pipeline.allocate.sensitivity import measure_sensitivity, row_losses
 from edgerazor.pipeline.allocate.solve import solve
 from edgerazor.pipeline.allocate.target import budget_of, exact_target
 from edgerazor.pipeline.allocate.write_recipe import assigned_section
 from edgerazor.pipeline.data import Collator, Data, load_data
+from edgerazor.pipeline.data.progress import show_progress
 from edgerazor.pipeline.evaluate import EvaluationResult, evaluate_model
 from edgerazor.pipeline.model import adapter_for, load_float_model, load_teacher, load_tokenizer, pick_device
 from edgerazor.schemas.quantization import QuantizationSection
@@ -123,17 +124,43 @@ class _Allocator:
     def __init__(self, recipe: Recipe, settings: AllocationSettings, registry: Registry, data: Data):
         self.recipe, self.settings, self.registry, self.data = recipe, settings, registry, data
         self.device = pick_device(use_cpu=recipe.training.use_cpu)
-        self.model: nn.Module = load_float_model(recipe.model, dtype=torch.float32).to(self.device)
-        self.pad = getattr(self.model.config, "pad_token_id", None) or 0
-        self.adapter: ArchitectureAdapter = adapter_for(self.model.config, recipe.model, registry)  # type: ignore[arg-type]
-        self.rules = body_rules(recipe.quantization)
-        self.plan = self._plan(recipe.quantization)
-        self.units = tie_modules(self.plan, self.rules, adapter=self.adapter, free=settings.free or settings.rows)
+        model = load_float_model(recipe.model, dtype=torch.float32).to(self.device)
+        self.model: nn.Module | None = model
+        self.pad = getattr(model.config, "pad_token_id", None) or 0
+        self.adapter: ArchitectureAdapter = adapter_for(model.config, recipe.model, registry)  # type: ignore[arg-type]
+        self.names = [name for name, _ in self.adapter.quantizable(model)]
+        self.plan = self._plan(recipe.quantization, model)
+        rules = body_rules(recipe.quantization)
+        self.units = tie_modules(self.plan, rules, adapter=self.adapter, free=settings.free or settings.rows)
+        if not self.units:
+            raise PlanError("the body rules take no module of this model, so there is nothing to allocate")
 
     def run(self) -> Allocation:
+        target, uniform_label = exact_target(self.settings.target_bits)
+        options, tokens = self._options()
+        best = self._best(options, budget_of(target, [unit.weights for unit in self.units]))
+        even = [options.of_unit(unit, [uniform_label])[0] for unit in self.units]
+        notes = options.notes
+        # Students and teacher need the memory that the model and its Fisher information take.
+        del options
+        self.model = None
+        held_out, note = self._held_out()
+        allocated, uniform = (self._sized(picks, held_out) for picks in (best, even))
+        return Allocation(
+            self.recipe.model_copy(update={"quantization": allocated.quantization}),
+            list(zip(self.units, best, strict=True)),
+            allocated,
+            uniform,
+            uniform_label,
+            float(target),
+            tokens,
+            [*notes, *note],
+        )
+
+    def _options(self) -> tuple[Options, int]:
+        """What builds options from the sensitivities, and the number of tokens these were measured on."""
+        assert self.model is not None
         body = [module for unit in self.units for module in unit.modules]
-        if not body:
-            raise PlanError("the body rules take no module of this model, so there is nothing to allocate")
         matrices: dict[str, Any] = {module.name: find_matrix(self.model, module.name) for module in body}
         sensitivity = measure_sensitivity(
             self.model,
@@ -148,19 +175,23 @@ class _Allocator:
             weight = matrices[module.name].weight
             return row_losses(sensitivity.fisher[module.name], weight, quantizer, blocks[module.name])
 
-        quantizers = {index: self.recipe.quantization.weights[index].quantizer for index in self.rules}
-        options = Options({index: one for index, one in quantizers.items() if one}, blocks, losses, self.registry)
-        return self._choose(options, sensitivity)
+        rules = self.recipe.quantization.weights
+        quantizers = {one.rule: rules[one.rule].quantizer for one in body}
+        body_quantizers = {index: one for index, one in quantizers.items() if one is not None}
+        return Options(body_quantizers, blocks, losses, self.registry), sensitivity.tokens
 
-    def _choose(self, options: Options, sensitivity: Sensitivity) -> Allocation:
-        target, uniform_label = exact_target(self.settings.target_bits)
+    def _best(self, options: Options, budget: int) -> list[Option]:
+        """The option of every unit with which the predicted loss is least.
+
+        Raises:
+            PlanError: the cheapest options exceed the budget.
+        """
         found = [
             options.by_rows(unit)
             if self.settings.rows and options.can_list_rows(unit)
             else options.of_unit(unit, self.settings.candidates)
             for unit in self.units
         ]
-        budget = budget_of(target, [unit.weights for unit in self.units])
         costs = [[option.cost for option in unit] for unit in found]
         cheapest = sum(map(min, costs))
         if cheapest > budget:
@@ -170,22 +201,7 @@ class _Allocator:
                 "raise the target or add narrower candidates"
             )
         chosen = solve(costs, [[option.loss for option in unit] for unit in found], budget)
-        best = [unit[index] for unit, index in zip(found, chosen, strict=True)]
-        even = [options.of_unit(unit, [uniform_label])[0] for unit in self.units]
-        # From here on only fresh models are needed.
-        del self.model
-        held_out, note = self._held_out()
-        allocated, uniform = (self._sized(picks, held_out) for picks in (best, even))
-        return Allocation(
-            self.recipe.model_copy(update={"quantization": allocated.quantization}),
-            list(zip(self.units, best, strict=True)),
-            allocated,
-            uniform,
-            uniform_label,
-            float(target),
-            sensitivity.tokens,
-            [*options.notes, *note],
-        )
+        return [unit[index] for unit, index in zip(found, chosen, strict=True)]
 
     def _sized(self, picks: Sequence[Option], held_out: Any) -> Sized:
         assignment = {
@@ -214,9 +230,7 @@ class _Allocator:
         bits = sum(option.cost for option in picks) / HUNDREDTHS / weights
         return Sized(section, bits, plan.bytes, sum(option.loss for option in picks), measured)
 
-    def _plan(self, section: QuantizationSection, model: nn.Module | None = None) -> Plan:
-        model = self.model if model is None else model
-        self.names = [name for name, _ in self.adapter.quantizable(model)]
+    def _plan(self, section: QuantizationSection, model: nn.Module) -> Plan:
         return build_plan(model, section, adapter=self.adapter, registry=self.registry)
 
     def _check_assigned(self, plan: Plan, assignment: Mapping[str, Any]) -> None:
@@ -241,5 +255,8 @@ class _Allocator:
         """The first rows of the training data, which are in a random order."""
         rows, size = self.data.train, self.recipe.training.per_device_train_batch_size
         collator, count = Collator(self.pad), min(len(rows), self.settings.batches * size)
-        for start in range(0, count, size):
-            yield collator([rows[row] for row in range(start, min(start + size, count))])
+        with show_progress("Measuring sensitivities", count) as advance:
+            for start in range(0, count, size):
+                batch = [rows[row] for row in range(start, min(start + size, count))]
+                yield collator(batch)
+                advance(len(batch))
