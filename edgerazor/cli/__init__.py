@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from edgerazor.cli import recipes, runs, synthesize, teachers
+from edgerazor.cli.allocate import allocate
 from edgerazor.cli.application import app
 
 __all__ = ["app", "main"]
@@ -13,6 +14,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     recipes.init,
     recipes.check,
     recipes.plan,
+    allocate,
     synthesize.synthesize,
     runs.pack,
     teachers.cache_teacher,

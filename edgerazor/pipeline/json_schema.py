@@ -58,7 +58,9 @@ def _choices(kind: Kind, registry: Registry) -> dict[str, Any]:
 
 
 def _needs_parameters(declared: type[ComponentParams]) -> bool:
-    return any(field.is_required() for field in declared.model_fields.values())
+    extra = declared.model_config.get("json_schema_extra")
+    one_of_some = isinstance(extra, dict) and "anyOf" in extra
+    return one_of_some or any(field.is_required() for field in declared.model_fields.values())
 
 
 def _allow_presets(schema: dict[str, Any]) -> None:

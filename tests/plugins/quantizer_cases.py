@@ -28,6 +28,7 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
         {"high_ratio": 0.25, "placement": "first_groups"},
         {"high_ratio": 0.5, "placement": "first_columns"},
         {"high_ratio": 0.34, "placement": "strided_groups"},
+        {"high_rows": "0, 2-3", "placement": "rows"},
     ],
 }
 GROUP_SIZES = (32, 64, None)

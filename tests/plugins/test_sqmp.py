@@ -114,6 +114,33 @@ def test_a_ratio_that_gives_no_high_part_is_refused(placement: str, shape: tuple
         quantizer.quantize(torch.ones(shape))
 
 
+def test_listed_rows_are_high_and_no_others() -> None:
+    high = high_groups({"placement": "rows", "high_rows": "1, 4-6, 39"}, weight())
+    assert high.all(dim=-1).nonzero().flatten().tolist() == [1, 4, 5, 6, 39]
+    assert int(high.any(dim=-1).sum()) == 5
+    quantizer = build("sqmp", placement="rows", high_rows="1, 4-6, 39", group_size=SIZE)
+    assert quantizer.widths((ROWS, COLUMNS)) == {1: 35 * COLUMNS, 7: 5 * COLUMNS}
+    with pytest.raises(PlanError, match="lists row 39 of a matrix of 39 rows"):
+        quantizer.check_shape((39, COLUMNS))
+    assert quantizer.params.summary() == "sqmp group_size=32 placement=rows high_rows=5"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "needs 'high_ratio'"),
+        ({"placement": "rows"}, "go together"),
+        ({"high_ratio": 0.5, "high_rows": "1"}, "go together"),
+        ({"high_ratio": 0.5, "high_rows": "1", "placement": "rows"}, "high_ratio says nothing"),
+        ({"high_rows": "3, 1", "placement": "rows"}, "'1' comes after row 3"),
+        ({"high_rows": True, "placement": "rows"}, "high_rows"),
+    ],
+)
+def test_rows_are_listed_with_their_placement_alone(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        REGISTRY.params("quantizer", "sqmp", **values)
+
+
 def test_rows_go_by_position_so_sqmp_is_not_independent() -> None:
     quantizer = build("sqmp", high_ratio=0.5, group_size=SIZE)
     w = weight()

@@ -10,6 +10,7 @@ from edgerazor.errors import PlanError
 from edgerazor.kernels.reference import GroupRule
 from edgerazor.plugins.quantizers.grouped import GroupedQuantizer
 from edgerazor.plugins.quantizers.params import SQMPParams, exact_ratio
+from edgerazor.schemas.row_ranges import parse_rows
 
 
 class SQMPQuantizer(GroupedQuantizer):
@@ -23,11 +24,16 @@ class SQMPQuantizer(GroupedQuantizer):
 
     def __init__(self, params: SQMPParams):
         super().__init__(params)
-        self.ratio = exact_ratio(params.high_ratio)
+        self.ratio = exact_ratio(params.high_ratio or 0)
+        self.rows = parse_rows(params.high_rows) if params.high_rows is not None else ()
         self.qmax = 2 ** (params.high_bits - 1) - 1
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         super().check_shape(shape)
+        if self.rows and self.rows[-1] >= prod(shape[:-1]):
+            raise PlanError(
+                f"sqmp: high_rows lists row {self.rows[-1]} of a matrix of {prod(shape[:-1])} rows, counted from 0"
+            )
         if self.ratio and not self._high_count(shape):
             raise PlanError(
                 f"sqmp with placement {self.params.placement} and high_ratio {self.params.high_ratio} gives no high "
@@ -57,11 +63,13 @@ class SQMPQuantizer(GroupedQuantizer):
 
     def splits_at(self, rows: int) -> bool:
         """Whether blocks of that many rows, quantized one by one, give what the whole gives."""
+        if self.rows:
+            return False
         return not self.ratio or (self.params.placement == "every_nth_row" and rows % self.ratio.denominator == 0)
 
     @property
     def _by_row(self) -> bool:
-        return self.params.placement in ("every_nth_row", "variance_rows")
+        return self.params.placement in ("every_nth_row", "variance_rows", "rows")
 
     def _groups(self, shape: tuple[int, ...]) -> int:
         return shape[-1] // (self.params.group_size or shape[-1])
@@ -74,6 +82,8 @@ class SQMPQuantizer(GroupedQuantizer):
                 return -(-rows * self.ratio.numerator // self.ratio.denominator) if self.ratio else 0
             case "variance_rows":
                 return int(rows * self.ratio)
+            case "rows":
+                return len(self.rows)
             case "first_columns":
                 return rows * int(groups * self.ratio)
             case "strided_groups":
@@ -88,11 +98,8 @@ class SQMPQuantizer(GroupedQuantizer):
         count = self._high_count((rows, per_row * groups.shape[-1]))
         device, flat = groups.device, groups.reshape(rows, -1)
         match self.params.placement:
-            case "every_nth_row":
-                high = torch.zeros(rows, 1, dtype=torch.bool, device=device)
-                if self.ratio:
-                    high[:: self.ratio.denominator] = True
-                return high
+            case "every_nth_row" | "rows":
+                return self._high_rows(rows, device)
             case "variance_rows":
                 return _largest(flat.float().var(dim=-1), count).reshape(rows, 1)
             case "variance_groups":
@@ -104,6 +111,15 @@ class SQMPQuantizer(GroupedQuantizer):
                 return (index % 100 < int(100 * self.ratio)).reshape(rows, per_row)
             case _:
                 return (torch.arange(rows * per_row, device=device) < count).reshape(rows, per_row)
+
+    def _high_rows(self, rows: int, device: torch.device) -> Tensor:
+        """bool `[R, 1]`: every n-th row, or those that are listed."""
+        high = torch.zeros(rows, 1, dtype=torch.bool, device=device)
+        if self.rows:
+            high[torch.tensor(self.rows, device=device)] = True
+        elif self.ratio:
+            high[:: self.ratio.denominator] = True
+        return high
 
     def _rule(self, x: Tensor) -> GroupRule:
         high = self._high(x.unflatten(-1, (-1, self.params.group_size or x.shape[-1])))
