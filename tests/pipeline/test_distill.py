@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgerazor.core.contracts import Signal
 from edgerazor.core.manager import load_plugins
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.errors import PlanError
+from edgerazor.pipeline.data import Collator
 from edgerazor.pipeline.distill import Distiller
 
 EAKLD = {"name": "eakld", "weight": 2.0, "scope": "sequence"}
@@ -178,3 +180,40 @@ def test_jsd_rounds_under_autocast_no_more_than_the_fused_pass(registry, pair, b
     exact = [ModelOutput.from_logits(logits) for logits in (z, u)]
     expected = composed.losses[0](*exact, targets).value
     torch.testing.assert_close(value.detach().double(), expected, rtol=1e-5, atol=0)
+
+
+class NeverWaits(TorchDispatchMode):
+    """Fails on what makes a host wait for its device: reading a value, or a shape that depends on values."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket not in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.masked_select,
+        ), function
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_does_not_wait_for_the_device(registry, build_model, quantize_model, batch):
+    """Batches of the collator; layers that are chosen per batch are compared all on a GPU, so they are fixed here."""
+    student = quantize_model(build_model(seed=1), attentions=True)
+    teacher = build_model(seed=0)
+    teacher.set_attn_implementation("eager")
+    layers = {"layers": {"name": "fixed", "layers": ["low", "high"]}}
+    names = [name for name in registry.names("loss") if name != "router_z"]
+    kinds = [(name, registry.declared("loss", name).model_fields) for name in names]
+    composed = distiller(registry, [{"name": name, **(layers if "layers" in kind else {})} for name, kind in kinds])
+    lists = [{"input_ids": ids, "labels": labels} for ids, labels in zip(*(one.tolist() for one in batch.values()))]
+    made = Collator(0)([{**row, "label_bytes": 0} for row in lists])
+    with NeverWaits():
+        targets = Targets.from_labels(made["labels"], made["token_mask"])
+        composed(student, teacher, made, targets).value.backward()
+    assert student.model.embed_tokens.weight.grad is not None
+
+
+def test_choosing_layers_does_not_wait_for_the_device(registry):
+    states, mask = tuple(torch.randn(4, 2, 5, 8)), torch.ones(2, 5, dtype=torch.bool)
+    for metric in ("cosine", "norm", "variance"):
+        selector = registry.build(registry.params("selector", "lafd", top_k=2, metric=metric))
+        with NeverWaits():
+            selector.weights(states, mask)
