@@ -203,8 +203,8 @@ def test_a_step_does_not_wait_for_the_device(registry, build_model, quantize_mod
     names = [name for name in registry.names("loss") if name != "router_z"]
     kinds = [(name, registry.declared("loss", name).model_fields) for name in names]
     composed = distiller(registry, [{"name": name, **(layers if "layers" in kind else {})} for name, kind in kinds])
-    lists = [{"input_ids": ids, "labels": labels} for ids, labels in zip(*(one.tolist() for one in batch.values()))]
-    made = Collator(0)([{**row, "label_bytes": 0} for row in lists])
+    pairs = zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)
+    made = Collator(0)([{"input_ids": ids, "labels": labels, "label_bytes": 0} for ids, labels in pairs])
     with NeverWaits():
         targets = Targets.from_labels(made["labels"], made["token_mask"])
         composed(student, teacher, made, targets).value.backward()

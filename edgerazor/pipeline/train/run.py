@@ -174,8 +174,9 @@ def _training_rows(
     section = recipe.distillation
     if section is None or section.teacher_cache is None:
         return data.train, Collator(pad_token_id)
-    cache = TeacherCache(Path(section.teacher_cache))
-    cache.check(distiller, data.train, vocabulary)
+    cache = TeacherCache(Path(section.teacher_cache).expanduser())
+    cache.check_recipe(distiller, vocabulary, recipe.model)
+    cache.check_rows(data.train)
     return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
 
 
