@@ -15,7 +15,7 @@ from edgerazor.pipeline.data import load_data
 from edgerazor.pipeline.distill import Distiller
 from edgerazor.pipeline.model import load_tokenizer
 from edgerazor.pipeline.teacher_cache import TeacherCache, cache_teacher, format
-from edgerazor.pipeline.teacher_cache.folder import BEGUN, write_description
+from edgerazor.pipeline.teacher_cache.folder import BEGUN, prepare_folder, write_description
 from edgerazor.pipeline.teacher_cache.read import check_losses
 from edgerazor.pipeline.train import train
 from edgerazor.schemas.recipe import load_recipe
@@ -90,14 +90,13 @@ def test_a_cache_that_was_interrupted_goes_on(tmp_path, registry, monkeypatch):
 def test_a_full_disk_keeps_what_is_finished(tmp_path, registry, monkeypatch):
     monkeypatch.setattr("edgerazor.pipeline.teacher_cache.write.SHARD_ROWS", 16)
     wanted, folder = load(registry, tmp_path), tmp_path / "cache"
-    _rows(wanted)  # datasets keeps what it reads in files of its own
-    with quota(100), pytest.raises(CheckpointError, match=r"begun.json: cannot be written: File too large"):
-        cache_teacher(wanted, registry=registry, output=folder, top_k=4)
-    assert list(folder.iterdir()) == []
-    with quota(2000), pytest.raises(CheckpointError, match=r"rows-00000.* cannot be written: .*too large.*goes on"):
-        cache_teacher(wanted, registry=registry, output=folder, top_k=4)
+    with quota(200_000), pytest.raises(CheckpointError, match=r"rows-00000.* cannot be written: .*too large.*goes on"):
+        cache_teacher(wanted, registry=registry, output=folder, top_k=320)
     assert [path.name for path in folder.iterdir()] == [BEGUN]
-    assert cache_teacher(wanted, registry=registry, output=folder, top_k=4).rows == 48
+    assert cache_teacher(wanted, registry=registry, output=folder, top_k=320).rows == 48
+    with quota(100), pytest.raises(CheckpointError, match=r"begun.json: cannot be written: File too large"):
+        prepare_folder(tmp_path / "other", TeacherCache(folder).manifest)
+    assert list((tmp_path / "other").iterdir()) == []
 
 
 def test_a_damaged_cache_is_found_before_training_and_repaired(tmp_path, registry, monkeypatch):
