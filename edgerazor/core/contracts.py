@@ -99,6 +99,7 @@ class LayerSelector(Protocol):
 
     - `reads_states`, False if the choice does not depend on the batch; `fixed_layers(layers)` then gives the ascending
       indices for a teacher of that many decoder layers, and only those are computed;
+    - `lowest_layer`, below which it never chooses (0 if it does not say);
     - `check_layers(layers)`, which raises PlanError for a depth it cannot serve;
     - `calibration_batches`, how many batches it wants to `observe(hidden_states, mask)` before the first step, after
       which `settle(layers=None)` fixes its layers, `settled`; a resumed run gives them back.

@@ -35,11 +35,11 @@ class Head:
         """`[..., V]` of `hidden [..., H]`."""
         return functional.linear(self.input(hidden), self.weight, self.bias)
 
-    def projection(self, hidden: Tensor, rows: Tensor, *, autocast: bool) -> Projection:
+    def projection(self, hidden: Tensor, rows: Tensor | slice, *, autocast: bool) -> Projection:
         """Some rows of a flattened `hidden [..., H]` and the weights, as the fused kernels take them.
 
         Args:
-            rows: int64 indices of flattened positions.
+            rows: int64 indices of flattened positions, or a slice of them.
             autocast: round both to autocast's dtype where it is on, as a linear layer would; a teacher's projection
                 stays in the dtype of its own weight.
         """

@@ -90,7 +90,7 @@ class TeacherRowSource(Protocol):
 @torch.no_grad()
 def teacher_statistics(teacher: TeacherLogits, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Entropy and label log probability of every row (METHOD 4.3), each `[N]`."""
-    parts = [teacher_row_statistics(teacher.rows(rows), labels[rows]) for rows in _chunks(len(labels), teacher.chunk)]
+    parts = [teacher_row_statistics(teacher.rows(rows), labels[rows]) for rows in chunks(len(labels), teacher.chunk)]
     if not parts:
         empty = teacher.projection.hidden.new_zeros(0, dtype=torch.float32)
         return empty, empty
@@ -136,7 +136,7 @@ def fused_linear_statistics(
     """Statistics of every row, and whether student and teacher agree on the likeliest token `[N]`; no gradients."""
     student, chunk = student.widened(), _chunk(student, teacher)
     parts, agreement = [], []
-    for rows in _chunks(len(labels), chunk):
+    for rows in chunks(len(labels), chunk):
         z = student.logits(rows)
         u = teacher.rows(rows, z, temperature) if teacher else None
         parts.append(row_statistics(z, u, labels[rows], temperature))
@@ -167,7 +167,7 @@ class _FusedLinear(torch.autograd.Function):
         gradient_bias = torch.zeros_like(bias, dtype=exact) if need_bias and bias is not None else None
         parts: list[RowStatistics] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in _chunks(len(hidden), _chunk(student, teacher)):
+            for rows in chunks(len(hidden), _chunk(student, teacher)):
                 factors = RowWeights(*(column[rows] for column in weights))
                 z = student.logits(rows)
                 u = teacher.rows(rows, z, temperature) if teacher else None
@@ -179,7 +179,7 @@ class _FusedLinear(torch.autograd.Function):
                 if gradient_hidden is not None:
                     gradient_hidden[rows] = torch.mm(gradient, student.weight)
                 if gradient_weight is not None:
-                    _add_product_(gradient_weight, gradient.t(), student.hidden[rows])
+                    add_product_(gradient_weight, gradient.t(), student.hidden[rows])
         columns = (
             [torch.cat(column) for column in zip(*parts, strict=True)] if parts else [labels.new_zeros(0).float()] * 3
         )
@@ -204,7 +204,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if a.dtype.itemsize < 4 else torch.mm(a, b)  # type: ignore[call-overload,no-any-return]
 
 
-def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
     """`total += a @ b`; not every torch lets addmm take a float32 total with half-precision operands."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
@@ -218,7 +218,8 @@ def _chunk(student: Projection, teacher: TeacherRowSource | None) -> int:
     return chunk_rows(student.hidden.shape[0], student.weight.shape[0], student.weight.device)
 
 
-def _chunks(rows: int, chunk: int) -> Iterator[slice]:
+def chunks(rows: int, chunk: int) -> Iterator[slice]:
+    """Consecutive slices of at most `chunk` rows."""
     for start in range(0, rows, chunk):
         yield slice(start, min(start + chunk, rows))
 
@@ -228,7 +229,7 @@ def logits_teacher_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     """Entropy and label log probability of rows of teacher logits `[N, V]`, chunk by chunk."""
     parts = [
         teacher_row_statistics(_exact(u[rows]), labels[rows])
-        for rows in _chunks(len(u), chunk_rows(len(u), u.shape[-1], u.device))
+        for rows in chunks(len(u), chunk_rows(len(u), u.shape[-1], u.device))
     ]
     entropy, label = zip(*parts, strict=True)
     return torch.cat(entropy), torch.cat(label)
@@ -249,7 +250,7 @@ class _FromLogits(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         gradient = torch.empty_like(z)
         parts: list[RowStatistics] = []
-        for rows in _chunks(len(z), chunk_rows(len(z), z.shape[-1], z.device)):
+        for rows in chunks(len(z), chunk_rows(len(z), z.shape[-1], z.device)):
             factors = RowWeights(*(column[rows] for column in weights))
             part, statistics = row_gradient(_exact(z[rows]), _exact(u[rows]), labels[rows], factors, temperature)
             gradient[rows] = part

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.kernels.fused_linear import chunk_rows
+from edgerazor.kernels.fused_linear import Projection, TeacherLogits, add_product_, chunk_rows, chunks
 
 
 def jensen_shannon(
@@ -28,7 +28,21 @@ def jensen_shannon(
     Returns:
         The scalar value and the detached divergence of every row `[N]`.
     """
-    value, rows = _JensenShannon.apply(z, u, factors, beta, temperature)  # type: ignore[no-untyped-call]
+    value, rows = _FromLogits.apply(z, u, factors, beta, temperature)  # type: ignore[no-untyped-call]
+    return value, rows
+
+
+def fused_jensen_shannon(
+    student: Projection, teacher: TeacherLogits, factors: Tensor, *, beta: float, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Like `jensen_shannon`, from hidden states and heads: `[rows, vocab]` never exists whole.
+
+    Args:
+        student: rows that enter the product; gradients reach hidden, weight and bias.
+        teacher: the same rows of the teacher.
+    """
+    hidden, weight, bias = student
+    value, rows = _Fused.apply(hidden, weight, bias, teacher, factors, beta, temperature)  # type: ignore[no-untyped-call]
     return value, rows
 
 
@@ -43,7 +57,11 @@ def _rows(z: Tensor, u: Tensor, beta: float, temperature: float) -> tuple[Tensor
     return divergence, q.mul_(ratio.sub_(from_student)).mul_(temperature * (1 - beta))
 
 
-class _JensenShannon(torch.autograd.Function):
+def _weighted(gradient: Tensor, factors: Tensor) -> Tensor:
+    return torch.where(factors.unsqueeze(-1) != 0, gradient * factors.unsqueeze(-1), 0.0)
+
+
+class _FromLogits(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, u: Tensor, factors: Tensor, beta: float, temperature: float
@@ -53,10 +71,9 @@ class _JensenShannon(torch.autograd.Function):
         divergences = z.new_empty(len(z), dtype=exact)
         chunk = chunk_rows(len(z), z.shape[-1], z.device)
         with torch.autocast(z.device.type, enabled=False):
-            for start in range(0, len(z), chunk):
-                rows = slice(start, start + chunk)
+            for rows in chunks(len(z), chunk):
                 divergences[rows], part = _rows(z[rows].to(exact), u[rows].to(exact), beta, temperature)
-                gradient[rows] = torch.where(factors[rows, None] != 0, part * factors[rows, None], 0.0)
+                gradient[rows] = _weighted(part, factors[rows])
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(divergences)
         return (divergences.where(factors != 0, 0.0) * factors).sum(), divergences
@@ -66,3 +83,48 @@ class _JensenShannon(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream.to(gradient.dtype), None, None, None, None
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        teacher: TeacherLogits,
+        factors: Tensor,
+        beta: float,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        student = Projection(hidden, weight, bias).widened()
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        gradient_hidden = torch.zeros_like(hidden) if need_hidden else None
+        gradient_weight = torch.zeros_like(weight, dtype=exact) if need_weight else None
+        gradient_bias = torch.zeros_like(bias, dtype=exact) if need_bias and bias is not None else None
+        divergences = torch.empty(len(hidden), dtype=exact, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for rows in chunks(len(hidden), teacher.chunk):
+                divergences[rows], part = _rows(student.logits(rows), teacher.rows(rows), beta, temperature)
+                gradient = _weighted(part, factors[rows])
+                if gradient_bias is not None:
+                    gradient_bias += gradient.sum(dim=0)
+                gradient = gradient.to(student.weight.dtype)
+                if gradient_hidden is not None:
+                    gradient_hidden[rows] = torch.mm(gradient, student.weight)
+                if gradient_weight is not None:
+                    add_product_(gradient_weight, gradient.t(), student.hidden[rows])
+        ctx.save_for_backward(gradient_hidden, gradient_weight, gradient_bias)
+        ctx.dtypes = (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype)
+        ctx.mark_non_differentiable(divergences)
+        return (divergences.where(factors != 0, 0.0) * factors).sum(), divergences
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
+        gradients = (
+            None if saved is None else (saved * upstream.to(saved.dtype)).to(dtype)
+            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return (*gradients, None, None, None, None)

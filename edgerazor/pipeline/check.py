@@ -106,9 +106,11 @@ def _plan(recipe: Recipe, registry: Registry) -> "tuple[Plan | None, list[str]]"
 
 
 def _teacher_problems(recipe: Recipe, registry: Registry) -> list[str]:
-    """What keeps this student from learning from this teacher: vocabularies, depths, widths."""
+    """What keeps this student from learning from this teacher: vocabularies, depths, widths, what a cache lacks."""
+    from edgerazor.core.model_types import vocabulary_size
     from edgerazor.pipeline.distill import Distiller
     from edgerazor.pipeline.model import check_vocabularies, load_config, student_adapter_for, teacher_adapter_for
+    from edgerazor.pipeline.teacher_cache import TeacherCache
 
     try:
         config = load_config(recipe.model)
@@ -119,6 +121,9 @@ def _teacher_problems(recipe: Recipe, registry: Registry) -> list[str]:
         check_vocabularies(recipe.model)
         distiller = Distiller.from_recipe(recipe.distillation, registry=registry, **adapters)
         distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
+        if recipe.distillation is not None and recipe.distillation.teacher_cache is not None:
+            cache = TeacherCache(Path(recipe.distillation.teacher_cache).expanduser())
+            cache.check_recipe(distiller, vocabulary_size(config), recipe.model)
     except EdgeRazorError as error:
         return str(error).splitlines()
     return []

@@ -77,8 +77,6 @@ def evaluate_model(
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     with _evaluation_mode(student):
         for batch in _share(dataset, Collator(pad_token_id), batch_size, batches, rank, world):
-            rows = Targets.from_labels(batch["labels"]).predictions.mask.flatten().nonzero().squeeze(-1)
-            batch |= {"prediction_rows": rows}  # found here, so that the host need not wait for the device
             moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
             reference = ModelOutput()
             if teacher is not None:

@@ -76,6 +76,8 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     for key in training.extra:
         if key in TrainingSection.model_fields:
             yield ("training", "extra", key), f"is a key of its own; write it under training: {{{key}: ...}}"
+    if recipe.data is not None and recipe.data.packing and recipe.distillation and recipe.distillation.on_policy:
+        yield ("distillation", "on_policy"), "packed rows have no prompts of their own; set data.packing: false"
     if evaluation.every_steps and recipe.data is not None and recipe.data.held_out is None:
         yield (
             ("evaluation", "every_steps"),

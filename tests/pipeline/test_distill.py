@@ -3,13 +3,17 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgerazor.core.contracts import Signal
-from edgerazor.core.outputs import LossOutput, Targets
+from edgerazor.core.manager import load_plugins
+from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.errors import PlanError
+from edgerazor.pipeline.data import Collator
 from edgerazor.pipeline.distill import Distiller
 
 EAKLD = {"name": "eakld", "weight": 2.0, "scope": "sequence"}
+EXPERTS = {"qwen3": {}, "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}}
 FEATURES = {"name": "feature_mse", "weight": 0.5, "layers": {"name": "lafd", "top_k": 1}}
 
 
@@ -27,9 +31,9 @@ def pair(build_model, quantize_model):
     return quantize_model(build_model(seed=1)), build_model(seed=0)
 
 
-def distiller(registry, losses, task_weight=0.1):
+def distiller(registry, losses, task_weight=0.1, family="qwen3"):
     built = [registry.build(registry.params("loss", **loss)) for loss in losses]
-    return Distiller(built, task_weight=task_weight, adapter=registry.adapter_for("qwen3"))
+    return Distiller(built, task_weight=task_weight, adapter=registry.adapter_for(family))
 
 
 def test_without_losses_the_total_is_the_cross_entropy(registry, pair, batch):
@@ -60,12 +64,22 @@ def test_the_fused_total_equals_the_losses_called_one_by_one(registry, pair, bat
     assert {"eakld/gamma", "eakld/reverse_kl", "feature_mse/chosen_0"} <= set(total.metrics)
 
 
-@pytest.mark.parametrize("name", ["eakld", "forward_kl", "reverse_kl", "feature_mse"])
-def test_every_loss_alone_reaches_the_student(registry, pair, batch, name):
-    student, teacher = pair
-    loss = FEATURES if name == "feature_mse" else {"name": name}
-    distiller(registry, [loss], 0.0)(student, teacher, batch, Targets.from_labels(batch["labels"])).value.backward()
-    assert student.model.layers[0].mlp.up_proj.weight.grad.norm() > 0
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("name", load_plugins(external=False).names("loss"))
+def test_every_loss_alone_reaches_the_student(registry, build_model, quantize_model, batch, name, checkpointing):
+    """Through the total, also where gradient checkpointing computes the layers again."""
+    family = "qwen3_moe" if name == "router_z" else "qwen3"
+    student, teacher = build_model(family, seed=1, **EXPERTS[family]), build_model(family, seed=0, **EXPERTS[family])
+    student = quantize_model(student, attentions=True).train(checkpointing)
+    teacher.set_attn_implementation("eager")
+    if checkpointing:
+        student.activation_checkpointing_enable()
+    layers = {"layers": {"name": "all"}} if "layers" in registry.declared("loss", name).model_fields else {}
+    composed = distiller(registry, [{"name": name, **layers}], 0.0, family)
+    composed(student, teacher, batch, Targets.from_labels(batch["labels"])).value.backward()
+    for layer in student.model.layers:
+        found = (one.weight.grad for one in (layer.self_attn.k_proj, layer.self_attn.v_proj))
+        assert any(gradient is not None and bool(gradient.any()) for gradient in found)
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
@@ -152,3 +166,54 @@ def test_under_autocast_only_the_operands_of_the_logits_are_rounded(registry, pa
     logits = z[:, :-1].flatten(0, 1)
     expected = expected + 0.5 * functional.cross_entropy(logits, batch["labels"][:, 1:].flatten())
     torch.testing.assert_close(value.detach().double(), expected, rtol=1e-5, atol=0)
+
+
+def test_jsd_rounds_under_autocast_no_more_than_the_fused_pass(registry, pair, batch):
+    student, teacher = pair
+    composed, targets = distiller(registry, [{"name": "jsd"}], 0.0), Targets.from_labels(batch["labels"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = composed(student, teacher, batch, targets).value
+        outputs = [composed.adapter.forward(model, batch, frozenset()) for model in (student, teacher)]
+        parts = [(one.head.input(one.final_hidden).detach(), one.head.weight.detach()) for one in outputs]
+    z = functional.linear(*(part.bfloat16().double() for part in parts[0]))
+    u = functional.linear(*(part.double() for part in parts[1]))
+    exact = [ModelOutput.from_logits(logits) for logits in (z, u)]
+    expected = composed.losses[0](*exact, targets).value
+    torch.testing.assert_close(value.detach().double(), expected, rtol=1e-5, atol=0)
+
+
+class NeverWaits(TorchDispatchMode):
+    """Fails on what makes a host wait for its device: reading a value, or a shape that depends on values."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket not in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.masked_select,
+        ), function
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_does_not_wait_for_the_device(registry, build_model, quantize_model, batch):
+    """Batches of the collator; layers that are chosen per batch are compared all on a GPU, so they are fixed here."""
+    student = quantize_model(build_model(seed=1), attentions=True)
+    teacher = build_model(seed=0)
+    teacher.set_attn_implementation("eager")
+    layers = {"layers": {"name": "fixed", "layers": ["low", "high"]}}
+    names = [name for name in registry.names("loss") if name != "router_z"]
+    kinds = [(name, registry.declared("loss", name).model_fields) for name in names]
+    composed = distiller(registry, [{"name": name, **(layers if "layers" in kind else {})} for name, kind in kinds])
+    pairs = zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)
+    made = Collator(0)([{"input_ids": ids, "labels": labels, "label_bytes": 0} for ids, labels in pairs])
+    with NeverWaits():
+        targets = Targets.from_labels(made["labels"], made["token_mask"])
+        composed(student, teacher, made, targets).value.backward()
+    assert student.model.embed_tokens.weight.grad is not None
+
+
+def test_choosing_layers_does_not_wait_for_the_device(registry):
+    states, mask = tuple(torch.randn(4, 2, 5, 8)), torch.ones(2, 5, dtype=torch.bool)
+    for metric in ("cosine", "norm", "variance"):
+        selector = registry.build(registry.params("selector", "lafd", top_k=2, metric=metric))
+        with NeverWaits():
+            selector.weights(states, mask)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from edgerazor.core.outputs import Targets
 from edgerazor.errors import RecipeError
 from edgerazor.pipeline.data.rows import IGNORE_INDEX
 from edgerazor.pipeline.distill.on_policy import FLAG, OnPolicySampler
@@ -12,9 +13,9 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.pipeline.runs import recipe
 
 
-def sampler(stop=(1,), **values):
+def sampler(stop=(1,), longest=64, **values):
     section = OnPolicySection(**{"max_new_tokens": 6, "prompt_tokens": 3, **values})
-    return OnPolicySampler(section, seed=5, pad_token_id=0, stop_ids=list(stop))
+    return OnPolicySampler(section, seed=5, sequence_length=longest, pad_token_id=0, stop_ids=list(stop))
 
 
 def batch():
@@ -23,7 +24,14 @@ def batch():
     labels, mask = ids.clone(), torch.ones_like(ids)
     labels[0, :5] = IGNORE_INDEX
     labels[1, 8:], ids[1, 8:], mask[1, 8:] = IGNORE_INDEX, 0, 0
-    return {"input_ids": ids, "labels": labels, "attention_mask": mask, "token_mask": mask.bool()}
+    rows = torch.arange(7)  # of the texts that are replaced
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": mask,
+        "token_mask": mask.bool(),
+        "prediction_rows": rows,
+    }
 
 
 def test_prompts_stay_and_answers_are_labelled(build_model):
@@ -41,6 +49,8 @@ def test_prompts_stay_and_answers_are_labelled(build_model):
         if answered < length + 6:
             assert int(found["input_ids"][row, answered - 1]) == 1
     assert torch.equal(found["token_mask"], found["attention_mask"].bool())
+    predictions = Targets.from_labels(found["labels"]).predictions.mask
+    assert torch.equal(found["prediction_rows"], predictions.flatten().nonzero().flatten())
 
 
 def test_the_same_step_draws_the_same_and_another_does_not(build_model):
@@ -52,6 +62,23 @@ def test_the_same_step_draws_the_same_and_another_does_not(build_model):
     )
     assert torch.equal(one, same) and not torch.equal(one, other) and not torch.equal(one, elsewhere)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_no_row_grows_beyond_the_sequence_length(build_model):
+    student, given = build_model(seed=1), batch()
+    found = sampler(stop=(), longest=7).resample(student, given, step=0, index=0, rank=0)
+    assert found["attention_mask"].sum(dim=1).tolist() == [7, 7, 7]
+    longer = sampler(stop=()).resample(student, given, step=0, index=0, rank=0)
+    assert torch.equal(found["input_ids"], longer["input_ids"][:, :7])
+
+
+def test_the_student_is_asked_not_its_generation_config(build_model):
+    student, given = build_model(seed=1), batch()
+    expected = sampler(stop=()).resample(student, given, step=0, index=0, rank=0)["input_ids"]
+    student.generation_config.update(repetition_penalty=50.0, min_new_tokens=3, top_k=1, suppress_tokens=[5])
+    before = student.generation_config
+    found = sampler(stop=()).resample(student, given, step=0, index=0, rank=0)["input_ids"]
+    assert torch.equal(found, expected) and student.generation_config is before
 
 
 def test_a_share_of_the_batches_is_chosen():
@@ -76,5 +103,5 @@ def test_a_run_counts_the_task_on_the_data_alone(tmp_path, registry):
     # A mean over the positions of the data: never halved by the batches that are the student's own.
     assert mixed and min(mixed) > 0.6 * max(mixed)
     packed = recipe(tmp_path, distillation={"on_policy": {}})
-    with pytest.raises(RecipeError, match=r"set data.packing: false"):
-        train(load_recipe(packed, registry=registry), registry=registry, output=tmp_path / "packed")
+    with pytest.raises(RecipeError, match=r"distillation.on_policy: packed rows .*; set data.packing: false"):
+        load_recipe(packed, registry=registry)

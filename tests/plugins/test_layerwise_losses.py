@@ -68,6 +68,9 @@ def test_consecutive_heads_of_the_teacher_are_averaged() -> None:
     expected = sequence_mean(divergence("forward_kl", merged, student["attentions"][0]), aims)
     found = loss(output(student), output({**teacher, "attentions": more}), aims).value
     torch.testing.assert_close(found, expected)
+    halves = ({**student, "attentions": student["attentions"].bfloat16()}, {**teacher, "attentions": more.bfloat16()})
+    wide = ({key: value.float() for key, value in one.items()} for one in halves)
+    torch.testing.assert_close(*(loss(output(one), output(other), aims).value for one, other in (halves, wide)))
     loss.check_models(config(), config(heads=3 * HEADS))
     with pytest.raises(PlanError, match="must be a multiple of the student's"):
         loss.check_models(config(), config(heads=HEADS + 1))
@@ -132,6 +135,10 @@ def test_depths_and_maps_that_do_not_fit_are_refused() -> None:
         build("feature_mse", layer_map={1: 1}, **EVERY).check_models(config(), config())
     with pytest.raises(PlanError, match="the student's layer 4; the student has 0 to 3"):
         build("feature_mse", layer_map={1: 4, 2: 2, 3: 3}, **EVERY).check_models(config(), config())
+    chosen = {"name": "lafd", "top_k": 1}
+    with pytest.raises(PlanError, match="no entry for the teacher's layer 3"):
+        build("feature_mse", layer_map={1: 1, 2: 2}, layers=chosen).check_models(config(), config())
+    build("feature_mse", layer_map={1: 1, 2: 2, 3: 3}, layers=chosen).check_models(config(), config())
     with pytest.raises(PlanError, match="layer 0 is no decoder layer"):
         build("attention_relation", layers={"name": "fixed", "layers": [0]}).check_models(config(), config())
     with pytest.raises(ValidationError, match="layer_map"):
@@ -160,3 +167,18 @@ def test_a_projection_takes_the_student_to_the_teachers_width(name: str) -> None
     assert bool(matrix.grad.any()) and bool(student["hidden_states"].grad[1].any())
     with pytest.raises(PlanError, match="projection: linear"):
         build(name, **EVERY).check_models(config(), config(hidden=2 * HIDDEN))
+
+
+@pytest.mark.parametrize("name", ["feature_mse", "attention_relation"])
+def test_comparing_all_that_may_be_chosen_gives_what_comparing_the_chosen_gives(name: str) -> None:
+    """A GPU does the former: looking at the choice would halt the host."""
+    student, teacher, aims = drawn(0), drawn(1), targets()
+    loss = build(name, layer_map={1: 2, 2: 1, 3: 3}, layers={"name": "lafd", "top_k": 1})
+    assert loss.candidates(LAYERS) == [1, 2, 3]
+    weights = loss.layers.weights(output(teacher).hidden_states, aims.attention.mask)
+    few = loss(output(student), output(teacher), aims)
+    every = loss.compare(output(student), output(teacher), aims, weights, loss.candidates(LAYERS))
+    torch.testing.assert_close(every.value, few.value)
+    assert list(every.shares) == list(few.shares)
+    for key, figure in few.shares.items():
+        torch.testing.assert_close(every.shares[key], figure, check_dtype=False)

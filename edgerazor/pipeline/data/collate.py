@@ -14,7 +14,9 @@ class Collator:
     """Pads rows of `load_data` to one length and makes tensors of them.
 
     A batch holds `input_ids`, `labels` (int64 `[batch, seq]`), `label_bytes` (int64 `[batch]`), `token_mask` (bool
-    `[batch, seq]`, false at padding; for losses and selectors, not for the model), and
+    `[batch, seq]`, false at padding; for losses and selectors, not for the model), `prediction_rows` (int64, indices of
+    the positions of the flattened batch whose next token is learned; found here, so that nobody waits for a device to
+    find them), and
 
     - for packed rows `position_ids` (int64 `[batch, seq]`) and no attention mask: transformers takes every restart of
       the positions as the start of a sequence of its own, as long as the model runs with `use_cache=False`. Padding is
@@ -47,12 +49,20 @@ class Collator:
             "label_bytes": torch.tensor([int(row["label_bytes"]) for row in rows]),
             "token_mask": torch.from_numpy(is_token),
         }
+        batch["prediction_rows"] = prediction_rows(batch["labels"])
         if "position_ids" in rows[0]:
             positions = np.arange(width) - lengths[:, None]
             batch["position_ids"] = _filled([row["position_ids"] for row in rows], is_token, positions)
         else:
             batch["attention_mask"] = torch.from_numpy(is_token.astype(np.int64))
         return batch
+
+
+def prediction_rows(labels: Tensor) -> Tensor:
+    """Indices of the flattened positions `[batch, seq]` whose next label is learned, ascending."""
+    learned = labels != IGNORE_INDEX
+    learned = torch.cat([learned[:, 1:], torch.zeros_like(learned[:, :1])], dim=1)
+    return learned.flatten().nonzero().squeeze(-1)
 
 
 def _filled(values: list[Any], is_token: np.ndarray, padding: int | np.ndarray) -> Tensor:

@@ -62,7 +62,7 @@ class Distiller:
     ) -> "Distiller":
         """Build the losses of a recipe; without a section the task is all there is."""
         if section is None:
-            return cls([], task_weight=1.0, adapter=adapter)
+            return cls([], task_weight=1.0, adapter=adapter, teacher_adapter=teacher_adapter)
         losses = [registry.build(loss) for loss in section.losses]
         return cls(losses, task_weight=section.task_weight, adapter=adapter, teacher_adapter=teacher_adapter)
 
@@ -113,21 +113,20 @@ class Distiller:
             losses' own. Their own figures are named `loss/figure`. Names do not depend on the batch.
         """
         theirs = self._teach(teacher, batch)
+        running = theirs if isinstance(theirs, ModelOutput) else ModelOutput()  # nothing is left of a cached teacher
         parts: list[LossOutput] = []
 
         def inside_head(hidden: Tensor, head: Head) -> Tensor:
             parts.append(self.fused(hidden, head, theirs, targets, batch.get("prediction_rows")))
             for name, loss in self._apart(outside=False):
-                assert isinstance(theirs, ModelOutput)
-                parts.append(_named(name, loss(ModelOutput(final_hidden=hidden, head=head), theirs, targets)))
+                parts.append(_named(name, loss(ModelOutput(final_hidden=hidden, head=head), running, targets)))
             return sum((part.value for part in parts), hidden.new_zeros((), dtype=torch.float32)).reshape(1, 1, 1)
 
         output = self.adapter.forward(student, batch, self.signals, inside_head=inside_head)
         assert output.inside_head is not None
         total = output.inside_head.sum()
         for name, loss in self._apart(outside=True):
-            assert isinstance(theirs, ModelOutput)
-            parts.append(_named(name, loss(output, theirs, targets)))
+            parts.append(_named(name, loss(output, running, targets)))
             total = total + parts[-1].value
         if output.balancing_loss is not None:
             share = targets.attention.shares("token_mean").sum() * self.task_weight

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
+from edgerazor.pipeline.data.collate import prediction_rows
 from edgerazor.pipeline.data.rows import IGNORE_INDEX
 from edgerazor.schemas.distillation import OnPolicySection
 
@@ -22,12 +24,16 @@ class OnPolicySampler:
     Args:
         section: of the recipe.
         seed: of the run.
+        sequence_length: of the data; no row grows longer.
         pad_token_id: fills what a shorter row leaves open.
         stop_ids: tokens that end an answer.
     """
 
-    def __init__(self, section: OnPolicySection, *, seed: int, pad_token_id: int, stop_ids: list[int]):
-        self.section, self.seed, self.pad_token_id, self.stop_ids = section, seed, pad_token_id, stop_ids
+    def __init__(
+        self, section: OnPolicySection, *, seed: int, sequence_length: int, pad_token_id: int, stop_ids: list[int]
+    ):
+        self.section, self.seed, self.sequence_length = section, seed, sequence_length
+        self.pad_token_id, self.stop_ids = pad_token_id, stop_ids
 
     def is_chosen(self, step: int, index: int) -> bool:
         """Whether the batch of this number within an optimizer step gets new answers."""
@@ -62,11 +68,13 @@ class OnPolicySampler:
                 temperature=self.section.temperature,
                 top_p=self.section.top_p,
                 top_k=0,
-                max_new_tokens=self.section.max_new_tokens,
+                max_new_tokens=min(self.section.max_new_tokens, self.sequence_length - min(map(len, prompts))),
                 pad_token_id=self.pad_token_id,
                 eos_token_id=self.stop_ids,
             )[:, ids.shape[1] :]
-        return self._batch(prompts, [self._until_stop(row) for row in drawn], batch)
+        room = (self.sequence_length - len(prompt) for prompt in prompts)
+        answers = [self._until_stop(row[:most]) for row, most in zip(drawn, room, strict=True)]
+        return self._batch(prompts, answers, batch)
 
     def _prompt_length(self, labels: Tensor, length: int) -> int:
         """What stands before the first label, at least `prompt_tokens`, and never the whole row."""
@@ -88,7 +96,7 @@ class OnPolicySampler:
             labels[row, len(prompt) : lengths[row]] = answer
             mask[row, : lengths[row]] = 1
         changed = {"input_ids": ids, "labels": labels, "attention_mask": mask, "token_mask": mask.bool()}
-        return {**batch, **changed, FLAG: True}
+        return {**batch, **changed, "prediction_rows": prediction_rows(labels), FLAG: True}
 
 
 def _left_padded(prompts: list[Tensor], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -103,13 +111,14 @@ def _left_padded(prompts: list[Tensor], pad_token_id: int) -> tuple[Tensor, Tens
 
 @contextmanager
 def _answering(student: Any) -> Iterator[None]:
-    training, cache = student.training, student.config.use_cache
+    """Evaluation mode, with a cache, and without the model's own sampling: a repetition penalty is not the student."""
+    training, cache, generation = student.training, student.config.use_cache, student.generation_config
     student.eval()
-    student.config.use_cache = True
+    student.config.use_cache, student.generation_config = True, GenerationConfig()
     try:
         yield
     finally:
-        student.config.use_cache = cache
+        student.config.use_cache, student.generation_config = cache, generation
         student.train(training)
 
 

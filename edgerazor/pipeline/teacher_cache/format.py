@@ -1,7 +1,7 @@
 """The folder of a teacher cache.
 
 cache.json                what it was made from; written last, so a folder without it is unfinished
-rows-00000.safetensors    `SHARD_ROWS` rows of the training data each, in the order of the data:
+rows-00000.safetensors    `shard_rows` rows of the training data each, in the order of the data:
     offsets               int64 [rows + 1]: where a row's predicted positions start
     digests               uint8 [rows, 16]: of each row's tokens and labels
     ids                   int32 [positions, top_k]
@@ -12,35 +12,68 @@ rows-00000.safetensors    `SHARD_ROWS` rows of the training data each, in the or
 """
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
 
 MANIFEST = "cache.json"
 SHARD_ROWS = 256
-VERSION = 1
 
 
 class Manifest(BaseModel):
-    """What `cache.json` says."""
+    """What `cache.json` says.
+
+    Attributes:
+        teacher, revision: name and version of the model that was run.
+        temperatures: of the losses that the cache serves, ascending.
+        data_digest: of all rows.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    FILE: ClassVar[str] = MANIFEST
 
-    version: int = VERSION
+    version: Literal[1] = 1
     teacher: str
+    revision: str | None = None
     vocabulary_size: int
     top_k: int
     temperatures: tuple[float, ...]
     rows: int
     positions: int
+    shard_rows: int = SHARD_ROWS
     data_digest: str
+
+    @property
+    def shards(self) -> int:
+        """How many files hold the rows."""
+        return -(-self.rows // self.shard_rows)
+
+    def rows_of(self, shard: int) -> range:
+        """Numbers of the rows in a shard."""
+        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
+
+    def shard_is_whole(self, path: Path, digests: Sequence[bytes]) -> bool:
+        """Whether a file holds what it should for rows with these digests; tokens and probabilities are not read."""
+        try:
+            with safe_open(path, framework="numpy") as file:
+                offsets = file.get_tensor("offsets")
+                wide = {"ids": self.top_k, "log_probabilities": self.top_k, "log_rest": len(self.temperatures)}
+                shapes = {name: [int(offsets[-1]), width] for name, width in wide.items()}
+                shapes |= {name: [int(offsets[-1])] for name in ("entropy", "label_log_probability")}
+                return (
+                    file.get_tensor("digests").tobytes() == b"".join(digests)
+                    and len(offsets) == len(digests) + 1
+                    and all(file.get_slice(name).get_shape() == shape for name, shape in shapes.items())
+                )
+        except (OSError, SafetensorError):
+            return False
 
 
 def shard_name(index: int) -> str:
-    """File of the rows from `index * SHARD_ROWS` on."""
+    """File of a shard."""
     return f"rows-{index:05d}.safetensors"
 
 
@@ -54,6 +87,6 @@ def row_digest(row: Mapping[str, Any]) -> bytes:
     return content.digest()
 
 
-def predicted_positions(labels: Any) -> int:
-    """Positions of a row whose next label is to be learned."""
-    return int((np.asarray(labels)[1:] != -100).sum())
+def data_digest(rows: Sequence[bytes]) -> str:
+    """Of the digests of all rows, in order."""
+    return hashlib.blake2b(b"".join(rows), digest_size=16).hexdigest()

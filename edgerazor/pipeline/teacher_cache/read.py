@@ -1,6 +1,5 @@
 """Reading a teacher cache: the likeliest tokens of a batch, found by the number of its rows."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ from edgerazor.errors import CheckpointError, DataError, PlanError
 from edgerazor.kernels.cached_teacher import TopTokens
 from edgerazor.pipeline.data import Collator
 from edgerazor.pipeline.distill import Distiller
-from edgerazor.pipeline.teacher_cache.format import MANIFEST, SHARD_ROWS, Manifest, row_digest, shard_name
+from edgerazor.pipeline.distill.distiller import teacher_signals
+from edgerazor.pipeline.teacher_cache.format import MANIFEST, Manifest, data_digest, row_digest, shard_name
+from edgerazor.schemas.model import ModelSection
 
 ROW = "row"
 PREFIX = "teacher_"
@@ -38,19 +39,22 @@ class TeacherCache:
             raise CheckpointError(f"{path}: is no description of a teacher cache: {error}") from error
         self._open: dict[int, Any] = {}
 
-    def check(self, distiller: Distiller, dataset: Any, vocabulary_size: int) -> None:
-        """Compare with a run before it starts.
+    def check_recipe(self, distiller: Distiller, vocabulary_size: int, model: ModelSection) -> None:
+        """Compare with a recipe, which takes no data.
 
         Raises:
-            PlanError: a loss needs more than the cache holds, or another temperature.
-            DataError: the training data are not those of the cache.
+            PlanError: another teacher, a loss that needs more than the cache holds, or another temperature.
         """
-        for name, loss in distiller.named():
-            if not hasattr(loss, "divergence_weights"):
-                raise PlanError(
-                    f"{name}: compares more than forward and reverse KL, for which a teacher has to run; "
-                    "drop the loss or distillation.teacher_cache"
-                )
+        name, revision = teacher_of(model)
+        ours = f"{name} (revision {revision})" if revision else name
+        theirs = f"{self.manifest.teacher} (revision {self.manifest.revision})"
+        theirs = theirs if self.manifest.revision else self.manifest.teacher
+        if revision != self.manifest.revision or not _same_model(name, self.manifest.teacher):
+            raise PlanError(
+                f"{self.folder}: was made by the teacher {theirs}, and the recipe's is {ours}; make it again, or name "
+                f"the former in model.teacher. If it has only moved, correct 'teacher' in {MANIFEST}"
+            )
+        check_losses(distiller)
         missing = [one for one in distiller.fused.temperatures if one not in self.manifest.temperatures]
         if missing:
             raise PlanError(
@@ -61,11 +65,30 @@ class TeacherCache:
             raise PlanError(
                 f"{self.folder}: its teacher has {self.manifest.vocabulary_size} tokens, the student {vocabulary_size}"
             )
-        digest = hashlib.blake2b(b"".join(row_digest(row) for row in dataset), digest_size=16).hexdigest()
-        if (len(dataset), digest) != (self.manifest.rows, self.manifest.data_digest):
+
+    def check_rows(self, dataset: Any) -> None:
+        """Compare with the training data of a run.
+
+        Raises:
+            DataError: they are not those of the cache.
+            CheckpointError: a file of the cache is missing or damaged.
+        """
+        digests = [row_digest(row) for row in dataset]
+        if (len(digests), data_digest(digests)) != (self.manifest.rows, self.manifest.data_digest):
             raise DataError(
-                f"{self.folder}: was made for {self.manifest.rows} other rows of training data; data.sources, their "
-                "ratios, data.seed, the sequence length or the tokenizer have changed; make it again"
+                f"{self.folder}: was made for {self.manifest.rows} other rows of training data: something in the data "
+                "section (sources, ratios, seed, sequence_length, packing, held_out) or the tokenizer is another; "
+                "make it again"
+            )
+        shards = {
+            shard_name(index): [digests[row] for row in self.manifest.rows_of(index)]
+            for index in range(self.manifest.shards)
+        }
+        bad = [name for name, rows in shards.items() if not self.manifest.shard_is_whole(self.folder / name, rows)]
+        if bad:
+            raise CheckpointError(
+                f"{self.folder}: {', '.join(bad[:5])} ({len(bad)} of {len(shards)} files) missing or damaged; the same "
+                "call of edgerazor cache-teacher makes those again"
             )
 
     def tokens(self, rows: Sequence[int], temperatures: tuple[float, ...]) -> dict[str, Tensor]:
@@ -77,7 +100,7 @@ class TeacherCache:
         return columns
 
     def _row(self, row: int) -> dict[str, Tensor]:
-        shard, inside = divmod(row, SHARD_ROWS)
+        shard, inside = divmod(row, self.manifest.shard_rows)
         if shard not in self._open:
             self._open[shard] = safe_open(self.folder / shard_name(shard), framework="pt")
         file = self._open[shard]
@@ -86,6 +109,26 @@ class TeacherCache:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
+
+
+def check_losses(distiller: Distiller) -> None:
+    """Raise PlanError if a loss compares with more of the teacher than a cache holds."""
+    for name, loss in distiller.named():
+        if teacher_signals(loss) and not hasattr(loss, "divergence_weights"):
+            raise PlanError(
+                f"{name}: compares more than forward and reverse KL, for which a teacher has to run; "
+                "drop the loss or distillation.teacher_cache"
+            )
+
+
+def teacher_of(model: ModelSection) -> tuple[str, str | None]:
+    """Name and revision of the teacher; the revision belongs to the student's checkpoint alone."""
+    name = model.teacher or model.name_or_path
+    return name, model.revision if name == model.name_or_path else None
+
+
+def _same_model(one: str, other: str) -> bool:
+    return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())
 
 
 class CachedTeacherCollator(Collator):

@@ -161,7 +161,7 @@ def _build_trainer(
         distiller=distiller,
         teacher=load() if not cached and (distiller.needs_teacher or compared) else None,
         evaluation_teacher=load if cached and compared else None,
-        on_policy=_sampler(recipe, student, pad_token_id or 0),
+        on_policy=_sampler(recipe, student, tokenizer, pad_token_id or 0),
         clock=clock,
         train_dataset=rows,
         eval_dataset=data.held_out,
@@ -179,20 +179,25 @@ def _training_rows(
     section = recipe.distillation
     if section is None or section.teacher_cache is None:
         return data.train, Collator(pad_token_id)
-    cache = TeacherCache(Path(section.teacher_cache))
-    cache.check(distiller, data.train, vocabulary)
+    cache = TeacherCache(Path(section.teacher_cache).expanduser())
+    cache.check_recipe(distiller, vocabulary, recipe.model)
+    cache.check_rows(data.train)
     return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
 
 
-def _sampler(recipe: Recipe, student: Any, pad_token_id: int) -> OnPolicySampler | None:
+def _sampler(recipe: Recipe, student: Any, tokenizer: Any, pad_token_id: int) -> OnPolicySampler | None:
     section = recipe.distillation.on_policy if recipe.distillation else None
-    if section is None:
+    if section is None or recipe.data is None:
         return None
-    if recipe.data is not None and recipe.data.packing:
-        raise RecipeError("distillation.on_policy: packed rows have no prompts of their own; set data.packing: false")
     stop = student.generation_config.eos_token_id
-    stop_ids = [stop] if isinstance(stop, int) else list(stop or [])
-    return OnPolicySampler(section, seed=recipe.training.seed, pad_token_id=pad_token_id, stop_ids=stop_ids)
+    stop = tokenizer.eos_token_id if stop is None else stop
+    return OnPolicySampler(
+        section,
+        seed=recipe.training.seed,
+        sequence_length=recipe.data.sequence_length,
+        pad_token_id=pad_token_id,
+        stop_ids=[stop] if isinstance(stop, int) else list(stop or []),
+    )
 
 
 def _settle_layers(trainer: DistillationTrainer, console: Console) -> None:

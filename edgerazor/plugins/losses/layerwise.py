@@ -61,9 +61,16 @@ class LayerwiseLoss(ABC):
             )
         if hasattr(self.layers, "check_layers"):
             self.layers.check_layers(theirs)
-        for layer in self._known_layers(theirs) or ():
+        for layer in self.candidates(theirs):
             self._check_layer(layer)
             self.student_layer(layer, ours, theirs)
+
+    def candidates(self, layers: int) -> list[int]:
+        """Layers of a teacher with that many that may be compared: those of the selector, or all it may choose."""
+        if not self._reads_states:
+            return list(self.layers.fixed_layers(layers))  # type: ignore[attr-defined]
+        lowest = max(self.lowest_layer, getattr(self.layers, "lowest_layer", 0))
+        return list(range(lowest, layers + 1))
 
     def student_layer(self, layer: int, student_layers: int, teacher_layers: int) -> int:
         """The student's layer that meets a layer of the teacher.
@@ -88,8 +95,13 @@ class LayerwiseLoss(ABC):
         return chosen[layer]
 
     def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
+        return self.compare(student, teacher, targets, *self._weights(teacher, targets))
+
+    def compare(
+        self, student: ModelOutput, teacher: ModelOutput, targets: Targets, weights: Tensor, layers: list[int]
+    ) -> LossOutput:
+        """The loss with weights `[L+1]`, of which all that are not zero belong to `layers`."""
         depths = self._depth(student), self._depth(teacher)
-        weights, layers = self._weights(teacher, depths[1], targets)
         shares = targets.tokens.shares(self.params.reduction)
         value = shares.new_zeros(())
         per_layer = {f"layer_{layer}": shares.new_zeros(()) for layer in range(len(weights))}
@@ -106,10 +118,6 @@ class LayerwiseLoss(ABC):
     def _depth(self, output: ModelOutput) -> int:
         """Decoder layers of a forward pass."""
 
-    def _known_layers(self, layers: int) -> list[int] | None:
-        """The layers, where they do not depend on the batch."""
-        return None if self._reads_states else self.layers.fixed_layers(layers)  # type: ignore[attr-defined]
-
     @property
     def _reads_states(self) -> bool:
         return bool(getattr(self.layers, "reads_states", True))
@@ -119,22 +127,22 @@ class LayerwiseLoss(ABC):
             raise PlanError(f"{self.params.name}: layer {layer} is no decoder layer; they are numbered from 1")
 
     @torch.no_grad()
-    def _weights(self, teacher: ModelOutput, layers: int, targets: Targets) -> tuple[Tensor, list[int]]:
+    def _weights(self, teacher: ModelOutput, targets: Targets) -> tuple[Tensor, list[int]]:
         """Weights `[L+1]`, and the layers worth computing.
 
         On a GPU those are all that a selector may choose, since knowing which weights are zero would halt the host.
         """
-        mask = targets.attention.mask
-        known = self._known_layers(layers)
-        if known is not None:
+        mask, layers = targets.attention.mask, self._depth(teacher)
+        candidates = self.candidates(layers)
+        if not self._reads_states:
             weights = torch.zeros(layers + 1, dtype=torch.float32)
-            weights[known] = 1.0 / len(known)
-            weights = weights.to(mask.device, non_blocking=True)
-        else:
-            assert teacher.hidden_states is not None
-            weights = self.layers.weights(teacher.hidden_states, mask)
-            known = [int(layer) for layer in weights.nonzero()] if weights.device.type == "cpu" else None
-        chosen = list(range(self.lowest_layer, layers + 1)) if known is None else known
+            weights[candidates] = 1.0 / len(candidates)
+            return weights.to(mask.device, non_blocking=True), candidates
+        assert teacher.hidden_states is not None
+        weights = self.layers.weights(teacher.hidden_states, mask)
+        if weights.device.type != "cpu":
+            return weights, candidates
+        chosen = [int(layer) for layer in weights.nonzero()]
         for layer in chosen:
             self._check_layer(layer)
         return weights, chosen

@@ -39,8 +39,8 @@ class RelationLoss(LayerwiseLoss):
 
     def divergence(self, ours: Tensor, theirs: Tensor, targets: Targets) -> Tensor:
         """`[batch, seq]` of probabilities of student and teacher, the latter with as many heads or a multiple."""
-        theirs = theirs.detach().unflatten(1, (ours.shape[1], -1)).mean(dim=2)
-        ours, theirs = (rows if rows.dtype == torch.float64 else rows.float() for rows in (ours, theirs))
+        ours, theirs = (rows if rows.dtype == torch.float64 else rows.float() for rows in (ours, theirs.detach()))
+        theirs = theirs.unflatten(1, (ours.shape[1], -1)).mean(dim=2)
         log_ours, log_theirs = ours.clamp(min=SMALLEST).log(), theirs.clamp(min=SMALLEST).log()
         forward = (theirs * (log_theirs - log_ours)).sum(dim=-1).mean(dim=1)
         if self.params.divergence == "forward_kl":

@@ -1,6 +1,7 @@
 """`lafd`: layers picked by what the teacher's hidden states do there (METHOD 4.5; arXiv:2605.04062)."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +22,10 @@ class LAFD:
 
     Attributes:
         settled: the fixed layers, ascending; None while they are chosen anew in every forward pass.
+        lowest_layer: the embedding output is never chosen.
     """
+
+    lowest_layer: ClassVar = 1
 
     def __init__(self, params: LAFDParams):
         self.params = params

@@ -18,12 +18,13 @@ PACKED = [
 
 def test_packed_batch_pads_with_a_sequence_of_its_own():
     batch = Collator(PAD)(PACKED)
-    assert set(batch) == {"input_ids", "labels", "label_bytes", "token_mask", "position_ids"}
+    assert set(batch) == {"input_ids", "labels", "label_bytes", "token_mask", "position_ids", "prediction_rows"}
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4], [5, PAD, PAD, PAD]]
     assert batch["labels"].tolist() == [[-100, 2, -100, 4], [-100] * 4]
     assert batch["position_ids"].tolist() == [[0, 1, 0, 1], [0, 0, 1, 2]]
     assert batch["token_mask"].tolist() == [[True] * 4, [True, False, False, False]]
     assert batch["label_bytes"].tolist() == [3, 0]
+    assert batch["prediction_rows"].tolist() == [0, 2]
     assert {key: value.dtype for key, value in batch.items()} == {
         key: torch.bool if key == "token_mask" else torch.int64 for key in batch
     }
@@ -32,9 +33,11 @@ def test_packed_batch_pads_with_a_sequence_of_its_own():
 def test_padded_batch_has_an_attention_mask():
     rows = [{key: value for key, value in row.items() if key != "position_ids"} for row in PACKED]
     batch = Collator(PAD)(rows)
-    assert set(batch) == {"input_ids", "labels", "label_bytes", "token_mask", "attention_mask"}
+    assert set(batch) == {"input_ids", "labels", "label_bytes", "token_mask", "attention_mask", "prediction_rows"}
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
     assert torch.equal(batch["token_mask"], batch["attention_mask"].bool())
+    found = Targets.from_labels(batch["labels"]).predictions.mask.flatten().nonzero().flatten()
+    assert torch.equal(batch["prediction_rows"], found)
 
 
 def test_fixed_length():
