@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import recipes, runs
+from edgerazor.cli import convert, recipes, runs
 from edgerazor.cli.application import app
 
 __all__ = ["app", "main"]
@@ -21,6 +21,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     runs.verify,
     recipes.plugins,
     recipes.schema,
+    convert.convert_recipe,
 )
 for _command in _COMMANDS:
     app.command()(_command)
