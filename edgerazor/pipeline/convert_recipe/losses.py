@@ -162,10 +162,10 @@ def _ask_for_the_rest(section: OldSection) -> None:
 
 def router_notes(section: OldSection, findings: Findings) -> None:
     """The two weights that act on mixtures of experts alone."""
-    written: Mapping[str, str] = {
+    notes: Mapping[str, str] = {
         "router_z_loss_coef": "acts on a mixture of experts alone; for one, add {{name: router_z, weight: {:g}}}",
-        "router_aux_loss_coef": "is {:g}; a mixture of experts adds its balancing loss itself, once, by its config.json",
+        "router_aux_loss_coef": "is {:g}; a mixture of experts balances itself, once, as its config.json says",
     }
-    for key, said in written.items():
+    for key, said in notes.items():
         if key in section and (value := section.number(key, 0.0)):
             findings.note(section.where(key), said.format(value))

@@ -26,6 +26,7 @@ class RuleMaker:
         selection: Selection,
         base: Settings,
         overrides: Sequence[Override],
+        *,
         registry: Registry,
         findings: Findings,
     ):
@@ -76,13 +77,23 @@ class RuleMaker:
                 continue
             globs = ["*"] if override.pattern is None else self._globs(override.pattern, required=True)
             if globs:
-                rules.append((globs, self._quantizer([override])))
+                rules.append((globs, self._given_by(override)))
         if "linear" in self.selection.targets - self.selection.excluded:
             rules.append((["*"], self._quantizer([])))
         else:
             named = [glob for one in self.selection.target_names for glob in self._globs(one, required=True)]
             rules += [(named, self._quantizer([]))] if named else []
         return rules
+
+    def _given_by(self, override: Override) -> Quantizer:
+        """What the modules get that this override settles: those that no later one takes."""
+        later = self.overrides[self.overrides.index(override) + 1 :]
+        found: list[Quantizer] = []
+        for module in self.body:
+            if self.selection.takes(module) and override.takes(module) and not any(one.takes(module) for one in later):
+                wanted = self._wanted(module)
+                found += [] if wanted in found else [wanted]
+        return found[0] if len(found) == 1 else self._quantizer([override])
 
     def _globs(self, written: Written, *, required: bool) -> list[str]:
         """Globs of the decoder's matrices; embedding and head have names of their own and are settled one by one."""
@@ -137,7 +148,7 @@ class RuleMaker:
             self.findings.problem(
                 "qat_configuration.overrides" if self.overrides else "qat_configuration.select",
                 f"no list of rules says the same: {wrong.name} gets {_named(wanted[wrong.name])} in the original, "
-                f"{_named(first_match(rules, str(wrong.ours)))} here; write patterns of which none takes what another does",
+                f"{_named(first_match(rules, str(wrong.ours)))} here; write patterns that do not overlap",
             )
 
     def _say_what_stays(self, wanted: Mapping[str, Quantizer]) -> None:

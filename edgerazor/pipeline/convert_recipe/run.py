@@ -11,7 +11,7 @@ from edgerazor.pipeline.convert_recipe.losses import distillation_of, router_not
 from edgerazor.pipeline.convert_recipe.quantizers import DEFAULT_WEIGHT, check_epsilon, state_quantizer
 from edgerazor.pipeline.convert_recipe.reading import Findings, OldSection, Written
 from edgerazor.pipeline.convert_recipe.rules import RuleMaker
-from edgerazor.pipeline.convert_recipe.selection import Override, is_pattern, read_selection
+from edgerazor.pipeline.convert_recipe.selection import Override, Selection, is_pattern, read_selection
 from edgerazor.pipeline.convert_recipe.training import check_method, note_log_level, training_of
 from edgerazor.pipeline.convert_recipe.writing import to_yaml
 from edgerazor.schemas.files import read_mapping
@@ -89,7 +89,10 @@ def convert_recipe(old: Mapping[str, Any], *, registry: Registry, model: str | N
         raise RecipeError(findings.problems)
     if model is None:
         findings.note("model.name_or_path", f"the original names its model elsewhere; '{PLACEHOLDER}' stands for it")
-    findings.note("data, training", "the original keeps them in its programs, so the recipe has none; see recipes/")
+    findings.note(
+        "data, training",
+        "the original keeps them in its programs, so there are none yet; recipes/ has the published ones",
+    )
     load_recipe(recipe, registry=registry)
     return Converted(recipe, tuple(findings.notes))
 
@@ -132,14 +135,12 @@ def _convert_quantization(section: OldSection, recipe: dict[str, Any], registry:
     selection = read_selection(OldSection(select.value, select.path, findings), overrides, findings)
     section.refuse_the_rest()
     before = len(findings.problems)
-    rules = RuleMaker(selection, base, overrides, registry, findings).rules()
+    rules = RuleMaker(selection, base, overrides, registry=registry, findings=findings).rules()
     activations = state_quantizer(base, "a", registry, findings)
-    _check_override_states(overrides, base, activations, registry, findings)
+    _check_override_states(selection, overrides, base, registry, findings)
     kv_cache = state_quantizer(base, "kv", registry, findings)
     if kv_cache is not None and not selection.kv_cache:
-        findings.note(
-            f"{select.path}.target_types", "names no attention and no kv_cache; keys and values stay as they are"
-        )
+        findings.note(f"{select.path}.target_types", "names neither attention nor kv_cache; keys and values stay float")
         kv_cache = None
     if not rules and len(findings.problems) == before:
         if kv_cache is None:
@@ -173,24 +174,23 @@ def _overrides(written: Written, findings: Findings) -> list[Override]:
 
 
 def _check_override_states(
+    selection: Selection,
     overrides: list[Override],
     base: Mapping[str, Written],
-    activations: dict[str, Any] | None,
     registry: Registry,
     findings: Findings,
 ) -> None:
     """An override may not change activations: a recipe has one quantizer for those of all linear layers."""
+    usual = state_quantizer(base, "a", registry, findings)
     for override in overrides:
         merged = {**base, **override.settings}
         for key in override.settings:
             if key.startswith("kv_"):
-                findings.note(
-                    override.settings[key].path, "acts on attention as a whole, so not in an override; left out"
-                )
+                findings.note(override.settings[key].path, "acts on attention, not in an override; left out")
         mine = [key for key in override.settings if key.startswith("a")]
-        embedding = override.kind == "embedding" or (override.pattern and "embed" in override.pattern.value)
-        if mine and not embedding and state_quantizer(merged, "a", registry, findings) != activations:
+        linear = any(module.kind == "linear" and override.takes(module) for module in selection.modules)
+        if mine and linear and state_quantizer(merged, "a", registry, findings) != usual:
             findings.problem(
                 override.settings[mine[0]].path,
-                "a recipe has one quantizer for all activations; none of its own fits here",
+                "a recipe has one quantizer for all activations",
             )

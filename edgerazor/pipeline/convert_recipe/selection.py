@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edgerazor.pipeline.convert_recipe.modules import Kind, OldModule, decoder, mixture, omni
+from edgerazor.pipeline.convert_recipe.modules import OldModule, decoder, mixture, omni
 from edgerazor.pipeline.convert_recipe.patterns import matches, unclear_ending
 from edgerazor.pipeline.convert_recipe.reading import Findings, OldSection, Written
 from edgerazor.schemas.messages import nearest
@@ -17,11 +17,11 @@ _ATTENTIONS = {
     "qwen3moeattention": "mixture",
     "qwen2_5omniattention": "omni",
 }
-_NO_ADAPTER = {name: "OLMoE" for name in ("olmoeattention", "olmoeflashattention2", "olmoesdpaattention")}
+_OLMOE = ("olmoeattention", "olmoeflashattention2", "olmoesdpaattention")
 _NEVER = {
     **{f"conv{axes}d": "convolutions are not quantized" for axes in (1, 2, 3)},
     "multiheadattention": "nn.MultiheadAttention is not quantized",
-    **{name: f"no adapter covers {family}" for name, family in _NO_ADAPTER.items()},
+    **dict.fromkeys(_OLMOE, "no adapter covers OLMoE"),
 }
 _TYPES = ["linear", "embedding", *_ATTENTIONS, *_NEVER]
 
@@ -119,7 +119,7 @@ def is_pattern(written: Written, findings: Findings) -> bool:
 
 
 def _types(written: Written, findings: Findings) -> list[str]:
-    """Type names that an entry stands for; as in the original, an unknown name is a regular expression of known ones."""
+    """Type names that an entry stands for; an unknown name is an expression that known ones match."""
     if written.value in _TYPES:
         return [written.value]
     try:
@@ -138,8 +138,3 @@ def _modules(families: set[str], patterns: list[str]) -> list[OldModule]:
     if "mixture" in families or any("experts" in one for one in patterns):
         return mixture()
     return decoder()
-
-
-def known_kind(kind: str) -> Kind | None:
-    """`linear` or `embedding`, or None for any other module type."""
-    return kind if kind in ("linear", "embedding") else None  # type: ignore[return-value]

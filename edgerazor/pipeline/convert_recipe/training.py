@@ -17,9 +17,7 @@ def training_of(section: OldSection, findings: Findings) -> dict[str, Any]:
     """`training: all` trains every parameter, which is the default here; the original reads no other value."""
     written = section.get("training", "all")
     if written.value == "quantized":
-        findings.note(
-            written.path, "the original trains all parameters whatever stands here; the recipe does as it says"
-        )
+        findings.note(written.path, "the original trains all parameters whatever it says; the recipe obeys")
         return {"train_parameters": "quantized"}
     if written.value != "all":
         findings.problem(written.path, f"expected all, or quantized for a recipe, got {describe(written.value)}")
