@@ -12,6 +12,7 @@ from edgerazor.pipeline.convert_recipe.modules import OldModule
 
 # Where names of the original start and ours start differently.
 _RENAMED = (("thinker.visual", "model.visual"), ("thinker.model", "model.language_model"), ("thinker.", ""))
+_EXPERT = re.compile(r"(?<=experts)[.?][^.]+[.?](gate|up|down)(?=_proj)")
 _TOKEN = re.compile(
     r"(?P<many>(?:\.|\\[dw]|\[[\w-]+\])[*+]\??)|(?P<dot>\.)|\\(?P<kind>[dw])|\\(?P<escaped>\W)|(?P<set>\[[\w-]+\])"
     r"|(?P<literal>[\w-])"
@@ -49,7 +50,7 @@ def _attempts(pattern: str) -> Iterator[list[str]]:
         stems = [_translated(body.removesuffix("$"), dot) for body in bodies]
         if any(stem is None for stem in stems):
             return
-        plain = [_renamed(stem) for stem in stems if stem is not None]
+        plain = list(dict.fromkeys(_renamed(stem) for stem in stems if stem is not None))
         below = [f"{one}.*" for one in plain]
         longer = [one if one.endswith("*") else f"{one}*" for one in plain]
         yield from (plain, below, [*plain, *below], longer, [*below, *longer])
@@ -112,6 +113,7 @@ def _translated(pattern: str, dot: str) -> str | None:
 def _renamed(glob: str) -> str:
     if glob.rstrip(".*?") == "thinker":
         return "*"
+    glob = _EXPERT.sub(lambda found: ".down" if found[1] == "down" else ".gate_up", glob)
     for old, new in _RENAMED:
         if glob.startswith(old) or glob.startswith(old.replace(".", "?")):
             return new + glob[len(old) :]

@@ -27,9 +27,11 @@ class RuleMaker:
         base: Settings,
         overrides: Sequence[Override],
         *,
+        path: str,
         registry: Registry,
         findings: Findings,
     ):
+        self.path = path
         self.selection, self.base, self.overrides = selection, base, overrides
         self.registry, self.findings = registry, findings
         self.body = [module for module in selection.modules if module.part == "body"]
@@ -146,7 +148,7 @@ class RuleMaker:
         wrong = self._agree(rules, wanted)
         if wrong is not None:
             self.findings.problem(
-                "qat_configuration.overrides" if self.overrides else "qat_configuration.select",
+                self.path,
                 f"no list of rules says the same: {wrong.name} gets {_named(wanted[wrong.name])} in the original, "
                 f"{_named(first_match(rules, str(wrong.ours)))} here; write patterns that do not overlap",
             )
@@ -154,7 +156,7 @@ class RuleMaker:
     def _say_what_stays(self, wanted: Mapping[str, Quantizer]) -> None:
         left = [module.name for module in self.selection.modules if module.ours is None and wanted[module.name]]
         for name in dict.fromkeys(re.sub(r"\.\d+", ".*", name) for name in left):
-            self.findings.note("qat_configuration.select", f"{name}: quantized by the original, stays at 16 bit here")
+            self.findings.note(self.path, f"{name}: quantized by the original, stays at 16 bit here")
 
 
 def _merged(rules: Sequence[Rule]) -> list[Rule]:

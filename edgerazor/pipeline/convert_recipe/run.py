@@ -135,7 +135,7 @@ def _convert_quantization(section: OldSection, recipe: dict[str, Any], registry:
     selection = read_selection(OldSection(select.value, select.path, findings), overrides, findings)
     section.refuse_the_rest()
     before = len(findings.problems)
-    rules = RuleMaker(selection, base, overrides, registry=registry, findings=findings).rules()
+    rules = RuleMaker(selection, base, overrides, path=select.path, registry=registry, findings=findings).rules()
     activations = state_quantizer(base, "a", registry, findings)
     _check_override_states(selection, overrides, base, registry, findings)
     kv_cache = state_quantizer(base, "kv", registry, findings)
