@@ -34,7 +34,7 @@ def selector_of(
     if numbered_from:
         findings.problem(written.path, "'adaptive' has no counterpart here: layers are chosen by hidden states alone")
         return None
-    if metric.value not in _METRICS:
+    if str(metric.value) not in _METRICS:
         findings.problem(metric.path, f"expected {', '.join(_METRICS)}, got {describe(metric.value)}")
         return None
     chosen = {"name": "lafd", "top_k": int(top_k)}

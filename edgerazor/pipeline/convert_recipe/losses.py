@@ -66,7 +66,7 @@ def _named(kind: Written, function: Written, findings: Findings) -> str | None:
         said = f"no output of a model is named {describe(kind.value)}{nearest(str(kind.value), _TYPES)}"
         findings.problem(kind.path, said)
         return None
-    named = _FUNCTIONS.get(function.value)
+    named = _FUNCTIONS.get(str(function.value))
     if named is None:
         said = f"no loss function is named {describe(function.value)}{nearest(str(function.value), _FUNCTIONS)}"
         findings.problem(function.path, said)
@@ -132,10 +132,10 @@ def _support(section: OldSection, paths: dict[str, str]) -> dict[str, float]:
 def _reduction(written: Written, findings: Findings) -> str | None:
     if written.value == "none":
         findings.problem(written.path, "'none' gives a value per token, which is no loss; the original fails on it")
-    elif written.value not in _REDUCTIONS:
+    elif str(written.value) not in _REDUCTIONS:
         known = nearest(str(written.value), [*_REDUCTIONS, "none"])
         findings.problem(written.path, f"no reduction is named {describe(written.value)}{known}")
-    return _REDUCTIONS.get(written.value)
+    return _REDUCTIONS.get(str(written.value))
 
 
 def _check_what_is_fixed(section: OldSection, findings: Findings) -> None:
@@ -167,5 +167,6 @@ def router_notes(section: OldSection, findings: Findings) -> None:
         "router_aux_loss_coef": "is {:g}; a mixture of experts balances itself, once, as its config.json says",
     }
     for key, said in notes.items():
-        if key in section and (value := section.number(key, 0.0)):
+        value = section.number(key, 0.0)
+        if value:
             findings.note(section.where(key), said.format(value))

@@ -143,13 +143,13 @@ def check_epsilon(written: Written, findings: Findings) -> None:
 def _function(
     written: Written, known: Mapping[str, OldFunction], others: Mapping[str, OldFunction], what: str, findings: Findings
 ) -> OldFunction | None:
-    name = written.value
+    name = str(written.value)
     if name in known:
         return known[name]
     if name in others:
         findings.problem(written.path, f"'{name}' quantizes {what}")
     else:
-        findings.problem(written.path, f"no function of the original is named '{name}'{nearest(str(name), known)}")
+        findings.problem(written.path, f"no function of the original is named '{name}'{nearest(name, known)}")
     return None
 
 

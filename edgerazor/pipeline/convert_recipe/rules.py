@@ -73,9 +73,10 @@ class RuleMaker:
         excluded = [glob for one in self.selection.excluded_names for glob in self._globs(one, required=False)]
         if excluded:
             rules.append((excluded, None))
+        for override in self.overrides:
+            self._check_that_it_takes_something(override)
         for override in reversed(self.overrides):
-            if override.kind == "embedding" or not any(override.takes(module) for module in self.selection.modules):
-                self._say_what_an_override_misses(override)
+            if not any(override.takes(module) for module in self.body):
                 continue
             globs = ["*"] if override.pattern is None else self._globs(override.pattern, required=True)
             if globs:
@@ -114,7 +115,7 @@ class RuleMaker:
             )
         return globs or []
 
-    def _say_what_an_override_misses(self, override: Override) -> None:
+    def _check_that_it_takes_something(self, override: Override) -> None:
         if not any(override.takes(module) for module in self.selection.modules):
             where = override.pattern.path if override.pattern else override.path
             self.findings.problem(where, "the override takes no module of a family that is known here")

@@ -167,7 +167,7 @@ def _overrides(written: Written, findings: Findings) -> list[Override]:
         section.refuse_the_rest(also=_DEFAULTS)
         if "epsilon" in settings:
             check_epsilon(settings["epsilon"], findings)
-        if pattern.value is not None and not (isinstance(pattern.value, str) and is_pattern(pattern, findings)):
+        if pattern.value is not None and not is_pattern(pattern, findings):
             continue
         found.append(Override(section.path, kind, pattern if pattern.value is not None else None, settings))
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from edgerazor.pipeline.convert_recipe.modules import OldModule, decoder, mixture, omni
 from edgerazor.pipeline.convert_recipe.patterns import matches, unclear_ending
 from edgerazor.pipeline.convert_recipe.reading import Findings, OldSection, Written
-from edgerazor.schemas.messages import nearest
+from edgerazor.schemas.messages import describe, nearest
 
 # Names of release 1.3.0 and, with `kv_cache` in their place, of 1.3.5.
 _ATTENTIONS = {
@@ -104,6 +104,9 @@ def read_selection(section: OldSection, overrides: list[Override], findings: Fin
 
 def is_pattern(written: Written, findings: Findings) -> bool:
     """Whether it is a regular expression; one that ends in a number gets a note."""
+    if not isinstance(written.value, str):
+        findings.problem(written.path, f"expected a name, got {describe(written.value)}")
+        return False
     try:
         re.compile(written.value)
     except re.error as error:

@@ -26,5 +26,6 @@ def training_of(section: OldSection, findings: Findings) -> dict[str, Any]:
 
 def note_log_level(section: OldSection, findings: Findings) -> None:
     """Logging belongs to a command, not to a recipe."""
-    if "log_level" in section:
-        findings.note(section.get("log_level").path, "left out: a recipe says nothing about logging")
+    written = section.get("log_level")
+    if written.value is not None:
+        findings.note(written.path, "left out: a recipe says nothing about logging")

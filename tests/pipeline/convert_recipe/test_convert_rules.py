@@ -112,7 +112,7 @@ def test_patterns_that_take_nothing_are_named(registry: Registry) -> None:
     said = problems(registry, four_bit("lm_haed"), {"weight_function": INT4}, {"type": "conv2d", "w_block_size": 32})
     assert said == [
         f"{path}: the override takes no module of a family that is known here"
-        for path in ("overrides[2]", "overrides[1]", "overrides[0].name")
+        for path in ("overrides[0].name", "overrides[1]", "overrides[2]")
     ]
 
 
