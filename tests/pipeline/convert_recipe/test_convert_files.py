@@ -219,6 +219,27 @@ def test_malformed_sections(registry: Registry, path: str, value: Any, line: str
     assert any(one.startswith(line) for one in found), found
 
 
+def places(content: Any, path: str = "") -> list[str]:
+    """Key path of every value."""
+    if not isinstance(content, dict):
+        return [path]
+    inner = [place for key, value in content.items() for place in places(value, f"{path}.{key}" if path else key)]
+    return [*inner, *([path] if path else [])]
+
+
+@pytest.mark.parametrize("path", places(published("qwen3-0.6b", "1.88")))
+@pytest.mark.parametrize("value", [None, [], {}, "x", 3, -1, True, 0.5, ["a", None], {"a": 1}], ids=str)
+def test_whatever_a_value_is_the_answer_is_a_recipe_or_a_list_of_problems(
+    registry: Registry, path: str, value: Any
+) -> None:
+    try:
+        converted = convert_recipe(changed(path, value), registry=registry)
+    except RecipeError as error:
+        assert error.problems and all(": " in line for line in error.problems)
+    else:
+        load_recipe(converted.recipe, registry=registry)
+
+
 def test_every_function_of_the_original_is_known() -> None:
     """Release 1.3.5 has 19 functions for weights and 7 for activations, keys and values."""
     assert (len(WEIGHT_FUNCTIONS), len(STATE_FUNCTIONS)) == (19, 7)
