@@ -21,6 +21,7 @@ STATEMENTS = {
     "the command line": "import edgerazor.cli",
     "help": COMMAND.format(["train", "--help"]),
     "a command about recipes": COMMAND.format(["plugins"]),
+    "a conversion": COMMAND.format(["convert-recipe", "absent.yaml"]),
     "a recipe with a fault": COMMAND.format(["check", "absent.yaml"]),
 }
 

@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import recipes, runs, synthesize, teachers
-from edgerazor.cli.allocate import allocate
+from edgerazor.cli import allocate, convert, recipes, runs, synthesize, teachers
 from edgerazor.cli.application import app
 
 __all__ = ["app", "main"]
@@ -14,7 +13,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     recipes.init,
     recipes.check,
     recipes.plan,
-    allocate,
+    allocate.allocate,
     synthesize.synthesize,
     runs.pack,
     teachers.cache_teacher,
@@ -25,6 +24,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     runs.verify,
     recipes.plugins,
     recipes.schema,
+    convert.convert_recipe,
 )
 for _command in _COMMANDS:
     app.command()(_command)

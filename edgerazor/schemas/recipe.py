@@ -1,7 +1,6 @@
 """The whole recipe, and reading it from YAML, JSON or a dict."""
 
-import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -16,12 +15,14 @@ from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.distillation import DistillationSection
 from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.export import ExportSection
-from edgerazor.schemas.messages import describe
+from edgerazor.schemas.files import read_mapping
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.overrides import apply_overrides
 from edgerazor.schemas.preset import PresetChoice, expand_preset
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.training import TrainingSection
+
+SECTIONS = "sections such as model, data and quantization"
 
 
 class WrittenBy(Schema):
@@ -110,7 +111,7 @@ def load_recipe(
         RecipeError: with one line per problem: file, key path, what is wrong, the nearest valid name.
     """
     label = "recipe" if isinstance(source, Mapping) else str(source)
-    raw = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    raw = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source), expected=SECTIONS)
     before = [one for one in overrides if one.startswith(("preset", "model"))]
     raw, problems = apply_overrides(raw, before)
     raw, preset_problems = expand_preset(raw, registry)
@@ -137,56 +138,3 @@ def key_path(location: Sequence[str | int]) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML allows a key twice and keeps the last; a recipe must not."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{describe(key)} cannot be a key", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is written twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise RecipeError(f"key '{key}' is written twice")
-        content[key] = value
-    return content
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    try:
-        if path.suffix == ".json":
-            content = json.loads(text, object_pairs_hook=_unique_keys)
-        else:
-            content = yaml.load(text, Loader=_UniqueKeyLoader)
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise RecipeError(f"{path}: {where}not valid YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected sections such as model, data and quantization, found {describe(content)}")
-    return content
