@@ -1,0 +1,105 @@
+"""How a law is held to a component, and how a broken one is told."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+try:
+    from hypothesis import Phase, given, settings
+    from hypothesis.errors import Flaky, Unsatisfiable
+    from hypothesis.strategies import SearchStrategy
+except ModuleNotFoundError as missing:
+    if missing.name != "hypothesis":
+        raise
+    raise ImportError("edgerazor.testing needs the package hypothesis: pip install hypothesis") from missing
+
+EXAMPLES = 20
+Law = Callable[[Any, Any], None]
+
+
+class LawBroken(AssertionError):
+    """A component broke a law of its contract.
+
+    Attributes:
+        law: name of the law.
+        component: name of the component.
+        what: what was found instead, and where.
+    """
+
+    def __init__(self, law: str, component: str, what: str):
+        self.law, self.component, self.what = law, component, what
+        super().__init__(f"{component}: {law}: {what}")
+
+
+def expect(condition: Any, what: str) -> None:
+    """Raise AssertionError that says `what` unless the condition is true."""
+    if not bool(condition):
+        raise AssertionError(what)
+
+
+def expect_equal(found: Tensor, expected: Tensor, what: str) -> None:
+    """Raise AssertionError with the place of the first difference; not a number equals itself."""
+    expect(
+        found.shape == expected.shape, f"{what}: shape is {list(found.shape)}, {list(expected.shape)} was expected"
+    )
+    expect(found.dtype == expected.dtype, f"{what}: dtype is {found.dtype}, {expected.dtype} was expected")
+    different = (found != expected) & ~(found.isnan() & expected.isnan())
+    if bool(different.any()):
+        place = different.nonzero()[0].tolist()
+        values = f"{found[tuple(place)].item()}, not {expected[tuple(place)].item()}"
+        raise AssertionError(f"{what} at {place}: {values}")
+
+
+def law_name(law: Callable[..., Any]) -> str:
+    """The name of a law, as a sentence."""
+    return law.__name__.replace("_", " ")
+
+
+@contextmanager
+def holding(law: str, component: str) -> Iterator[None]:
+    """Turn whatever is raised inside into LawBroken of this law."""
+    try:
+        yield
+    except LawBroken:
+        raise
+    except AssertionError as error:
+        raise LawBroken(law, component, str(error) or "an assertion failed") from error.__cause__
+    except Exception as error:
+        raise LawBroken(law, component, f"raised {type(error).__name__}: {error}") from error
+
+
+def hold_for_examples(laws: Sequence[Law], component: str, subject: Any, examples: SearchStrategy[Any]) -> None:
+    """Hold every law to `law(subject, example)` for drawn examples, the same ones at every run.
+
+    Raises:
+        LawBroken: the first law that does not hold, with the simplest example that shows it.
+    """
+    for law in laws:
+        _hold(law, component, subject, examples)
+
+
+def _hold(law: Law, component: str, subject: Any, examples: SearchStrategy[Any]) -> None:
+    name = law_name(law)
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        suppress_health_check=(),
+    )
+    @given(example=examples)
+    def run(example: Any) -> None:
+        with holding(name, component):
+            law(subject, example)
+
+    try:
+        run()
+    except Unsatisfiable as error:
+        raise LawBroken(name, component, "its check refuses every input that was tried") from error
+    except Flaky as error:
+        raise LawBroken(name, component, "it holds in one call and not in the next for the same input") from error
