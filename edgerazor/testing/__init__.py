@@ -4,7 +4,11 @@
 build it as a recipe does, and raise `LawBroken`, an AssertionError that names the law. They need the package hypothesis.
 """
 
+from edgerazor.testing.adapter import check_adapter
+from edgerazor.testing.exporter import check_exporter
 from edgerazor.testing.laws import LawBroken
+from edgerazor.testing.loss import check_loss
 from edgerazor.testing.quantizer import check_quantizer
+from edgerazor.testing.selector import check_selector
 
-__all__ = ["LawBroken", "check_quantizer"]
+__all__ = ["LawBroken", "check_adapter", "check_exporter", "check_loss", "check_quantizer", "check_selector"]

@@ -41,9 +41,7 @@ def expect(condition: Any, what: str) -> None:
 
 def expect_equal(found: Tensor, expected: Tensor, what: str) -> None:
     """Raise AssertionError with the place of the first difference; not a number equals itself."""
-    expect(
-        found.shape == expected.shape, f"{what}: shape is {list(found.shape)}, {list(expected.shape)} was expected"
-    )
+    expect(found.shape == expected.shape, f"{what}: shape is {list(found.shape)}, {list(expected.shape)} was expected")
     expect(found.dtype == expected.dtype, f"{what}: dtype is {found.dtype}, {expected.dtype} was expected")
     different = (found != expected) & ~(found.isnan() & expected.isnan())
     if bool(different.any()):

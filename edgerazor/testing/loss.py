@@ -36,9 +36,7 @@ class _Subject:
     def call(self, example: BatchExample, student: Signals, teacher: Signals, targets: Targets) -> LossOutput:
         """The loss of whole outputs that hold the declared signals."""
         loss = self.build(example)
-        found: LossOutput = loss(
-            example.output(student, loss.signals), example.output(teacher, loss.signals), targets
-        )
+        found: LossOutput = loss(example.output(student, loss.signals), example.output(teacher, loss.signals), targets)
         return found
 
 
@@ -138,7 +136,10 @@ def what_has_no_label_does_not_matter(subject: _Subject, example: BatchExample) 
 def padding_does_not_matter(subject: _Subject, example: BatchExample) -> None:
     student, teacher = example.signals(0), example.signals(1)
     expected = _number(subject.call(example, student, teacher, example.targets()))
-    for more, what in ((0, "other numbers at padded positions change the value"), (3, "more padding changes the value")):
+    for more, what in (
+        (0, "other numbers at padded positions change the value"),
+        (3, "more padding changes the value"),
+    ):
         longer, ours = with_other_padding(example, student, more=more)
         _, theirs = with_other_padding(example, teacher, more=more)
         _expect_close(_number(subject.call(longer, ours, theirs, longer.targets())), expected, what)
@@ -233,7 +234,9 @@ def divergence_weights_give_what_the_call_gives(subject: _Subject, example: Batc
     reverse_kl = (log_q.exp() * (log_q - log_p)).sum(dim=-1) * temperature**2
     weighted = (forward * forward_kl + reverse * reverse_kl)[mask].sum()
     called = _number(subject.call(example, example.signals(0), example.signals(1), targets))
-    _expect_close(float(weighted.detach()), called, "the divergences times divergence_weights differ from the value of a call")
+    _expect_close(
+        float(weighted.detach()), called, "the divergences times divergence_weights differ from the value of a call"
+    )
 
 
 LAWS = (

@@ -191,9 +191,13 @@ def a_group_size_that_does_not_divide_is_refused_with_the_cure(quantizer: Any, e
         quantizer.check_shape((8, columns))
     except PlanError as error:
         named = {int(number) for number in re.findall(r"\d+", str(error))} - {columns, size}
-        expect(named & set(fitting_group_sizes(columns)), f"check_shape names no group size that fits {columns}: {error}")
+        expect(
+            named & set(fitting_group_sizes(columns)), f"check_shape names no group size that fits {columns}: {error}"
+        )
     else:
-        raise AssertionError(f"check_shape lets {columns} columns with group_size {size} through; PlanError was expected")
+        raise AssertionError(
+            f"check_shape lets {columns} columns with group_size {size} through; PlanError was expected"
+        )
 
 
 LAWS = (
