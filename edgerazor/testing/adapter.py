@@ -28,11 +28,12 @@ def check_adapter(
     Args:
         params: its parameters.
         config: transformers configuration of a small model: two layers, a width of 32 or 64.
-        batch: what the model's forward takes, with inputs for everything that can be quantized; None is two rows of text.
+        batch: what the model's forward takes, with inputs for everything that can be quantized; None is two rows of
+            text.
         registry: builds it; None loads the installed plugins.
 
     Raises:
-        LawBroken: the first law that it breaks, with what was found.
+        BrokenLawError: the first law that it breaks, with what was found.
         PluginError: it cannot be built.
     """
     case = AdapterCase(params, config, batch, registry or load_plugins())
@@ -88,7 +89,7 @@ def every_matrix_has_its_role(case: AdapterCase) -> None:
         if role.kind != "other":
             expect(role not in roles, f"{full} and {roles.get(role)} have the same role {role}")
             roles[role] = full
-    layers = {role.layer for role in roles} - {None}
+    layers = {role.layer for role in roles if role.layer is not None}
     expected = set(range(case.text_config.num_hidden_layers))
     expect(layers == expected, f"roles name the layers {sorted(layers)}, the model has {sorted(expected)}")
     for name, _ in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What the laws of adapters share: a tiny random model of the family, a batch, and the model made quantization-aware."""
+"""What the laws of adapters share: a random model of the family, a batch, and the model made quantization-aware."""
 
 from collections.abc import Mapping
 from functools import cached_property

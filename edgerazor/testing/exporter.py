@@ -2,24 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from edgerazor.core.manager import load_plugins
-from edgerazor.core.packing import content_digest
 from edgerazor.core.registry import Registry
-from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.errors import CheckpointError, EdgeRazorError, ExportError
-from edgerazor.pipeline.checkpoint import open_checkpoint
+from edgerazor.errors import EdgeRazorError, ExportError
 from edgerazor.schemas.components import ExporterParams
+from edgerazor.testing.exporter_case import ChangedCheckpoint, ExporterCase, failing_at, with_one_element_changed
 from edgerazor.testing.laws import expect, holding, law_name
 from edgerazor.testing.models import packed_example
 
 _SPOTS = 8
-Read = Callable[[Any, str], Tensor | QuantizedTensor]
 
 
 def check_exporter(
@@ -34,7 +28,7 @@ def check_exporter(
         registry: builds it; None loads the installed plugins.
 
     Raises:
-        LawBroken: the first law that it breaks, with what was found.
+        BrokenLawError: the first law that it breaks, with what was found.
         PluginError: it cannot be built.
     """
     registry = registry or load_plugins()
@@ -46,69 +40,6 @@ def check_exporter(
             case.folder.mkdir()
             with holding(law_name(law), params.name):
                 law(case)
-
-
-class ExporterCase:
-    """An exporter, a checkpoint, and an empty folder to export to."""
-
-    def __init__(self, params: ExporterParams, checkpoint: Path, folder: Path, registry: Registry):
-        self.params, self.checkpoint, self.folder, self.registry = params, checkpoint, folder, registry
-        self.path = folder / Path(params.path).name
-        self._sound: tuple[Path, Any] | None = None
-        self.others: Mapping[str, bytes] = {}  # files of the other checkpoint
-
-    def build(self) -> Any:
-        """The exporter, new, as every command builds it."""
-        return self.registry.build(self.params)
-
-    def open(self) -> Any:
-        """The checkpoint, opened anew."""
-        return open_checkpoint(self.checkpoint, registry=self.registry)
-
-    def other(self) -> Any:
-        """A checkpoint like this one with other codes."""
-        return ChangedCheckpoint(self.open(), _with_other_codes, sealed=True)
-
-    def start_with_an_export(self) -> Any:
-        """Put an export of the checkpoint into the folder and give its report; it is made once and then copied."""
-        if self._sound is None:
-            kept = self.folder.with_name("kept")
-            self._sound = kept, self.build().export(self.open(), self.path)
-            shutil.copytree(self.folder, kept)
-        else:
-            shutil.copytree(self._sound[0], self.folder, dirs_exist_ok=True)
-        return self._sound[1]
-
-    def export_another(self) -> None:
-        """Export the other checkpoint over what is in the folder."""
-        self.build().export(self.other(), self.path)
-        self.others = self.files()
-
-    def files(self) -> Mapping[str, bytes]:
-        """Everything in the folder, by relative name."""
-        found = (path for path in self.folder.rglob("*") if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in found}
-
-
-class ChangedCheckpoint:
-    """A checkpoint that reads something else than it holds; whatever else is asked of it, it gives as it is.
-
-    With `sealed` its digest is that of what it reads, as if those were the tensors that were packed.
-    """
-
-    def __init__(self, checkpoint: Any, read: Read, *, sealed: bool = False):
-        self._checkpoint, self._read = checkpoint, read
-        if sealed:
-            values = ((name.removesuffix(".weight"), self.read(name)) for name in checkpoint.names())
-            packed = [(name, value) for name, value in values if isinstance(value, QuantizedTensor)]
-            self.digest = content_digest(sorted(packed, key=lambda pair: pair[0]))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._checkpoint, name)
-
-    def read(self, name: str) -> Tensor | QuantizedTensor:
-        """The tensor, changed."""
-        return self._read(self._checkpoint, name)
 
 
 def a_check_writes_nothing(case: ExporterCase) -> None:
@@ -162,7 +93,7 @@ def exporting_again_replaces_what_was_there(case: ExporterCase) -> None:
 
 def verify_names_every_tensor_that_differs(case: ExporterCase) -> None:
     case.start_with_an_export()
-    other = ChangedCheckpoint(case.open(), _with_one_element_changed, sealed=True)
+    other = ChangedCheckpoint(case.open(), with_one_element_changed, sealed=True)
     found = case.build().verify(case.path, other).different
     missed = sorted(set(case.open().names()) - set(found))
     expect(not missed, f"one element of every tensor differs, and verify does not name {', '.join(missed[:5])}")
@@ -192,7 +123,7 @@ def a_failed_export_leaves_everything_as_it_was(case: ExporterCase) -> None:
             case.start_with_an_export()
         before, entries = case.files(), sorted(case.folder.iterdir())
         try:
-            case.build().export(ChangedCheckpoint(case.open(), _failing_at(name)), case.path)
+            case.build().export(ChangedCheckpoint(case.open(), failing_at(name)), case.path)
         except EdgeRazorError:
             pass
         else:
@@ -227,32 +158,3 @@ def _bytes_of_weights(sound: Mapping[str, bytes], other: Mapping[str, bytes]) ->
             places += [(name, index) for index in range(len(content))]
     expect(places, "exports of two checkpoints with other codes do not differ")
     return [places[len(places) * (2 * index + 1) // (2 * _SPOTS)] for index in range(_SPOTS)]
-
-
-def _with_other_codes(checkpoint: Any, name: str) -> Tensor | QuantizedTensor:
-    value = checkpoint.read(name)
-    if not isinstance(value, QuantizedTensor):
-        return value
-    negated = value.codes.where(value.codes < -value.widest_qmax().unsqueeze(-1), -value.codes)
-    return QuantizedTensor(negated, value.scale, value.qmax, value.group_size)
-
-
-def _with_one_element_changed(checkpoint: Any, name: str) -> Tensor | QuantizedTensor:
-    value = checkpoint.read(name)
-    if isinstance(value, QuantizedTensor):
-        codes = value.codes.clone()
-        codes[-1, -1] = -1 if codes[-1, -1] == 0 else 0
-        return QuantizedTensor(codes, value.scale, value.qmax, value.group_size)
-    changed = value.clone()
-    changed.view(-1)[-1] += 1
-    return changed
-
-
-def _failing_at(failing: str) -> Read:
-    def read(checkpoint: Any, name: str) -> Tensor | QuantizedTensor:
-        if name == failing:
-            raise CheckpointError(f"{name}: cannot be read")
-        found: Tensor | QuantizedTensor = checkpoint.read(name)
-        return found
-
-    return read

@@ -53,20 +53,20 @@ def check_loss(
     Args:
         params: its parameters, nested components included.
         layers: decoder layers of the models that are compared; as many as its layer selection needs.
-        at_teacher: what the loss is where the student equals its teacher: "zero", "minimum" (not zero, but nowhere less),
-            or "any" for a loss that does not compare the two.
-        chooses_per_pass: True if it makes a choice per forward pass, from what shares the batch; the law of accumulation
-            does not hold then (METHOD 4.7).
+        at_teacher: what the loss is where the student equals its teacher: "zero", "minimum" (not zero, but nowhere
+            less), or "any" for a loss that does not compare the two.
+        chooses_per_pass: True if it makes a choice per forward pass, from what shares the batch; the law of
+            accumulation does not hold then (METHOD 4.7).
         registry: builds it; None loads the installed plugins.
 
     Raises:
-        LawBroken: the first law that it breaks, with what was found and the example that shows it.
+        BrokenLawError: the first law that it breaks, with what was found and the example that shows it.
         PluginError: it cannot be built.
     """
     registry = registry or load_plugins()
     registry.build(params)
     subject = _Subject(params, registry, at_teacher, chooses_per_pass)
-    hold_for_examples(LAWS, params.name, subject, batch_examples(layers))
+    hold_for_examples(LAWS, params.name, lambda: subject, batch_examples(layers))
 
 
 def the_declared_signals_are_enough(subject: _Subject, example: BatchExample) -> None:
@@ -242,6 +242,7 @@ def divergence_weights_give_what_the_call_gives(subject: _Subject, example: Batc
 LAWS = (
     the_declared_signals_are_enough,
     the_value_is_a_finite_scalar,
+    figures_are_detached_scalars,
     the_same_batch_gives_the_same_value,
     the_gradient_reaches_the_student_alone,
     the_weight_is_a_factor,
@@ -249,7 +250,6 @@ LAWS = (
     padding_does_not_matter,
     a_batch_without_labels_gives_zero,
     micro_batches_add_up_to_the_step,
-    figures_are_detached_scalars,
     names_of_figures_do_not_depend_on_the_batch,
     a_student_like_its_teacher_has_the_least_loss,
     divergence_weights_give_what_the_call_gives,

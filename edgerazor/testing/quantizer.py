@@ -27,11 +27,12 @@ def check_quantizer(params: QuantizerParams, *, registry: Registry | None = None
         registry: builds it; None loads the installed plugins.
 
     Raises:
-        LawBroken: the first law that it breaks, with what was found and the example that shows it.
+        BrokenLawError: the first law that it breaks, with what was found and the example that shows it.
         PluginError: it cannot be built.
     """
-    quantizer = (registry or load_plugins()).build(params)
-    hold_for_examples(LAWS, params.name, quantizer, tensor_examples(quantizer))
+    registry = registry or load_plugins()
+    examples = tensor_examples(registry.build(params))
+    hold_for_examples(LAWS, params.name, lambda: registry.build(params), examples)
 
 
 def codes_scales_and_widths_have_their_shapes_and_types(quantizer: Any, example: TensorExample) -> None:

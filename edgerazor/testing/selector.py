@@ -46,10 +46,11 @@ def check_selector(params: SelectorParams, *, layers: int = 6, registry: Registr
         registry: builds it; None loads the installed plugins.
 
     Raises:
-        LawBroken: the first law that it breaks, with what was found and the example that shows it.
+        BrokenLawError: the first law that it breaks, with what was found and the example that shows it.
         PluginError: it cannot be built.
     """
-    selector = (registry or load_plugins()).build(params)
+    registry = registry or load_plugins()
+    registry.build(params)
     examples = st.builds(
         StatesExample,
         lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
@@ -57,7 +58,7 @@ def check_selector(params: SelectorParams, *, layers: int = 6, registry: Registr
         dtype=st.sampled_from(("float32", "bfloat16")),
         seed=st.integers(0, 10**6),
     )
-    hold_for_examples(LAWS, params.name, selector, examples)
+    hold_for_examples(LAWS, params.name, lambda: registry.build(params), examples)
 
 
 def there_is_one_weight_for_every_hidden_state(selector: Any, example: StatesExample) -> None:
