@@ -76,15 +76,13 @@ def every_linear_layer_can_be_quantized_or_says_why_not(case: AdapterCase) -> No
 
 def every_matrix_has_its_role(case: AdapterCase) -> None:
     model, roles = case.model(), dict[TensorRole, str]()
-    ends = {id(model.get_input_embeddings().weight): "embedding"}
-    if not case.text_config.tie_word_embeddings:
-        ends[id(model.get_output_embeddings().weight)] = "head"
+    ends = {id(model.get_input_embeddings()): "embedding", id(model.get_output_embeddings()): "head"}
     for name, module in case.adapter.quantizable(model):
         full = name if isinstance(module, FusedMatrices) else f"{name}.weight"
         role = case.adapter.role(full)
         expect(isinstance(role, TensorRole), f"role('{full}') is {role!r}, not a TensorRole")
-        wanted = ends.get(id(module.weight))
-        expect(wanted in (None, role.kind) or name == "lm_head", f"role('{full}') is '{role.kind}', not '{wanted}'")
+        wanted = ends.get(id(module), role.kind)
+        expect(wanted == role.kind, f"role('{full}') is '{role.kind}', not '{wanted}'")
         expect(role.layer is None or role.kind != "other", f"role('{full}') of layer {role.layer} is 'other'")
         if role.kind != "other":
             expect(role not in roles, f"{full} and {roles.get(role)} have the same role {role}")
