@@ -90,5 +90,7 @@ def test_a_recipe_trains_and_exports_with_its_components(
     steps = [entry for entry in history if "loss" in entry]
     assert all(0 < entry["acme.total_variation"] < 0.5 for entry in steps)
     assert all(entry["feature_mse/chosen_1"] == entry["feature_mse/chosen_3"] == 1 for entry in steps)
-    verified = CliRunner().invoke(app, ["verify", str(tmp_path / "model.npz"), "--against", str(tmp_path / "run/packed")])
+    verified = CliRunner().invoke(
+        app, ["verify", str(tmp_path / "model.npz"), "--against", str(tmp_path / "run/packed")]
+    )
     assert verified.exit_code == 0, verified.output

@@ -92,10 +92,10 @@ def hold_for_examples(
     except Unsatisfiable as error:
         raise BrokenLawError("it takes some input", component, "it refuses every input that was tried") from error
     if broken:
-        law, error = broken[-1]
+        law, first = broken[-1]
         with suppress(Flaky):
             _draw(examples, lambda example: _hold(law, component, build, example))
-        raise error
+        raise first
 
 
 def _hold(law: Law, component: str, build: Callable[[], Any], example: Any) -> None:

@@ -46,5 +46,5 @@ def test_a_choice_per_forward_pass_must_be_said() -> None:
 def test_at_the_teacher_a_loss_may_be_anything_if_it_says_so() -> None:
     params = with_code(MEASURE, faulty_losses.PullingTowardsHalf)
     check_loss(params, at_teacher="any", registry=REGISTRY)
-    with pytest.raises(BrokenLawError, match="gets a gradient of .* where both agree|a little away"):
+    with pytest.raises(BrokenLawError, match=r"gets a gradient of .* where both agree|a little away"):
         check_loss(params, at_teacher="minimum", registry=REGISTRY)

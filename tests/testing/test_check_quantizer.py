@@ -36,9 +36,7 @@ def test_what_the_faults_are_made_of_is_sound() -> None:
 
 def test_a_failure_says_what_and_shows_the_example() -> None:
     with pytest.raises(BrokenLawError, match=r"^int: fake quantize is what quantize stores: .* at \[\d") as caught:
-        check_quantizer(
-            with_code(INT4, faulty_quantizers.RoundingInTheDtypeOfItsInput), registry=REGISTRY
-        )
+        check_quantizer(with_code(INT4, faulty_quantizers.RoundingInTheDtypeOfItsInput), registry=REGISTRY)
     assert isinstance(caught.value, AssertionError)
     assert any("TensorExample(shape=" in note for note in caught.value.__notes__)
 
