@@ -8,6 +8,13 @@ package hypothesis.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+try:
+    import hypothesis  # noqa: F401
+except ModuleNotFoundError as missing:
+    if missing.name != "hypothesis":
+        raise
+    raise ImportError("edgerazor.testing needs the package hypothesis: pip install hypothesis") from missing
+
 if TYPE_CHECKING:
     from edgerazor.testing.adapter import check_adapter as check_adapter
     from edgerazor.testing.exporter import check_exporter as check_exporter

@@ -4,16 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from hypothesis import Phase, given, settings
+from hypothesis.errors import Flaky, Unsatisfiable
+from hypothesis.strategies import SearchStrategy
 from torch import Tensor
-
-try:
-    from hypothesis import Phase, given, settings
-    from hypothesis.errors import Flaky, Unsatisfiable
-    from hypothesis.strategies import SearchStrategy
-except ModuleNotFoundError as missing:
-    if missing.name != "hypothesis":
-        raise
-    raise ImportError("edgerazor.testing needs the package hypothesis: pip install hypothesis") from missing
 
 EXAMPLES = 20
 Law = Callable[[Any, Any], None]
