@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "plugins": ["errors", "core", "schemas", "kernels"],
     "pipeline": ["errors", "core", "schemas", "kernels"],
     "hf": ["errors", "core", "schemas", "pipeline.checkpoint"],
-    "testing": ["errors", "core", "schemas"],
+    "testing": ["errors", "core", "schemas", "pipeline.checkpoint"],
     "cli": ["errors", "pipeline", "core", "schemas"],
     "__main__": ["cli"],
 }

@@ -49,7 +49,7 @@ def test_the_plugin_example_works(tmp_path):
         named = re.match(r"# acme_edgerazor/(\w+\.py)\n", text)
         if named:
             (package / named[1]).write_text(text)
-    (entry_points,) = [text for _, text in blocks("toml") if "entry-points" in text]
+    (entry_points,) = [text for _, text in blocks("toml", [ROOT / "README.md"]) if "entry-points" in text]
     metadata = tmp_path / "acme_edgerazor-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-edgerazor\nVersion: 1.0\n")
@@ -66,5 +66,5 @@ def test_the_plugin_example_works(tmp_path):
 
 def test_every_file_and_folder_the_readme_names_exists():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in re.findall(r"`(edgerazor/[\w/.]+)`", text) + re.findall(r"\]\((?!http)([\w/.]+)\)", text):
+    for path in re.findall(r"`(edgerazor/[\w/.]+)`", text) + re.findall(r"\]\((?!http)([\w/.-]+)\)", text):
         assert (ROOT / path).exists(), path

@@ -108,7 +108,7 @@ def round_codes(groups: Tensor, scale: Tensor, lowest: Tensor | int, highest: Te
 
 def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """codes `[..., C]` times scale `[..., G]` in float32, rounded once to `dtype`."""
-    groups = codes.to(torch.float32).reshape(*scale.shape, -1)
+    groups = codes.to(torch.float32).reshape(*scale.shape, codes.shape[-1] // scale.shape[-1])
     return (groups * scale.to(torch.float32).unsqueeze(-1)).reshape(codes.shape).to(dtype)
 
 

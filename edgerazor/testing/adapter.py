@@ -1,0 +1,196 @@
+"""The laws of architecture adapters, held to a tiny random model of the family."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerazor.core.contracts import Rotary, Signal, TensorRole
+from edgerazor.core.experts import FusedMatrices, find_matrix
+from edgerazor.core.manager import load_plugins
+from edgerazor.core.outputs import Head, Targets
+from edgerazor.core.registry import Registry
+from edgerazor.pipeline.checkpoint import load_model, verify_checkpoint
+from edgerazor.schemas.components import AdapterParams
+from edgerazor.testing.adapter_case import AdapterCase, Batch
+from edgerazor.testing.laws import expect, expect_equal, holding, law_name
+
+_NO_MATRIX_PART = ("other", "router")
+
+
+def check_adapter(
+    params: AdapterParams, config: Any, *, batch: Batch | None = None, registry: Registry | None = None
+) -> None:
+    """Hold an adapter to the laws of its contract, on a random model that is planned, trained one step and packed.
+
+    Args:
+        params: its parameters.
+        config: transformers configuration of a small model: two layers, a width of 32 or 64.
+        batch: what the model's forward takes, with inputs for everything that can be quantized; None is two rows of
+            text.
+        registry: builds it; None loads the installed plugins.
+
+    Raises:
+        BrokenLawError: the first law that it breaks, with what was found.
+        PluginError: it cannot be built.
+    """
+    case = AdapterCase(params, config, batch, registry or load_plugins())
+    for law in LAWS:
+        with holding(law_name(law), params.name):
+            law(case)
+
+
+def the_model_type_is_declared(case: AdapterCase) -> None:
+    declared = case.params.model_types
+    expect(case.model_type in declared, f"model_types is {declared}; the configuration says '{case.model_type}'")
+
+
+def what_can_be_quantized_is_a_matrix_of_the_model(case: AdapterCase) -> None:
+    model, seen = case.model(), set[str]()
+    for name, module in case.adapter.quantizable(model):
+        expect(name not in seen, f"{name} is given twice")
+        seen.add(name)
+        found: Any = find_matrix(model, name)
+        expect(found is not None, f"the model has no module '{name}'")
+        same = found is module or (isinstance(found, FusedMatrices) and found.weight is module.weight)
+        expect(same, f"{name} is another module than the model's of that name")
+        weight = getattr(module, "weight", None)
+        expect(isinstance(weight, Tensor) and weight.ndim > 1, f"{name} has no weight with rows and columns")
+    expect(seen, "nothing can be quantized")
+
+
+def every_linear_layer_can_be_quantized_or_says_why_not(case: AdapterCase) -> None:
+    model, why = case.model(), getattr(case.adapter, "why_left_out", lambda name: None)
+    names = {name for name, _ in case.adapter.quantizable(model)}
+    for name, module in model.named_modules():
+        if type(module) not in (nn.Linear, nn.Embedding) or name in names or why(name) is not None:
+            continue
+        kind = case.adapter.role(f"{name}.weight").kind
+        expect(
+            kind in _NO_MATRIX_PART,
+            f"{name} ({kind}) is not given by quantizable; give it, or a reason in why_left_out",
+        )
+
+
+def every_matrix_has_its_role(case: AdapterCase) -> None:
+    model, roles = case.model(), dict[TensorRole, str]()
+    ends = {id(model.get_input_embeddings()): "embedding", id(model.get_output_embeddings()): "head"}
+    for name, module in case.adapter.quantizable(model):
+        full = name if isinstance(module, FusedMatrices) else f"{name}.weight"
+        role = case.adapter.role(full)
+        expect(isinstance(role, TensorRole), f"role('{full}') is {role!r}, not a TensorRole")
+        wanted = ends.get(id(module), role.kind)
+        expect(wanted == role.kind, f"role('{full}') is '{role.kind}', not '{wanted}'")
+        expect(role.layer is None or role.kind != "other", f"role('{full}') of layer {role.layer} is 'other'")
+        if role.kind != "other":
+            expect(role not in roles, f"{full} and {roles.get(role)} have the same role {role}")
+            roles[role] = full
+    layers = {role.layer for role in roles if role.layer is not None}
+    expected = set(range(case.text_config.num_hidden_layers))
+    expect(layers == expected, f"roles name the layers {sorted(layers)}, the model has {sorted(expected)}")
+    for name, _ in model.named_parameters():
+        expect(isinstance(case.adapter.role(name), TensorRole), f"role('{name}') is no TensorRole")
+
+
+def the_rotary_embedding_has_a_frequency_for_every_pair(case: AdapterCase) -> None:
+    rotary = case.adapter.rotary(case.model())
+    expect(isinstance(rotary, Rotary), f"rotary gives a {type(rotary).__name__}, not a Rotary")
+    shape, pairs = list(rotary.inverse_frequencies.shape), rotary.head_dim // 2
+    expect(shape == [pairs], f"inverse_frequencies has shape {shape}; a width of {rotary.head_dim} needs [{pairs}]")
+    expect(rotary.theta > 0, f"theta is {rotary.theta}")
+
+
+def the_forward_pass_is_the_models_own(case: AdapterCase) -> None:
+    model = case.model()
+    expected = case.logits(model)
+    with torch.no_grad():
+        output = case.adapter.forward(model, case.batch, {Signal.LOGITS})
+    expect_equal(output.logits, expected, "logits differ from those of the model itself")
+    expect_equal(case.logits(model), expected, "the model computes something else after a forward pass")
+
+
+def every_declared_signal_is_given(case: AdapterCase) -> None:
+    model = case.model(attention="eager")
+    with torch.no_grad():
+        output = case.adapter.forward(model, case.batch, case.adapter.signals)
+        plain = case.adapter.forward(case.model(), case.batch, {Signal.LOGITS})
+    rows, columns = case.batch["input_ids"].shape
+    # A model that runs its layers more than once gives a signal for every time.
+    layers, hidden = case.text_config.num_hidden_layers, output.final_hidden
+    if output.hidden_states is not None:
+        layers = max(layers, len(output.hidden_states) - 1)
+    expect(Signal.LOGITS in case.adapter.signals, "signals do not hold LOGITS")
+    expect(hidden.shape[:2] == (rows, columns), f"final_hidden has shape {list(hidden.shape)}")
+    for signal in case.adapter.signals - {Signal.LOGITS}:
+        given = getattr(output, signal.value)
+        expect(given is not None, f"{signal.value} is declared and not given")
+        expect(getattr(plain, signal.value) is None, f"{signal.value} is given although nobody asked for it")
+        count = layers + (signal == Signal.HIDDEN_STATES)
+        sparse = signal == Signal.ROUTER_LOGITS and 0 < len(given) <= count
+        expect(sparse or len(given) == count, f"{signal.value} has {len(given)} tensors; {count} were expected")
+        position = {Signal.ROUTER_LOGITS: 0, Signal.HIDDEN_STATES: 1}.get(signal, 2)
+        found, wanted = given[0].shape[position], rows * columns if position == 0 else columns
+        expect(found == wanted, f"{signal.value} has {found} positions on axis {position}; {wanted} were expected")
+    if Signal.HIDDEN_STATES in case.adapter.signals:
+        expect_equal(output.hidden_states[-1], hidden, "the last hidden state differs from final_hidden")
+
+
+def a_loss_inside_the_head_sees_what_one_outside_does(case: AdapterCase) -> None:
+    model, seen = case.model(), []
+
+    def inside(hidden: Tensor, head: Head) -> Tensor:
+        seen.append(head.logits(hidden))
+        return seen[0].square().mean().reshape(1, 1, 1)
+
+    output = case.adapter.forward(model, case.batch, {Signal.LOGITS}, inside_head=inside)
+    expect(len(seen) == 1, f"inside_head is called {len(seen)} times in a forward pass")
+    expect_equal(seen[0].detach(), case.logits(model), "logits inside the head differ from those of the model itself")
+    expect(output.inside_head is not None, "ModelOutput.inside_head is not set")
+    expected = seen[0].square().mean()
+    expect_equal(output.inside_head.sum(), expected, "ModelOutput.inside_head is not what the function returned")
+
+
+def a_training_step_reaches_every_matrix(case: AdapterCase) -> None:
+    student, plan = case.student()
+    before, labels = case.logits(student), case.batch["input_ids"]
+    targets = Targets.from_labels(labels, case.batch.get("attention_mask"))
+
+    def cross_entropy(hidden: Tensor, head: Head) -> Tensor:
+        logs = head.logits(hidden).float().log_softmax(dim=-1)
+        chosen = logs.gather(-1, targets.next_labels().clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return -(chosen * targets.predictions.shares("token_mean")).sum().reshape(1, 1, 1)
+
+    output = case.adapter.forward(student, case.batch, {Signal.LOGITS}, inside_head=cross_entropy)
+    output.inside_head.sum().backward()
+    names = [module.parameter_name for module in plan.quantized]
+    still = [name for name in names if (one := student.get_parameter(name).grad) is None or not bool(one.any())]
+    expect(not still, f"no gradient reaches {', '.join(still[:5])}{' …' if len(still) > 5 else ''}")
+    torch.optim.SGD(student.parameters(), lr=0.1).step()
+    expect(not torch.equal(case.logits(student), before), "a training step does not change the logits")
+
+
+def packed_and_reloaded_it_gives_the_same_logits(case: AdapterCase) -> None:
+    student, plan = case.student()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "packed"
+        case.write(student, plan, folder)
+        faults = verify_checkpoint(folder).faults
+        expect(not faults, f"the packed checkpoint has faults: {'; '.join(faults)}")
+        loaded = load_model(folder, dtype=torch.float32)
+        expect_equal(case.logits(loaded), case.logits(student), "logits of the reloaded model differ")
+
+
+LAWS = (
+    the_model_type_is_declared,
+    what_can_be_quantized_is_a_matrix_of_the_model,
+    every_linear_layer_can_be_quantized_or_says_why_not,
+    every_matrix_has_its_role,
+    the_rotary_embedding_has_a_frequency_for_every_pair,
+    the_forward_pass_is_the_models_own,
+    every_declared_signal_is_given,
+    a_loss_inside_the_head_sees_what_one_outside_does,
+    a_training_step_reaches_every_matrix,
+    packed_and_reloaded_it_gives_the_same_logits,
+)

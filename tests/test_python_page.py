@@ -1,0 +1,33 @@
+"""The page about Python: its blocks are one program, and what it names exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgerazor
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+
+
+def test_the_blocks_run_as_one_program(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    program = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    steps = re.findall(r"^\d (.*)$", done.stdout, re.MULTILINE)
+    assert len(steps) == 5 and all("eakld" in step and "feature_mse" in step for step in steps)
+    assert (tmp_path / "model.gguf").exists() and (tmp_path / "packed" / "edgerazor.json").exists()
+
+
+def test_every_block_is_python() -> None:
+    assert set(re.findall(r"```(\w+)\n", PAGE)) == {"python"}
+
+
+def test_the_names_in_its_table_exist() -> None:
+    (row,) = [line for line in PAGE.splitlines() if line.endswith("| `edgerazor` |")]
+    assert set(re.findall(r"`(\w+)`", row)) - {"edgerazor"} <= set(edgerazor.__all__)

@@ -1,0 +1,143 @@
+"""Exporters with one fault each; the sound one writes a safetensors file."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from edgerazor.core.contracts import Checkpoint, ExportReport, VerifyReport
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import ExportError
+from edgerazor.schemas.components import ExporterParams
+from edgerazor.testing import exporter as laws
+from tests.testing.faults import law_of
+
+
+class PlainParams(ExporterParams):
+    """A file of codes, scales and everything else."""
+
+    target: ClassVar[str] = "tests.testing.faulty_exporters:Plain"
+    suffixes: ClassVar[tuple[str, ...]] = (".plain",)
+    name: Literal["plain"] = "plain"
+
+
+class Plain:
+    """Sound."""
+
+    def __init__(self, params: Any):
+        self.params = params
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        pass
+
+    def tensors(self, checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+        value = checkpoint.read(name)
+        if not isinstance(value, QuantizedTensor):
+            return {name: value}
+        return {f"{name}/codes": value.codes, f"{name}/scale": value.scale}
+
+    def stored(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        return {key: one for name in checkpoint.names() for key, one in self.tensors(checkpoint, name).items()}
+
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+        content = self.stored(checkpoint)
+        temporary = path.with_suffix(".partial")
+        save_file(content, temporary)
+        temporary.replace(path)
+        return ExportReport(path, path.stat().st_size, 8.0)
+
+    def verify(self, path: Path, checkpoint: Checkpoint) -> VerifyReport:
+        try:
+            found = load_file(path)
+        except SafetensorError as error:
+            raise ExportError(f"{path}: cannot be read: {error}") from error
+        names = list(checkpoint.names())
+        return VerifyReport(len(names), tuple(one for one in names if not self.same(found, one, checkpoint)))
+
+    def same(self, found: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> bool:
+        expected = self.tensors(checkpoint, name).items()
+        return all(key in found and torch.equal(found[key], value) for key, value in expected)
+
+
+@law_of(laws.a_check_writes_nothing)
+class CheckingByExporting(Plain):
+    def check(self, checkpoint: Checkpoint) -> None:
+        (checkpoint.folder / "checked").touch()
+
+
+@law_of(laws.an_export_is_what_its_report_says)
+class CountingWithoutTheHeader(Plain):
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+        super().export(checkpoint, path)
+        return ExportReport(path, sum(one.nbytes for one in load_file(path).values()), 8.0)
+
+
+@law_of(laws.an_export_is_what_its_report_says)
+class LeavingALogBehind(Plain):
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+        path.with_suffix(".log").write_text("exported")
+        return super().export(checkpoint, path)
+
+
+@law_of(laws.its_files_are_known_again)
+class OfAnotherSuffix(Plain):
+    """Declared with other suffixes than its path has, by the test."""
+
+
+@law_of(laws.an_export_equals_its_checkpoint)
+class RoundingScales(Plain):
+    def stored(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        found = super().stored(checkpoint).items()
+        return {key: one.bfloat16().half() if key.endswith("scale") else one for key, one in found}
+
+
+@law_of(laws.exporting_again_replaces_what_was_there)
+class RefusingToReplace(Plain):
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+        if path.exists():
+            raise ExportError(f"{path}: exists")
+        return super().export(checkpoint, path)
+
+
+@law_of(laws.verify_names_every_tensor_that_differs)
+class ComparingShapes(Plain):
+    def same(self, found: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> bool:
+        return all(found[key].shape == one.shape for key, one in self.tensors(checkpoint, name).items())
+
+
+@law_of(laws.verify_names_every_tensor_that_differs)
+class ComparingMatricesAlone(Plain):
+    def same(self, found: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> bool:
+        return name in found or super().same(found, name, checkpoint)
+
+
+@law_of(laws.verify_finds_a_flipped_byte)
+class ComparingTheLastRow(Plain):
+    def same(self, found: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> bool:
+        return all(torch.equal(found[key][-1:], one[-1:]) for key, one in self.tensors(checkpoint, name).items())
+
+
+@law_of(laws.a_failed_export_leaves_everything_as_it_was)
+class WritingInPlace(Plain):
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+        path.write_bytes(b"")
+        return super().export(checkpoint, path)
+
+
+@law_of(laws.a_failed_export_leaves_everything_as_it_was)
+class LeavingWhatItBegan(Plain):
+    def stored(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        begun = Path(self.params.path).with_suffix(".begun")
+        begun.mkdir(exist_ok=True)
+        found = super().stored(checkpoint)
+        shutil.rmtree(begun)
+        return found
+
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+        self.params = self.params.model_copy(update={"path": str(path)})
+        return super().export(checkpoint, path)

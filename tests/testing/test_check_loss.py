@@ -1,0 +1,50 @@
+"""Built-in losses pass the check; every fault is caught by the law that names it."""
+
+from typing import Any
+
+import pytest
+
+from edgerazor.testing import BrokenLawError, check_loss
+from edgerazor.testing.laws import law_name
+from edgerazor.testing.loss import LAWS
+from tests.plugins.loss_cases import PER_FORWARD_PASS, cases
+from tests.testing import faulty_losses
+from tests.testing.faults import REGISTRY, faulty, unbroken, with_code
+
+MEASURE = REGISTRY.params("loss", "reverse_kl", weight=2.0)
+
+
+@pytest.mark.parametrize(("name", "values"), cases())
+def test_built_in_losses_keep_the_laws(name: str, values: dict[str, Any]) -> None:
+    params = REGISTRY.params("loss", name, **values)
+    chooses = "lafd" in repr(params) or any(choice.items() <= values.items() for choice in PER_FORWARD_PASS)
+    at_teacher = "any" if name == "router_z" else "zero"
+    check_loss(params, chooses_per_pass=chooses, at_teacher=at_teacher, registry=REGISTRY)
+
+
+@pytest.mark.parametrize("code", faulty(faulty_losses))
+def test_a_fault_is_named(code: Any) -> None:
+    with pytest.raises(BrokenLawError) as caught:
+        check_loss(with_code(MEASURE, code), registry=REGISTRY)
+    assert caught.value.law == law_name(code.breaks), caught.value
+
+
+def test_every_law_is_broken_by_some_fault() -> None:
+    assert not unbroken(LAWS, faulty_losses)
+
+
+def test_what_the_faults_are_made_of_is_sound() -> None:
+    check_loss(with_code(MEASURE, faulty_losses.Plain), registry=REGISTRY)
+
+
+def test_a_choice_per_forward_pass_must_be_said() -> None:
+    params = REGISTRY.params("loss", "eakld", scope="batch")
+    with pytest.raises(BrokenLawError, match="micro batches add up to the step"):
+        check_loss(params, registry=REGISTRY)
+
+
+def test_at_the_teacher_a_loss_may_be_anything_if_it_says_so() -> None:
+    params = with_code(MEASURE, faulty_losses.PullingTowardsHalf)
+    check_loss(params, at_teacher="any", registry=REGISTRY)
+    with pytest.raises(BrokenLawError, match=r"gets a gradient of .* where both agree|a little away"):
+        check_loss(params, at_teacher="minimum", registry=REGISTRY)
