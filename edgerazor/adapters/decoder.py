@@ -93,7 +93,7 @@ class DecoderAdapter:
             keys=tuple(key for key, _ in keys_and_values) if Signal.KEYS in signals else None,
             values=tuple(value for _, value in keys_and_values) if Signal.VALUES in signals else None,
             router_logits=output.router_logits if Signal.ROUTER_LOGITS in signals else None,
-            balancing_loss=self._balancing_loss(unwrapped(model).config, output),
+            balancing_loss=self._balancing_loss(unwrapped(model).config, output, batch),
             inside_head=None if inside_head is None else output.logits,
         )
 
@@ -106,7 +106,7 @@ class DecoderAdapter:
             "output_attentions": Signal.ATTENTIONS in signals,
         }
 
-    def _balancing_loss(self, config: Any, output: Any) -> Tensor | None:
+    def _balancing_loss(self, config: Any, output: Any, batch: Mapping[str, Any]) -> Tensor | None:
         """A further loss that the model itself would add to its task; None for dense models."""
         return None
 

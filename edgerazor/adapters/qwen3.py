@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from edgerazor.adapters.decoder import DecoderAdapter, unwrapped
 from edgerazor.core.contracts import Signal, TensorRole
@@ -53,7 +54,10 @@ class Qwen3MoEAdapter(DecoderAdapter):
     def _arguments(self, batch: Mapping[str, Any], signals: Set[Signal]) -> dict[str, Any]:
         return {**super()._arguments(batch, signals), "output_router_logits": Signal.ROUTER_LOGITS in signals}
 
-    def _balancing_loss(self, config: Any, output: Any) -> Tensor | None:
-        if not config.output_router_logits or output.aux_loss is None:
+    def _balancing_loss(self, config: Any, output: Any, batch: Mapping[str, Any]) -> Tensor | None:
+        """The model's own formula over real tokens: of packed rows, the model does not know what is padding."""
+        if not config.output_router_logits or not output.router_logits:
             return None
-        return config.router_aux_loss_coef * output.aux_loss  # type: ignore[no-any-return]
+        mask = batch.get("token_mask", batch.get("attention_mask"))
+        share = load_balancing_loss_func(output.router_logits, config.num_experts, config.num_experts_per_tok, mask)
+        return config.router_aux_loss_coef * share  # type: ignore[no-any-return]

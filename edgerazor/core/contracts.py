@@ -92,6 +92,12 @@ class DistillationLoss(Protocol):
     def __call__(self, student: "ModelOutput", teacher: "ModelOutput", targets: "Targets") -> "LossOutput": ...
 
 
+def teacher_signals(loss: DistillationLoss) -> Set[Signal]:
+    """What a loss reads of the teacher: what it says, or the same as of the student."""
+    found: Set[Signal] = getattr(loss, "teacher_signals", loss.signals)
+    return found
+
+
 class LayerSelector(Protocol):
     """Chooses hidden states: weights `[L+1]` on the device that sum to 1; zero means not compared.
 
@@ -111,7 +117,9 @@ class LayerSelector(Protocol):
 class ArchitectureAdapter(Protocol):
     """What differs between model families.
 
-    `signals` are those `forward` can give; a loss that needs another one is refused before training.
+    `signals` are those `forward` can give; a loss that needs another one is refused before training. It may have
+    `text_config(config)`, the language model's configuration as losses see it, where that is not
+    `config.get_text_config()`: `num_hidden_layers` counts the hidden states of a forward pass, less one.
     """
 
     signals: Set[Signal]

@@ -128,13 +128,19 @@ class QuantExperts:
 
     def _values(self, leaf: str) -> Any:
         """Something that gives the matrix of an expert by its index, quantized as this forward pass uses it."""
-        held, quantizer = getattr(self, leaf), self.weight_quantizers.get(leaf)
-        if isinstance(held, PackedMatrices) or quantizer is None:
+        held = getattr(self, leaf)
+        if isinstance(held, PackedMatrices):
+            return held
+        return self._fake_quantized(held, leaf).unbind()  # indexing would make a gradient of all experts for each
+
+    def _fake_quantized(self, held: Tensor, leaf: str) -> Tensor:
+        quantizer = self.weight_quantizers.get(leaf)
+        if quantizer is None:
             return held
         blocks = BlockQuantizer(quantizer, held.shape[0] * FUSED[leaf])
         if self.weight_cache is None:
             return blocks.fake_quantize(held)
-        return WeightValue.apply(held, blocks, self.weight_cache, held.dtype)  # type: ignore[no-untyped-call]
+        return WeightValue.apply(held, blocks, self.weight_cache, held.dtype)  # type: ignore[no-any-return,no-untyped-call]
 
     def _quantized_input(self, leaf: str, x: Tensor) -> Tensor:
         quantizer = self.input_quantizers.get(leaf)

@@ -49,10 +49,10 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
     component_problems = _component_problems(recipe, registry)
     problems = [*data_problems, *model_problems, *component_problems]
     plan = None
-    if local_config(recipe.model.name_or_path, recipe.model.revision):
+    if local_config(recipe.model.name_or_path, recipe.model.revision) and not component_problems:
         plan, plan_problems = _plan(recipe, registry)
         problems += plan_problems
-        if not component_problems and local_config(recipe.model.teacher or recipe.model.name_or_path):
+        if local_config(recipe.model.teacher or recipe.model.name_or_path):
             problems += _teacher_problems(recipe, registry)
     if problems:
         raise RecipeError([f"{source}: {line}" for line in problems])

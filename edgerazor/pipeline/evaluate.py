@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.core.contracts import ArchitectureAdapter
+from edgerazor.core.model_types import vocabulary_size
 from edgerazor.core.outputs import Head, ModelOutput, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, DataError, PlanError
@@ -173,7 +174,7 @@ def evaluate_checkpoint(
     compared: nn.Module | None = None
     notes: tuple[str, ...] = ()
     try:
-        compared = _teacher(recipe.model, teacher, folder, student.config.vocab_size, device)
+        compared = _teacher(recipe.model, teacher, folder, vocabulary_size(student.config), device)
     except (CheckpointError, PlanError) as error:
         if teacher is not None:
             raise
@@ -205,8 +206,8 @@ def _teacher(model: ModelSection, given: str | None, folder: Path, vocabulary: i
     revision = model.revision if name == model.name_or_path else None
     section = ModelSection(name_or_path=name, revision=revision, teacher_dtype=model.teacher_dtype)
     teacher: Any = load_teacher(section, device=device)
-    if teacher.config.vocab_size != vocabulary:
-        raise PlanError(f"{name}: has a vocabulary of {teacher.config.vocab_size} tokens, the checkpoint {vocabulary}")
+    if (theirs := vocabulary_size(teacher.config)) != vocabulary:
+        raise PlanError(f"{name}: has a vocabulary of {theirs} tokens, the checkpoint {vocabulary}")
     return teacher  # type: ignore[no-any-return]
 
 

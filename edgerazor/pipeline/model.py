@@ -1,6 +1,8 @@
 """Loading models: configuration first, weights when they are needed, always through transformers."""
 
 import logging
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.contracts import ArchitectureAdapter
+from edgerazor.core.contracts import ArchitectureAdapter, Signal
 from edgerazor.core.model_types import auto_class, register_model_types, trained_config, vocabulary_size
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
@@ -29,7 +31,6 @@ def load_config(section: ModelSection, *, name: str | None = None) -> Pretrained
         CheckpointError: there is no such model, or it is already packed to low bits.
     """
     name = name or section.name_or_path
-    register_model_types()
     config = trained_config(_found(AutoConfig, name, section))
     quantized = getattr(config, "quantization_config", None)
     if quantized is not None:
@@ -119,10 +120,22 @@ def plan_recipe(recipe: Recipe, *, registry: Registry) -> Plan:
     Raises:
         CheckpointError: the model's configuration cannot be read.
         PlanError: see `edgerazor.core.plan.build_plan`.
+        PluginError: the code behind a loss cannot be imported.
     """
     config = load_config(recipe.model)
     adapter = adapter_for(config, recipe.model, registry)
-    return build_plan(build_meta_model(config), recipe.quantization, adapter=adapter, registry=registry)
+    plan = build_plan(build_meta_model(config), recipe.quantization, adapter=adapter, registry=registry)
+    return replace(plan, notes=(*plan.notes, *_attention_notes(recipe, registry)))
+
+
+def _attention_notes(recipe: Recipe, registry: Registry) -> Iterator[str]:
+    """Which losses ask for another attention implementation than the usual one (METHOD 4.6)."""
+    for index, params in enumerate(recipe.distillation.losses if recipe.distillation else ()):
+        if Signal.ATTENTIONS in getattr(registry.build(params), "signals", ()):
+            yield (
+                f"distillation.losses[{index}]: {params.name} reads attention probabilities, so student and teacher "
+                "run with eager attention, which holds [batch, heads, seq, seq] of every layer"
+            )
 
 
 def load_student(recipe: Recipe, *, registry: Registry, attentions: bool = False) -> tuple[nn.Module, Plan]:
@@ -172,6 +185,7 @@ def _has_tokenizer(name: str) -> bool:
 
 
 def _found(loader: Any, name: str, section: ModelSection) -> Any:
+    register_model_types()
     try:
         return loader.from_pretrained(name, revision=_revision(name, section))
     except (OSError, ValueError, KeyError) as error:

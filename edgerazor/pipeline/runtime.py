@@ -35,12 +35,14 @@ def is_exported(path: Path, registry: Registry) -> bool:
 def _open_packed(folder: Path, registry: Registry) -> Runtime:
     from transformers import AutoTokenizer
 
+    from edgerazor.core.model_types import register_model_types
     from edgerazor.pipeline.checkpoint import load_model, open_checkpoint
     from edgerazor.pipeline.torch_runtime import TransformersRuntime
 
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")
     opened = open_checkpoint(folder, registry=registry)
+    register_model_types()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:

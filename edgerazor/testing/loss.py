@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import Signal, teacher_signals
 from edgerazor.core.manager import load_plugins
-from edgerazor.core.outputs import LossOutput, Targets, TeacherRows
+from edgerazor.core.outputs import LossOutput, ModelOutput, Targets, TeacherRows
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.components import LossParams
 from edgerazor.testing.laws import expect, hold_for_examples
@@ -36,7 +36,7 @@ class _Subject:
     def call(self, example: BatchExample, student: Signals, teacher: Signals, targets: Targets) -> LossOutput:
         """The loss of whole outputs that hold the declared signals."""
         loss = self.build(example)
-        found: LossOutput = loss(example.output(student, loss.signals), example.output(teacher, loss.signals), targets)
+        found: LossOutput = loss(*_outputs(loss, example, student, teacher), targets)
         return found
 
 
@@ -70,11 +70,13 @@ def check_loss(
 
 
 def the_declared_signals_are_enough(subject: _Subject, example: BatchExample) -> None:
-    signals = subject.build(example).signals
-    expect(signals, "it declares no signals")
-    unknown = [one for one in signals if not isinstance(one, Signal)]
-    expect(not unknown, f"its signals hold {unknown}; expected members of edgerazor.Signal")
-    names = ", ".join(sorted(one.value for one in signals))
+    loss = subject.build(example)
+    expect(loss.signals, "it declares no signals")
+    for kind, signals in (("signals", loss.signals), ("teacher_signals", teacher_signals(loss))):
+        unknown = [one for one in signals if not isinstance(one, Signal)]
+        expect(not unknown, f"its {kind} hold {unknown}; expected members of edgerazor.Signal")
+    names, of_teacher = (", ".join(sorted(one.value for one in some)) for some in (loss.signals, teacher_signals(loss)))
+    names += f" (of the teacher {of_teacher or 'nothing'})" if of_teacher != names else ""
     try:
         subject.call(example, example.signals(0), example.signals(1), example.targets())
     except Exception as error:
@@ -118,7 +120,7 @@ def the_weight_is_a_factor(subject: _Subject, example: BatchExample) -> None:
     values = []
     for weight in (1.0, 3.0):
         loss = subject.build(example, weight=weight)
-        output = loss(example.output(student, loss.signals), example.output(teacher, loss.signals), targets)
+        output = loss(*_outputs(loss, example, student, teacher), targets)
         values.append(_number(output))
     _expect_close(values[1], 3 * values[0], "weight 3 does not give three times the value of weight 1")
 
@@ -163,7 +165,7 @@ def micro_batches_add_up_to_the_step(subject: _Subject, example: BatchExample) -
     parts = whole.new_zeros(())
     for index in range(len(example.rows)):
         row = slice(index, index + 1)
-        outputs = (example.output(signals, loss.signals, row) for signals in (student, teacher))
+        outputs = _outputs(loss, example, student, teacher, row)
         parts = parts + loss(*outputs, example.targets_of(row)).value
     _expect_close(
         float(parts.detach()),
@@ -191,7 +193,7 @@ def names_of_figures_do_not_depend_on_the_batch(subject: _Subject, example: Batc
     whole = subject.call(example, student, teacher, example.targets())
     nothing = subject.call(example, student, teacher, nothing_to_learn(example.targets()))
     last = slice(len(example.rows) - 1, None)
-    outputs = (example.output(signals, loss.signals, last) for signals in (student, teacher))
+    outputs = _outputs(loss, example, student, teacher, last)
     part = loss(*outputs, example.targets_of(last))
     for what, other in (("a batch without labels", nothing), ("the last sequence", part)):
         for kind in ("metrics", "shares"):
@@ -254,6 +256,13 @@ LAWS = (
     a_student_like_its_teacher_has_the_least_loss,
     divergence_weights_give_what_the_call_gives,
 )
+
+
+def _outputs(
+    loss: Any, example: BatchExample, student: Signals, teacher: Signals, rows: slice = slice(None)
+) -> tuple[ModelOutput, ModelOutput]:
+    """What student and teacher give to a loss: of each what it says it reads, of the chosen rows."""
+    return example.output(student, loss.signals, rows), example.output(teacher, teacher_signals(loss), rows)
 
 
 def _number(output: LossOutput) -> float:

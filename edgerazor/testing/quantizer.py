@@ -177,6 +177,8 @@ def autocast_changes_nothing(quantizer: Any, example: TensorExample) -> None:
 
 def everything_stays_on_the_device(quantizer: Any, example: TensorExample) -> None:
     """The meta device has no values, so whatever reads one back to the host fails here, without a GPU."""
+    if example.dtype != "float32":
+        return  # the device is the same question for all of them, and a slow one
     found = quantizer.quantize(example.tensor().to("meta"))
     for name in ("codes", "scale", "qmax"):
         device = getattr(found, name).device.type

@@ -68,7 +68,7 @@ def test_every_loss_it_has_the_signals_for_teaches_it(build_family: Callable[[st
     student = family.student(attentions=attentions)
     teacher = family.teacher(attention="eager" if attentions else "sdpa")
     composed = Distiller(losses, task_weight=0.1, adapter=adapter)
-    composed.check_models(student.config.get_text_config(), teacher.config.get_text_config())
+    composed.check_models(student.config, teacher.config)
     optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
     for batch in family.batches().values():
         result = composed(student, teacher, batch, Targets.from_labels(batch["labels"], batch.get("attention_mask")))

@@ -7,14 +7,19 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgerazor.core.blocks import block_widths, fake_quantize_blocks, quantize_blocks
 from edgerazor.core.experts import FusedMatrices, QuantExperts, find_matrix, fused_experts
+from edgerazor.core.manager import load_plugins
+from edgerazor.core.outputs import Targets
 from edgerazor.core.packed import PackedMatrices
 from edgerazor.core.packing import pack
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError
+from edgerazor.pipeline.data import Collator
+from edgerazor.pipeline.distill import Distiller
 
 QUANTIZERS = [
     {"name": "int", "bits": 4, "group_size": 32},
@@ -163,3 +168,40 @@ def test_names_of_packed_experts_survive_a_save_by_transformers(
     plain = again.dequantize()
     assert not any(isinstance(module, QuantExperts) for module in plain.modules())
     torch.testing.assert_close(plain(input_ids=ids).logits, packed(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_balancing_loss_is_added_once_and_padding_does_not_count(build_model: Callable[..., nn.Module]) -> None:
+    """Packed rows have no attention mask, so the model itself would count their padding."""
+    registry = load_plugins(external=False)
+    student = build_model("qwen3_moe", **MIXTURE, output_router_logits=True, router_aux_loss_coef=0.5)
+    rows = [{"input_ids": ids, "labels": ids, "label_bytes": 0} for ids in ([3, 1, 4, 1, 5], [9, 2])]
+    padded = Collator(0)(rows)
+    packed = {key: value for key, value in padded.items() if key != "attention_mask"}
+    loss = registry.build(registry.params("loss", "forward_kl"))
+    adapter = registry.adapter_for("qwen3_moe")
+    composed = Distiller([loss], task_weight=0.25, adapter=adapter)
+    model = student(**{key: padded[key] for key in ("input_ids", "attention_mask")}, use_cache=False)
+    for batch in (padded, packed):
+        targets = Targets.from_labels(batch["labels"], batch["token_mask"])
+        result = composed(student, student, batch, targets)
+        assert result.shares["balancing"].item() == pytest.approx(0.25 * 0.5 * model.aux_loss.item(), rel=1e-5)
+        parts = sum(result.shares[name] for name in ("task", "forward_kl", "balancing"))
+        torch.testing.assert_close(result.value.detach(), parts)
+    silent = build_model("qwen3_moe", **MIXTURE)
+    assert "balancing" not in composed(silent, silent, padded, targets).shares
+
+
+def test_a_gradient_of_the_whole_tensor_is_made_once(mixture: Any, quantize_model: Callable[..., nn.Module]) -> None:
+    rule = {"match": "*.experts.*", "quantizer": {"name": "int", "bits": 4, "group_size": 8}}
+    student = quantize_model(mixture, weights=[rule], activations=None, kv_cache=None)
+    student(input_ids=torch.arange(12)[None]).logits.sum().backward()
+    made: list[Any] = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made.append(function.overloadpacket)
+            return function(*args, **(kwargs or {}))
+
+    with Count():
+        student(input_ids=torch.arange(12)[None]).logits.sum().backward()
+    assert torch.ops.aten.select_backward not in made

@@ -166,7 +166,7 @@ def test_its_losses_fit_its_model(registry: Registry, name: str) -> None:
     recipe, (_, config) = read(name, registry), planned(name, registry)
     adapter = adapter_for(config, recipe.model, registry)
     composed = Distiller.from_recipe(recipe.distillation, registry=registry, adapter=adapter)
-    composed.check_models(config.get_text_config(), config.get_text_config())
+    composed.check_models(config, config)
     assert composed.names == ["eakld", "feature_mse"]
 
 

@@ -144,9 +144,10 @@ class OfThreeWidths(Plain):
         kinds = [(7, 15, 127)[row % 3] for row in range(prod(shape[:-1]))]
         return {kind: kinds.count(kind) * shape[-1] for kind in kinds}
 
-    def _qmax(self, groups: Tensor) -> Tensor:
-        rows = torch.arange(groups.shape[:-2].numel(), device=groups.device)
-        return torch.tensor([7, 15, 127], device=groups.device)[rows % 3].to(torch.int8)
+    def quantize(self, x: Tensor) -> QuantizedTensor:
+        found = super().quantize(x)
+        rows = torch.arange(len(found.qmax), device=x.device)
+        return replace(found, qmax=torch.tensor([7, 15, 127], device=x.device)[rows % 3].to(torch.int8))
 
 
 @law_of(laws.autocast_changes_nothing)
@@ -161,8 +162,9 @@ class RoundingUnderAutocast(Plain):
 
 @law_of(laws.everything_stays_on_the_device)
 class MakingWidthsOnTheCPU(Plain):
-    def _qmax(self, groups: Tensor) -> Tensor:
-        return torch.full((groups.shape[:-2].numel(),), self.qmax, dtype=torch.int8)
+    def quantize(self, x: Tensor) -> QuantizedTensor:
+        found = super().quantize(x)
+        return replace(found, qmax=torch.full(tuple(found.qmax.shape), self.qmax, dtype=torch.int8))
 
 
 @law_of(laws.everything_stays_on_the_device)

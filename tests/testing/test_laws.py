@@ -78,9 +78,3 @@ def test_without_hypothesis_the_error_says_what_to_install() -> None:
     assert done.stderr.splitlines()[-1] == (
         "ImportError: edgerazor.testing needs the package hypothesis: pip install hypothesis"
     )
-
-
-def test_checking_a_quantizer_needs_no_transformers() -> None:
-    code = "import sys; from edgerazor.testing import check_quantizer, check_loss; print('transformers' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -60,7 +60,7 @@ def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:
             try:
                 layout, tensors = pack(quantized)
             except CheckpointError as error:
-                raise CheckpointError(f"{entry.name}.weight: {error}") from error
+                raise CheckpointError(f"{entry.parameter_name}: {error}") from error
             packed.layouts[entry.name] = layout
             packed.tensors |= {f"{entry.name}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
             if constant := count_constant_groups(weight, quantized):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.core.contracts import ArchitectureAdapter, DistillationLoss, Signal
+from edgerazor.core.contracts import ArchitectureAdapter, DistillationLoss, Signal, teacher_signals
 from edgerazor.core.outputs import Head, LossOutput, ModelOutput, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError
@@ -93,9 +93,10 @@ class Distiller:
         Raises:
             PlanError: a loss cannot, for example because depths differ.
         """
+        student, teacher = _text(self.adapter, student_config), _text(self.teacher_adapter, teacher_config)
         for loss in self.losses:
             if hasattr(loss, "check_models"):
-                loss.check_models(_text(student_config), _text(teacher_config))
+                loss.check_models(student, teacher)
 
     def __call__(
         self, student: nn.Module, teacher: nn.Module | TopTokens | None, batch: Mapping[str, Any], targets: Targets
@@ -152,11 +153,6 @@ class Distiller:
         return [(name, loss) for name, loss in apart if (not loss.signals <= {Signal.LOGITS}) == outside]
 
 
-def teacher_signals(loss: DistillationLoss) -> frozenset[Signal]:
-    """What a loss needs of the teacher: what it says, or the same as of the student."""
-    return frozenset(getattr(loss, "teacher_signals", loss.signals))
-
-
 def _check_signals(what: str, signals: Any, adapter: ArchitectureAdapter) -> None:
     if lacking := sorted(signal.value for signal in signals - adapter.signals):
         given = ", ".join(sorted(signal.value for signal in adapter.signals))
@@ -165,7 +161,9 @@ def _check_signals(what: str, signals: Any, adapter: ArchitectureAdapter) -> Non
         )
 
 
-def _text(config: Any) -> Any:
+def _text(adapter: ArchitectureAdapter, config: Any) -> Any:
+    if hasattr(adapter, "text_config"):
+        return adapter.text_config(config)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 

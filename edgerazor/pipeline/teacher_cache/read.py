@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from edgerazor.core.contracts import teacher_signals
 from edgerazor.errors import CheckpointError, DataError, PlanError
 from edgerazor.kernels.cached_teacher import TopTokens
 from edgerazor.pipeline.data import Collator
 from edgerazor.pipeline.distill import Distiller
-from edgerazor.pipeline.distill.distiller import teacher_signals
 from edgerazor.pipeline.teacher_cache.format import MANIFEST, Manifest, data_digest, row_digest, shard_name
 from edgerazor.schemas.model import ModelSection
 

@@ -17,7 +17,7 @@ from edgerazor.core.model_types import vocabulary_size
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.weight_cache import cached_weights
-from edgerazor.errors import DataError, RecipeError
+from edgerazor.errors import DataError, PlanError, RecipeError
 from edgerazor.pipeline.checkpoint import qat_config
 from edgerazor.pipeline.data import Collator, Data, load_data
 from edgerazor.pipeline.distill import Distiller
@@ -138,6 +138,7 @@ def _build_trainer(
     distiller = Distiller.from_recipe(
         recipe.distillation, registry=registry, adapter=adapter, teacher_adapter=teacher_adapter
     )
+    _check_recomputed(recipe, distiller)
     if distiller.needs_teacher:
         distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
     tokenizer = load_tokenizer(recipe.model)
@@ -205,11 +206,23 @@ def _settle_layers(trainer: DistillationTrainer, console: Console) -> None:
     if trainer.teacher is None:
         return
     size, rows = trainer.args.per_device_train_batch_size, trainer.train_dataset
-    starts = range(0, len(rows) - size + 1, size)
-    batches = (trainer.data_collator([rows[row] for row in range(start, start + size)]) for start in starts)
+    starts = (range(start, min(start + size, len(rows))) for start in range(0, len(rows), size))
+    batches = (trainer.data_collator([rows[row] for row in some]) for some in starts)
     for name, layers in settle_layers(trainer.distiller, trainer.teacher, batches).items():
         if trainer.is_world_process_zero():
             console.print(f"{name}: calibration chose the layers {', '.join(map(str, layers))}")
+
+
+def _check_recomputed(recipe: Recipe, distiller: Distiller) -> None:
+    """Reentrant checkpointing runs layers without a graph: only what they return would have a gradient."""
+    inner = {Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES, Signal.ROUTER_LOGITS}
+    if (recipe.training.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        for name, loss in distiller.named():
+            if read := sorted(signal.value for signal in inner & loss.signals):
+                raise PlanError(
+                    f"training.gradient_checkpointing_kwargs: with use_reentrant: true {name} would have no gradient, "
+                    f"because it reads {', '.join(read)} inside the layers; leave use_reentrant out"
+                )
 
 
 def _check_enough(data: Data, arguments: TrainingArguments) -> None:
@@ -223,6 +236,6 @@ def _check_enough(data: Data, arguments: TrainingArguments) -> None:
 
 def _choose_parameters(student: nn.Module, plan: Plan, which: str) -> None:
     if which == "quantized":
-        names = {f"{module.name}.weight" for module in plan.quantized}
+        names = {module.parameter_name for module in plan.quantized}
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name in names)

@@ -31,7 +31,7 @@ def test_every_part_has_a_name_of_its_own(family: str) -> None:
 
 
 def test_biases_and_norms_by_family() -> None:
-    qwen3, llama, omni = (ARCHITECTURES[name] for name in ("qwen3", "llama", "qwen2_5_omni"))
+    qwen3, llama, omni = (ARCHITECTURES[name] for name in ("qwen3", "llama", "qwen2_5_omni_thinker"))
     assert tensor_name(TensorRole("q_norm", 3), qwen3) == "blk.3.attn_q_norm.weight"
     assert tensor_name(TensorRole("q_norm", 3), llama) is None
     assert tensor_name(TensorRole("v", 3, bias=True), omni) == "blk.3.attn_v.bias"
@@ -40,10 +40,10 @@ def test_biases_and_norms_by_family() -> None:
 
 
 def test_the_text_model_of_the_omni_family() -> None:
-    """Its configuration lies two levels down, and positions have sections."""
-    omni = ARCHITECTURES["qwen2_5_omni"]
+    """Its configuration lies one level down, and positions have sections."""
+    omni = ARCHITECTURES["qwen2_5_omni_thinker"]
     text = {**QWEN3, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default", "mrope_section": [16, 24, 24]}}
-    config = {"model_type": "qwen2_5_omni", "thinker_config": {"text_config": text}}
+    config = {"model_type": "qwen2_5_omni_thinker", "text_config": text}
     keys, problems = describe_model(text_config(config, omni), omni)
     assert problems == [] and keys["qwen2vl.rope.dimension_sections"] == [16, 24, 24, 0]
     assert keys["qwen2vl.block_count"] == 2 and keys["qwen2vl.rope.freq_base"] == 1e6

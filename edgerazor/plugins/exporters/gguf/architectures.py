@@ -53,11 +53,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": Architecture("qwen3", head_norms=True),
     "llama": _LLAMA,
     "mobilellm": _LLAMA,
-    "qwen2_5_omni": Architecture(
+    "qwen2_5_omni_thinker": Architecture(
         "qwen2vl",
         biases=("q", "k", "v"),
-        section=("thinker_config", "text_config"),
-        outside=("thinker.visual.", "thinker.audio_tower.", "talker.", "token2wav."),
+        section=("text_config",),
+        outside=("model.visual.", "model.audio_tower."),
         note="text model of the thinker alone; vision and audio need a second file by llama.cpp's converter (--mmproj)",
     ),
 }

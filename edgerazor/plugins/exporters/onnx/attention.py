@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from edgerazor.core.kv_cache import attention_modules
 from edgerazor.errors import ExportError
 
 NAME = "edgerazor_onnx"
@@ -105,13 +106,19 @@ def _attention(
 
 @contextmanager
 def untouched_positions(model: nn.Module) -> Iterator[None]:
-    """Rotary embedding is the operator's: while tracing, the modelling file's own does nothing."""
-    module: Any = sys.modules[type(model).__module__]
-    original = getattr(module, "apply_rotary_pos_emb", None)
-    if original is None:
-        raise ExportError(f"{type(model).__name__}: has no apply_rotary_pos_emb; other ways to rotate are not covered")
-    module.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
+    """Rotary embedding is the operator's: while tracing, that of the file which defines attention does nothing."""
+    homes: dict[Any, Any] = {}
+    for name, attention in attention_modules(model):
+        home = sys.modules[type(attention).__module__]
+        homes[home] = getattr(home, "apply_rotary_pos_emb", None)
+        if homes[home] is None:
+            raise ExportError(f"{name}: its file has no apply_rotary_pos_emb; other ways to rotate are not covered")
+    if not homes:
+        raise ExportError(f"{type(model).__name__}: no attention module was found")
     try:
+        for home in homes:
+            home.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
         yield
     finally:
-        module.apply_rotary_pos_emb = original
+        for home, original in homes.items():
+            home.apply_rotary_pos_emb = original

@@ -29,7 +29,7 @@ COPIED = (
 )
 # The buffer of keys and values is made for so many tokens at once.
 _LONGEST = 4096
-_GENAI_TYPES = {"qwen3": "qwen3", "qwen2": "qwen2", "llama": "llama", "mistral": "mistral"}
+_GENAI_TYPES = {"qwen3": "qwen3", "qwen2": "qwen2", "llama": "llama", "mistral": "mistral", "mobilellm": "llama"}
 
 
 @contextmanager

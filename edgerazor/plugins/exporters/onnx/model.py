@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgerazor.core.contracts import Checkpoint
+from edgerazor.core.model_types import register_model_types
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.onnx.attention import NAME, register
@@ -45,6 +46,7 @@ def empty_model(checkpoint: Checkpoint) -> Any:
         ExportError: transformers cannot build it.
     """
     register()
+    register_model_types()
     values = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "dtype")}
     try:
         config = AutoConfig.for_model(**values)

@@ -163,6 +163,8 @@ def _unsupported(config: Any, context_length: int) -> list[str]:
     window = config.get("sliding_window")
     if window and "layer_types" not in config and config.get("use_sliding_window", True) and window < context_length:
         problems.append(f"config.json: sliding_window {window} is not covered; set context_length to {window} or less")
+    if config.get("layer_sharing"):
+        problems.append("config.json: layer_sharing is true; a graph would hold every shared layer twice")
     if config.get("num_experts") or config.get("num_local_experts"):
         problems.append("config.json: mixtures of experts are not covered")
     if config.get("vision_config") or config.get("thinker_config") or config.get("audio_config"):
