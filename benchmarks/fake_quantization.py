@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from answers import Case, serve
 from contest import publish
 from interleaved import (
-    Case,
     Result,
     add_arguments,
     circumstances,
@@ -21,7 +21,6 @@ from interleaved import (
     load,
     milliseconds,
     ratio,
-    serve,
     shown_ratio,
 )
 from peers import interpreter
@@ -188,7 +187,7 @@ def _row(measured: Mapping[tuple[str, str], Result], allocator: str, case: str) 
     return {
         "allocator": allocator,
         "case": case,
-        **{name: milliseconds(result.median()) for name, result in found.items()},
+        **{name: milliseconds(result.median) for name, result in found.items()},
         "versus_original": shown_ratio(ratio(ours, found[ORIGINAL_NAME])),
         "versus_copy": ratio(ours, found["copy into a buffer"])["ratio"],
     }

@@ -1,23 +1,20 @@
 """Contestants that take turns, each in a process of its own: A B C, A B C, ...
 
-Allocator, compiler and peak memory of one leak into no other. A worker opens a case (inputs, correctness gate,
-warm-up), then measures it whenever it is told to; where the gate fails, no time is taken.
+Allocator, compiler and peak memory of one leak into no other. Where the gate of a case fails, no time is taken.
 """
 
 import argparse
-import gc
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contest import memory
+from answers import Answers, Case
 
 ALLOCATORS: dict[str, dict[str, str]] = {
     "default": {},
@@ -28,44 +25,34 @@ ALLOCATORS: dict[str, dict[str, str]] = {
         "MALLOC_TOP_PAD_": str(2**26),
     },
 }
-SHORTEST = 0.03  # seconds; something shorter is repeated until a measurement takes this long
-
-
-class GateError(Exception):
-    """A result is not what it should be."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a worker measures.
-
-    Attributes:
-        run: does the job once.
-        facts: of the gate and of the warm-up; written beside the times.
-        short: repeated and averaged where it takes less than `SHORTEST`.
-    """
-
-    run: Callable[[], Any]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    short: bool = False
 
 
 @dataclass
 class Result:
-    """One contestant in one case: gate and warm-up, every round, or why there is no time."""
+    """One contestant in one case.
+
+    Attributes:
+        facts: of the gate and of the warm-up.
+        seconds: of every round.
+        peak, highest: MiB of one run, above the level before it and of the whole process; or None.
+        problem: why there is no time.
+    """
 
     facts: dict[str, Any] = field(default_factory=dict)
-    rounds: list[dict[str, float]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    peak: float | None = None
+    highest: float | None = None
     problem: str | None = None
 
-    def median(self, key: str = "seconds") -> float | None:
-        """Of all rounds; None where nothing was measured."""
-        values = [one[key] for one in self.rounds if one.get(key) is not None]
-        return statistics.median(values) if values else None
+    @property
+    def median(self) -> float | None:
+        """Seconds; None where nothing was measured."""
+        return statistics.median(self.seconds) if self.seconds else None
 
-    def smallest(self) -> float | None:
-        """The fastest round."""
-        return min((one["seconds"] for one in self.rounds), default=None)
+    @property
+    def least(self) -> float | None:
+        """Seconds of the fastest round."""
+        return min(self.seconds, default=None)
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str, rounds: int) -> None:
@@ -120,12 +107,13 @@ def compete(
     chosen = {name: python for name, python in contestants.items() if not arguments.only or name in arguments.only}
     results = {(name, case): Result(problem="missing") for case in cases for name in chosen}
     setup = {**(setup or {}), **{key: getattr(arguments, key) for key in ("quick", "device", "threads")}}
-    workers: dict[str, Any] = {}
-    for name, python in chosen.items():
-        if python is not None and arguments.in_process:
-            workers[name] = Answers(worker(name, setup), setup)
-        elif python is not None:
-            workers[name] = _Process(script, name, python, setup, ALLOCATORS[allocator])
+    workers = {
+        name: Answers(worker(name, setup), setup)
+        if arguments.in_process
+        else _Process(script, name, python, setup, ALLOCATORS[allocator])
+        for name, python in chosen.items()
+        if python is not None
+    }
     try:
         for case in cases:
             for name, one in workers.items():
@@ -133,8 +121,9 @@ def compete(
                 results[name, case] = Result(answer.get("facts", {}), problem=answer.get("problem"))
             for _ in range(arguments.rounds):
                 for name, one in workers.items():
-                    _measure_into(results[name, case], one, case)
+                    _time_into(results[name, case], one, case)
             for name, one in workers.items():
+                _memory_into(results[name, case], one, case)
                 one.ask("close", case)
                 _tell(allocator, name, case, results[name, case])
     finally:
@@ -143,58 +132,24 @@ def compete(
     return results
 
 
-def _measure_into(result: Result, worker: Any, case: str) -> None:
+def _time_into(result: Result, worker: Any, case: str) -> None:
     if result.problem is None:
-        answer = worker.ask("measure", case)
+        answer = worker.ask("time", case)
         result.problem = answer.get("problem")
-        result.rounds += [answer["figures"]] if "figures" in answer else []
+        result.seconds += [answer["seconds"]] if "seconds" in answer else []
+
+
+def _memory_into(result: Result, worker: Any, case: str) -> None:
+    if result.problem is None:
+        answer = worker.ask("memory", case)
+        result.problem = answer.get("problem")
+        result.peak, result.highest = answer.get("peak"), answer.get("highest")
 
 
 def _tell(allocator: str, name: str, case: str, result: Result) -> None:
-    median = result.median()
+    median = result.median
     figures = result.problem or ("nothing measured" if median is None else f"{1000 * median:.2f} ms")
     print(f"{allocator}  {case}  {name}: {figures}", file=sys.stderr, flush=True)
-
-
-class Answers:
-    """A contestant: opens a case, measures it, closes it."""
-
-    def __init__(self, open_case: Callable[[str], Case], setup: Mapping[str, Any]):
-        import torch
-
-        torch.set_num_threads(setup["threads"])
-        self.open_case, self.device = open_case, setup["device"]
-        self.case: Case | None = None
-        self.repeats = 1
-
-    def ask(self, verb: str, case: str) -> dict[str, Any]:
-        """Facts, figures, or a problem."""
-        try:
-            if verb == "open":
-                return {"facts": self._open(case)}
-            if verb == "measure":
-                assert self.case is not None
-                return {"figures": _measure(self.case.run, self.device, self.repeats)}
-            self.case = None
-            gc.collect()
-        except GateError as error:
-            return {"problem": f"gate failed: {error}"}
-        except NotImplementedError as error:
-            return {"problem": str(error)}
-        except Exception as error:
-            return {"problem": f"{type(error).__name__}: {error}".splitlines()[0]}
-        return {}
-
-    def _open(self, name: str) -> dict[str, Any]:
-        case = self.open_case(name)
-        first, warm = (_seconds(case.run, self.device, 1) for _ in range(2))
-        self.case = case
-        self.repeats = max(1, min(1000, round(SHORTEST / max(warm, 1e-7)))) if case.short else 1
-        return {**case.facts, "first_seconds": first}
-
-    def stop(self) -> None:
-        """Let go of the inputs."""
-        self.case = None
 
 
 class _Process:
@@ -231,57 +186,12 @@ class _Process:
         self.process.wait()
 
 
-def serve(worker: Callable[[str, Mapping[str, Any]], Callable[[str], Case]], arguments: argparse.Namespace) -> None:
-    """The worker's side: answer until the other side hangs up. What libraries print goes to standard error."""
-    lines = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    answers = Answers(worker(arguments.worker, arguments.setup), arguments.setup)
-    for line in sys.stdin:
-        lines.write(json.dumps(answers.ask(*json.loads(line))) + "\n")
-
-
-def _seconds(run: Callable[[], Any], device: str, repeats: int) -> float:
-    import torch
-
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    synchronize()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    synchronize()
-    return (time.perf_counter() - started) / repeats
-
-
-def _measure(run: Callable[[], Any], device: str, repeats: int) -> dict[str, float | None]:
-    """Seconds of one run, and MiB that it needed at its peak above what was in use before."""
-    gc.collect()
-    if device == "cuda":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        level = torch.cuda.memory_allocated()
-        seconds = _seconds(run, device, repeats)
-        return {"seconds": seconds, "peak": (torch.cuda.max_memory_allocated() - level) / 2**20}
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return {"seconds": _seconds(run, device, repeats), "peak": None}
-    before = memory()
-    seconds = _seconds(run, device, repeats)
-    return {"seconds": seconds, "peak": memory(peak=True) - before}
-
-
-def peak_of(run: Callable[[], Any], device: str = "cpu") -> float | None:
-    """MiB of one run above the level before it."""
-    return _measure(run, device, 1)["peak"]
-
-
 def ratio(one: Result, other: Result) -> dict[str, float | None]:
     """Of medians, and the smallest and the largest ratio of a round."""
-    mine, theirs = one.median(), other.median()
+    mine, theirs = one.median, other.median
     if mine is None or theirs is None:
         return {"ratio": None, "ratio_low": None, "ratio_high": None}
-    rounds = [a["seconds"] / b["seconds"] for a, b in zip(one.rounds, other.rounds, strict=False)]
+    rounds = [a / b for a, b in zip(one.seconds, other.seconds, strict=False)]
     return {"ratio": mine / theirs, "ratio_low": min(rounds), "ratio_high": max(rounds)}
 
 
@@ -321,9 +231,10 @@ def entry(name: str, case: str, result: Result, **more: Any) -> dict[str, Any]:
         "name": name,
         "case": case,
         "problem": result.problem,
-        "median": result.median(),
-        "least": result.smallest(),
-        "peak": result.median("peak"),
+        "median": result.median,
+        "least": result.least,
+        "peak": result.peak,
+        "highest": result.highest,
         **result.facts,
-        "seconds": [one["seconds"] for one in result.rounds],
+        "seconds": result.seconds,
     }

@@ -7,7 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from interleaved import GateError
+from answers import GateError
 from torch import Tensor
 
 GROUP = 256

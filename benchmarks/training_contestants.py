@@ -1,4 +1,4 @@
-"""One training step of every contestant: loss, backward pass, optimizer; the same student, teacher, batch and optimizer.
+"""One training step of every contestant: loss, backward pass, optimizer; same student, teacher, batch and optimizer.
 
 The recipe is 1.58 bit: body ternary, embedding and head int4, inputs int8, groups of 256; EAKLD (uniform_support 16)
 with weight 2, squared difference of features at 3 layers with 0.1, cross entropy with 0.1. Keys and values stay as they

@@ -1,5 +1,6 @@
 """Teacher, student and batch of the training benchmarks: Qwen3 by shape, random weights, the same in every process."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -58,20 +59,25 @@ def build_pair(shape: dict[str, int], batch: tuple[int, int], *, device: str, dt
     with torch.no_grad():
         for parameter in student.parameters():
             spread = parameter.std() if parameter.ndim > 1 else torch.tensor(0.1)
-            parameter += 0.05 * spread * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.05 * spread * torch.randn(parameter.shape, generator=generator))
     ids = torch.randint(0, shape["vocab_size"], batch, generator=generator).to(device)
     teacher.eval().requires_grad_(False).to(device, dtype)
     return Pair(student.train().to(device), teacher, {"input_ids": ids, "labels": ids.clone()})
 
 
 def causal_model(shape: dict[str, int], seed: int) -> Any:
-    """A Qwen3 with tied embeddings, whose logits are spread as those of a trained one are."""
+    """A Qwen3 with tied embeddings, as sure of its tokens as a trained one: entropies of 2 to 3 nats.
+
+    Its layers say more than the embedding that they start from, else every token would predict itself.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model("qwen3", **shape, tie_word_embeddings=True, max_position_embeddings=4096)
+    values = {"tie_word_embeddings": True, "max_position_embeddings": 4096, "initializer_range": 0.06}
+    config = AutoConfig.for_model("qwen3", **shape, **values)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     with torch.no_grad():
-        # Final states have unit variance, so logits get a standard deviation of 2.
-        model.get_input_embeddings().weight.normal_(std=2 / shape["hidden_size"] ** 0.5)
+        # Final states have unit variance; this spread of normal logits leaves a few likely tokens.
+        spread = (2 * math.log(shape["vocab_size"])) ** 0.5
+        model.get_input_embeddings().weight.normal_(std=spread / shape["hidden_size"] ** 0.5)
     return model

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from answers import Case, serve
 from contest import publish
 from interleaved import (
-    Case,
     Result,
     add_arguments,
     circumstances,
@@ -20,7 +20,6 @@ from interleaved import (
     load,
     milliseconds,
     ratio,
-    serve,
     shown_ratio,
 )
 from rich.console import Console
@@ -36,6 +35,7 @@ COLUMNS = {
     "versus_kl": "÷ forward KL (rounds)",
     "versus_original": "÷ original (rounds)",
     "peak": "peak, MiB",
+    "highest": "process, MiB",
     "kept": "kept for backward, MiB",
     "problem": "remark",
 }
@@ -50,7 +50,7 @@ def worker(name: str, setup: Mapping[str, Any]) -> Callable[[str], Case]:
 def open_case(name: str, case: str, setup: Mapping[str, Any]) -> Case:
     """Models, gate, and a first check that training lowers the loss."""
     import torch
-    from interleaved import GateError
+    from answers import GateError
     from training_contestants import Step, gate
     from training_models import BATCHES, SHAPES, build_pair
 
@@ -102,12 +102,13 @@ def _row(measured: Mapping[tuple[str, str], Result], allocator: str, name: str, 
         "allocator": allocator,
         "dtype": dtype,
         "name": name,
-        "ms": milliseconds(own.median()),
-        "least": milliseconds(own.smallest()),
+        "ms": milliseconds(own.median),
+        "least": milliseconds(own.least),
         "versus_full": against[FULL]["ratio"],
         "versus_kl": shown_ratio(against[FORWARD_KL]),
         "versus_original": shown_ratio(against[ORIGINAL]),
-        "peak": own.median("peak"),
+        "peak": own.peak,
+        "highest": own.highest,
         "kept": own.facts.get("kept_mib"),
         "problem": own.problem,
     }
