@@ -74,12 +74,17 @@ def publish(
         columns: header by key of a row; a number is shown with three digits or one decimal.
         facts: written beside the rows.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), **facts, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
+    show(rows, columns, console)
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], console: Console) -> None:
+    """Print a table for people, then as Markdown."""
     table = Table(*columns.values())
     for row in rows:
         table.add_row(*(_shown(row.get(key)) for key in columns))
     console.print(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine(), **facts, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
     print(markdown(rows, columns))
 
 

@@ -1,0 +1,284 @@
+"""One training step of every contestant: loss, backward pass, optimizer; same student, teacher, batch and optimizer.
+
+The recipe is 1.58 bit: body ternary, embedding and head int4, inputs int8, groups of 256; EAKLD (uniform_support 16)
+with weight 2, squared difference of features at 3 layers with 0.1, cross entropy with 0.1. Keys and values stay as they
+are, since the original release bypasses their quantization in training with checkpoints.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import plain
+import separate_passes
+import torch
+from peers import interpreter
+from torch import Tensor, nn
+from torch.nn import functional
+from training_models import Pair
+
+FULL, FORWARD_KL, OURS = "full precision", "forward KL, plain", "ours"
+ORIGINAL, SEPARATE = "original release 1.3.5", "separate passes (our reconstruction)"
+INTERPRETERS = {
+    FULL: sys.executable,
+    FORWARD_KL: sys.executable,
+    ORIGINAL: interpreter("original"),
+    SEPARATE: sys.executable,
+    OURS: sys.executable,
+}
+TASK, LOGITS, FEATURES, LAYERS, SUPPORT = 0.1, 2.0, 0.1, 3, 16
+QUANTIZATION = {
+    "weights": [
+        {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 4, "group_size": 256}},
+        {"match": "*", "quantizer": {"name": "ternary", "group_size": 256}},
+    ],
+    "activations": {"name": "int", "bits": 8, "group_size": 256},
+}
+LOSSES = [
+    {"name": "eakld", "weight": LOGITS, "uniform_support": SUPPORT},
+    {"name": "feature_mse", "weight": FEATURES, "layers": {"name": "lafd", "top_k": LAYERS}},
+]
+_INT4 = "weight_quant_uniform_symmetric_absmax_per_block_int4"
+ORIGINAL_QAT = {
+    "method": "QAT",
+    "select": {"target_types": ["linear", "embedding"]},
+    "function": {
+        "weight_function": "weight_quant_uniform_symmetric_clip_per_block_int1_58",
+        "w_scale_factor": 2.0,
+        "w_block_size": 256,
+        "activation_function": "state_quant_uniform_symmetric_absmax_per_block_int8",
+        "a_block_size": 256,
+        "epsilon": 1e-5,
+    },
+    "overrides": [
+        {"name": name, "weight_function": _INT4, "w_scale_factor": -1, "w_mixed_precision_prop": -1}
+        for name in ("model.embed_tokens", "lm_head")
+    ],
+}
+ORIGINAL_KD = {
+    "method": "KD",
+    "loss_task_alpha": TASK,
+    "loss_1": {
+        "loss_type": "logits",
+        "loss_function": "compute_kld_confidence",
+        "alpha": LOGITS,
+        "temperature": 1.0,
+        "use_entropy": True,
+        "confidence_k": SUPPORT,
+        "reduction": "batch_mean",
+    },
+    "loss_2": {
+        "loss_type": "hidden_states",
+        "loss_function": "compute_mse",
+        "alpha": FEATURES,
+        "layer_index": "adaptive",
+        "layer_index_adaptive_topk": LAYERS,
+        "reduction": "batch_mean",
+    },
+}
+Loss = Callable[[int], Tensor]
+
+
+class Step:
+    """Training of one contestant.
+
+    Args:
+        micro_batches: the batch is run that many times before the optimizer steps.
+        checkpointing: of gradients, in every decoder layer.
+    """
+
+    def __init__(
+        self, name: str, pair: Pair, *, autocast: bool, micro_batches: int = 1, checkpointing: bool = False
+    ) -> None:
+        self.name, self.autocast, self.micro_batches = name, autocast, micro_batches
+        self.student, self.teacher, self.batch = pair
+        self.device = self.batch["input_ids"].device
+        self.stack = ExitStack()
+        self.loss_of: Loss = _BUILDERS[name](self)
+        if checkpointing:
+            student: Any = self.student
+            student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0)
+        self.mask = functional.pad(self.batch["labels"][:, 1:] >= 0, (0, 1))
+
+    def loss(self) -> Tensor:
+        """Of one micro-batch; its share of the step."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.loss_of(self.micro_batches)
+
+    def run(self) -> Tensor:
+        """One optimizer step; the loss before it."""
+        total = torch.zeros((), device=self.device)
+        for _ in range(self.micro_batches):
+            loss = self.loss()
+            loss.backward()
+            total += loss.detach()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+
+def _full(step: Step) -> Loss:
+    return lambda shares: _cross_entropy(step.student(**_inputs(step), use_cache=False).logits, step) / shares
+
+
+def _forward_kl(step: Step) -> Loss:
+    def loss(shares: int) -> Tensor:
+        with torch.no_grad():
+            theirs = step.teacher(**_inputs(step), use_cache=False).logits.float().log_softmax(dim=-1)
+        mine = step.student(**_inputs(step), use_cache=False).logits.float().log_softmax(dim=-1)
+        rows = functional.kl_div(mine, theirs, reduction="none", log_target=True).sum(dim=-1)
+        return ((rows * step.mask).sum(dim=-1) / step.mask.sum(dim=-1)).mean() / shares
+
+    return loss
+
+
+def _separate(step: Step) -> Loss:
+    separate_passes.quantize(step.student)
+    step.student.tie_weights()
+
+    def loss(shares: int) -> Tensor:
+        options = {**_inputs(step), "use_cache": False, "output_hidden_states": True}
+        with torch.no_grad():
+            theirs = step.teacher(**options)
+        mine = step.student(**options)
+        divergence = separate_passes.eakld(mine.logits, theirs.logits, step.mask, SUPPORT)
+        features = separate_passes.feature_loss(
+            mine.hidden_states, theirs.hidden_states, step.batch["labels"] >= 0, LAYERS
+        )
+        return (LOGITS * divergence + FEATURES * features + TASK * _cross_entropy(mine.logits, step)) / shares
+
+    return loss
+
+
+def _original(step: Step) -> Loss:
+    from edgerazor import EdgeRazor
+
+    original = EdgeRazor(qat_config=ORIGINAL_QAT, kd_config=ORIGINAL_KD)
+    step.student = original.quantize(step.student).train()
+
+    def loss(shares: int) -> Tensor:
+        options = {**_inputs(step), "use_cache": False, "output_hidden_states": True}
+        with torch.no_grad():
+            theirs = step.teacher(**options)
+        mine = step.student(**options, labels=step.batch["labels"])
+        return original.compute_loss(mine, theirs, step.batch["labels"])[0] / shares
+
+    return loss
+
+
+def _ours(step: Step) -> Loss:
+    from edgerazor.core.apply import apply_plan
+    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
+    from edgerazor.core.plan import build_plan
+    from edgerazor.pipeline.distill import Distiller
+    from edgerazor.schemas.quantization import QuantizationSection
+
+    registry = load_plugins(external=False)
+    adapter = registry.adapter_for("qwen3")
+    section = QuantizationSection.model_validate(QUANTIZATION, context={"registry": registry})
+    plan = build_plan(step.student, section, adapter=adapter, registry=registry)
+    apply_plan(step.student, plan, registry=registry)
+    try:
+        from edgerazor.core.weight_cache import cached_weights
+    except ImportError:
+        pass
+    else:
+        step.stack.enter_context(cached_weights(step.student))
+    losses = [registry.build(registry.params("loss", **loss)) for loss in LOSSES]
+    distiller = Distiller(losses, task_weight=TASK, adapter=adapter)
+    masks = position_masks(step.batch["labels"], None)
+    rows = masks[1].flatten().nonzero().squeeze(-1)
+
+    def loss(shares: int) -> Tensor:
+        counted = [PositionMask(mask, *(shares * count for count in count_positions(mask))) for mask in masks]
+        targets = Targets(step.batch["labels"], *counted)
+        return distiller(step.student, step.teacher, {**step.batch, "prediction_rows": rows}, targets).value
+
+    return loss
+
+
+_BUILDERS: dict[str, Callable[[Step], Loss]] = {
+    FULL: _full,
+    FORWARD_KL: _forward_kl,
+    ORIGINAL: _original,
+    SEPARATE: _separate,
+    OURS: _ours,
+}
+
+
+def _inputs(step: Step) -> dict[str, Tensor]:
+    return {"input_ids": step.batch["input_ids"]}
+
+
+def _cross_entropy(logits: Tensor, step: Step) -> Tensor:
+    flat = logits[:, :-1].float().flatten(0, 1)
+    return functional.cross_entropy(flat, step.batch["labels"][:, 1:].flatten())
+
+
+def gate(step: Step) -> dict[str, float]:
+    """The loss against its definition on the contestant's own logits and states; gradients; bytes kept for backward.
+
+    Raises:
+        GateError: the loss differs, or a parameter gets no finite gradient.
+    """
+    kept: dict[int, int] = {}
+    owned = {tensor.untyped_storage().data_ptr() for tensor in (*step.student.parameters(), *step.teacher.parameters())}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = step.loss()
+    # In bfloat16 logits are rounded before or after the loss sees them, as the contestant has it.
+    limit = 2e-2 if step.autocast else 1e-4
+    difference = plain.check("the loss", plain.relative(loss.detach(), defined_loss(step)), limit)
+    loss.backward()
+    lacking = [
+        name
+        for name, parameter in step.student.named_parameters()
+        if parameter.grad is None or not bool(torch.isfinite(parameter.grad).all()) or not bool(parameter.grad.any())
+    ]
+    step.optimizer.zero_grad(set_to_none=True)
+    if lacking:
+        raise plain.GateError(f"no finite gradient reaches {', '.join(lacking[:3])} ({len(lacking)} in all)")
+    return {"difference": difference, "kept_mib": sum(kept.values()) / 2**20}
+
+
+@torch.no_grad()
+def defined_loss(step: Step) -> Tensor:
+    """What the contestant's loss should be, in float64, from whole logits of its own forward pass."""
+    options = {**_inputs(step), "use_cache": False, "output_hidden_states": True}
+    with torch.autocast(step.device.type, torch.bfloat16, enabled=step.autocast):
+        mine, theirs = step.student(**options), step.teacher(**options)
+    labels = functional.pad(step.batch["labels"][:, 1:], (0, 1), value=-100).flatten()
+    # The original release floors probabilities and counts every labelled position (METHOD 10, F1 and F2).
+    floor = separate_passes.FLOOR if step.name in (ORIGINAL, SEPARATE) else None
+    mask = step.batch["labels"] >= 0 if step.name == ORIGINAL else step.mask
+    rows = plain.divergences_in_parts(mine.logits.flatten(0, 1), theirs.logits.flatten(0, 1), labels, floor)
+    task = rows.task.sum() / (labels >= 0).sum()
+    if step.name == FULL:
+        total = task
+    elif step.name == FORWARD_KL:
+        total = plain.sequence_mean(rows.forward, mask)
+    else:
+        features = _defined_features(mine.hidden_states, theirs.hidden_states)
+        total = LOGITS * plain.eakld(rows, mask, SUPPORT) + FEATURES * features + TASK * task
+    return total / step.micro_batches
+
+
+def _defined_features(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+    exact = [state.double() for state in teacher]
+    cosines = [functional.cosine_similarity(exact[i + 1], exact[i], dim=-1).mean() for i in range(len(exact) - 1)]
+    chosen = torch.stack(cosines).argsort()[:LAYERS] + 1
+    return torch.stack([(student[i].double() - exact[i]).square().mean() for i in chosen.tolist()]).mean()
+
+
+def parameters(model: nn.Module) -> int:
+    """Weights, a tied one counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())

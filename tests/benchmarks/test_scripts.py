@@ -1,0 +1,55 @@
+"""Every script of the training-speed scoreboard runs: tiny shapes, two rounds, its gates passed."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+INSIDE = ("--quick", "--threads", "1", "--in-process")
+DISTILLING = ("ours", "separate passes (our reconstruction)")
+CHOSEN = {
+    "fake_quantization": ("ours", "separate passes (our reconstruction)", "copy into a buffer"),
+    "logits_loss": (*DISTILLING, "plain autograd, float32", "four products alone"),
+    "training_step": ("full precision", "forward KL, plain", *DISTILLING),
+    "accumulation": ("ours",),
+}
+
+
+def run(script: str, out: Path, *arguments: str) -> dict[str, Any]:
+    """The JSON that a script writes."""
+    import_module(script).main([*arguments, "--out", str(out)])
+    written: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return written
+
+
+@pytest.mark.parametrize("script", CHOSEN)
+def test_every_contestant_passes_its_gate_and_is_measured(script, tmp_path, capsys):
+    written = run(script, tmp_path / "out.json", *INSIDE, "--only", *CHOSEN[script])
+    measured = [one for one in written["measurements"] if one["problem"] != "no product is needed"]
+    assert {one["name"] for one in measured} == set(CHOSEN[script])
+    assert [one["problem"] for one in measured] == [None] * len(measured)
+    assert all(len(one["seconds"]) == 2 and one["median"] > 0 for one in measured)
+    assert {"load_before", "load_after", "threads", "machine"} <= set(written)
+    assert capsys.readouterr().out.count("\n| ") >= len(written["rows"])
+
+
+def test_growth_gives_every_curve(tmp_path):
+    written = run("growth", tmp_path / "out.json", *INSIDE)
+    assert [one["problem"] for one in written["measurements"]] == [None] * len(written["measurements"])
+    assert {row["curve"] for row in written["rows"]} == {"tokens", "vocabulary"}
+    assert {row["curve"] for row in written["steps"]} == {"sequence", "layers"}
+
+
+def test_the_profile_finds_every_part(tmp_path):
+    written = run("profile_step", tmp_path / "out.json", *INSIDE[:3], "--rounds", "1")
+    spent = {row["name"]: row["ms"] for row in written["rows"]}
+    parts = {"teacher", "student forward", "loss", "backward", "optimizer", "fake quantization", "rest"}
+    assert set(spent) == parts and all(spent.values())
+
+
+def test_contestants_run_in_processes_of_their_own(tmp_path):
+    chosen = ("ours", "copy into a buffer")
+    written = run("fake_quantization", tmp_path / "out.json", *INSIDE[:3], "--only", *chosen)
+    assert all(one["problem"] is None and len(one["seconds"]) == 2 for one in written["measurements"])
