@@ -82,6 +82,7 @@ def test_f4_masked_sequences_flat_tokens_and_neighbours_do_not_set_gamma() -> No
     both = torch.ones(2, 4, dtype=torch.long)
     masked = both.clone()
     masked[1] = IGNORED
+    assert gamma(sure, masked) == pytest.approx(1, abs=1e-5)
     assert gamma(flat, masked) == gamma(flat[:1], both[:1]) == 0 < gamma(flat, both)
     assert gamma(flat, both, entropy_cap=True) == pytest.approx(1 - 1 / 6, abs=1e-5)
     assert gamma(flat, both, scope="sequence") == pytest.approx(0.5, abs=1e-5)
