@@ -179,6 +179,12 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "llama 4-bit g128 tied": {"family": "llama", "weights": rules(BODIES["4"], 128), **WIDE},
     "llama 8-bit g64 untied": {"family": "llama", "weights": rules(BODIES["8"], 64), "tie_word_embeddings": False},
+    "qwen2 1.58-bit g256 tied": {
+        "family": "qwen2",
+        "weights": rules(BODIES["1.58"], 256),
+        "tokenizer": byte_level_tokenizer(qwen=True),
+        **WIDE,
+    },
     "llama half quantized": {
         "family": "llama",
         "weights": [{"match": "*.mlp.*", "quantizer": {"name": "ternary", "group_size": 64}}],
