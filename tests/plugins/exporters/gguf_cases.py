@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from edgerazor.core.model_types import register_model_types
 from edgerazor.core.packing import content_digest
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
@@ -71,6 +72,7 @@ def pack_case(
 ) -> Path:
     """Build a seeded random 16-bit model with its tokenizer, pack it, and return the packed folder."""
     source = folder / "float"
+    register_model_types()
     config = AutoConfig.for_model(family, **{**(QWEN3 if family == "qwen3" else LLAMA), **values})
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -179,6 +181,12 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "llama 4-bit g128 tied": {"family": "llama", "weights": rules(BODIES["4"], 128), **WIDE},
     "llama 8-bit g64 untied": {"family": "llama", "weights": rules(BODIES["8"], 64), "tie_word_embeddings": False},
+    "qwen2 1.58-bit g256 tied": {
+        "family": "qwen2",
+        "weights": rules(BODIES["1.58"], 256),
+        "tokenizer": byte_level_tokenizer(qwen=True),
+        **WIDE,
+    },
     "llama half quantized": {
         "family": "llama",
         "weights": [{"match": "*.mlp.*", "quantizer": {"name": "ternary", "group_size": 64}}],

@@ -12,6 +12,7 @@ from gguf_cases import (
     BODIES,
     CASES,
     PROFILES,
+    WIDE,
     Packed,
     byte_level_tokenizer,
     expected_rows,
@@ -112,6 +113,8 @@ LOGITS = {
     "llama 1.58-bit": {"family": "llama", "weights": rules(BODIES["1.58"], 64), "tie_word_embeddings": False},
     "llama 1.88-bit, biases": {"family": "llama", "weights": rules(BODIES["1.88"], 32), "attention_bias": True},
     "llama 8-bit": {"family": "llama", "weights": rules(BODIES["8"], 64)},
+    "mobilellm 4-bit": {"family": "mobilellm", "weights": rules(BODIES["4"], 64), "share_embedding": True},
+    "qwen2 1.58-bit": {"family": "qwen2", "weights": rules(BODIES["1.58"], 256), **WIDE},
 }
 
 

@@ -151,7 +151,7 @@ def test_nan_in_a_norm_is_refused(refuse: Refuse, copied: Callable[[str], Path])
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "architecture": (
         lambda config: config.update(model_type="mistral"),
-        "no GGUF architecture for model_type 'mistral'; known: llama, mobilellm, qwen2_5_omni_thinker, qwen3",
+        "no GGUF architecture for model_type 'mistral'; known: llama, mobilellm, qwen2, qwen2_5_omni_thinker, qwen3",
     ),
     "rope": (
         lambda config: config["rope_parameters"].update(rope_type="yarn"),

@@ -80,6 +80,7 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 3,
         "num_key_value_heads": 3,
     },
+    "mobilellm with a shared embedding": {"family": "mobilellm", "share_embedding": True},
     "llama3 tables": {
         "family": "llama",
         "max_position_embeddings": 128,

@@ -51,6 +51,7 @@ class Architecture:
 _LLAMA = Architecture("llama", permuted=True, biases=("q", "k", "v", "o", "gate", "up", "down"))
 ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": Architecture("qwen3", head_norms=True),
+    "qwen2": Architecture("qwen2", biases=("q", "k", "v")),
     "llama": _LLAMA,
     "mobilellm": _LLAMA,
     "qwen2_5_omni_thinker": Architecture(
