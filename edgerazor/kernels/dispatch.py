@@ -67,7 +67,7 @@ def row_gradient(
 ) -> tuple[Tensor, RowStatistics]:
     """`divergence.row_gradient`; with `overwrite` the gradient may take the memory of `z`."""
     if not _rows(z, u):
-        return divergence.row_gradient(z, u, labels, weights, temperature)
+        return divergence.row_gradient(z, u, labels, weights, temperature, overwrite=overwrite)
     from edgerazor.kernels.triton import row_gradient as kernel
 
     compute = kernel.row_gradient_ if overwrite else kernel.row_gradient

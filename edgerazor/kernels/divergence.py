@@ -2,12 +2,16 @@
 
 z and u are the logits of student and teacher, `[rows, vocab]`, float32 or float64. Nothing is floored: the difference
 of two log-probabilities is taken as (z - u) - D, which keeps its digits when the student is close to its teacher.
+A few rows are computed at a time, in buffers that stay in the processor's cache.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+BLOCK_BYTES = 2**20
 
 
 class RowStatistics(NamedTuple):
@@ -31,63 +35,136 @@ class RowWeights(NamedTuple):
 
 def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Entropy of softmax(u) in nats and log probability of the label (0 where it is negative), each `[rows]`."""
-    shifted = u - u.amax(dim=-1, keepdim=True)
-    exponentials = shifted.exp()
-    total = exponentials.sum(dim=-1)
-    log_total = total.log()
-    entropy = log_total - (exponentials * shifted).sum(dim=-1) / total
-    label = shifted.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) - log_total
+    entropy, label = u.new_zeros(len(u)), u.new_zeros(len(u))
+    for rows, (shifted, exponentials) in _blocks(u, buffers=2):
+        torch.sub(u[rows], u[rows].amax(dim=-1, keepdim=True), out=shifted)
+        total = torch.exp(shifted, out=exponentials).sum(dim=-1)
+        label[rows] = _at_label(shifted, labels[rows]).squeeze(-1) - total.log()
+        entropy[rows] = total.log() - exponentials.mul_(shifted).sum(dim=-1) / total
     return entropy, label.where(labels >= 0, label.new_zeros(()))
 
 
 def row_statistics(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float = 1.0) -> RowStatistics:
     """The scalars of each row; without a teacher the divergences are zero."""
-    cross_entropy = _cross_entropy(z, labels)
-    if u is None:
-        return RowStatistics(torch.zeros_like(cross_entropy), torch.zeros_like(cross_entropy), cross_entropy)
-    q, p, difference = _distributions(z, u, temperature)
-    scale = temperature**2
-    forward_kl = (p * difference).sum(dim=-1).mul_(-scale)
-    return RowStatistics(forward_kl, (q * difference).sum(dim=-1).mul_(scale), cross_entropy)
+    found = _empty_statistics(z)
+    for rows, (q, *buffers) in _blocks(z, buffers=5):
+        block = _compare(z[rows], None if u is None else u[rows], labels[rows], temperature, q, buffers)
+        _write(found, rows, block, temperature)
+    return found
 
 
 def row_gradient(
-    z: Tensor, u: Tensor | None, labels: Tensor, weights: RowWeights, temperature: float = 1.0
+    z: Tensor,
+    u: Tensor | None,
+    labels: Tensor,
+    weights: RowWeights,
+    temperature: float = 1.0,
+    *,
+    overwrite: bool = False,
 ) -> tuple[Tensor, RowStatistics]:
     """Gradient with respect to `z` of the weighted sum of the rows, and the statistics of the rows.
 
     g_j = a q_j (d_j - R) + b (q_j - p_j) + c (q1_j - [j = y]), a and b with one factor T of T² / T.
+
+    Args:
+        overwrite: the gradient takes the memory of `z`.
     """
-    cross_entropy = _cross_entropy(z, labels)
-    zero = torch.zeros_like(cross_entropy)
-    gradient = torch.softmax(z, dim=-1)
-    task = weights.cross_entropy.where(labels >= 0, zero).unsqueeze(-1)
-    gradient.scatter_add_(-1, labels.clamp(min=0).unsqueeze(-1), -torch.ones_like(task)).mul_(task)
+    gradient, found = z if overwrite else torch.empty_like(z), _empty_statistics(z)
+    for rows, buffers in _blocks(z, buffers=4):
+        block = _compare(z[rows], None if u is None else u[rows], labels[rows], temperature, gradient[rows], buffers)
+        _write(found, rows, block, temperature)
+        b, a, c = (column[rows].unsqueeze(-1) for column in weights)
+        task = c.where(labels[rows].unsqueeze(-1) >= 0, c.new_zeros(()))
+        _make_gradient(block, a * temperature, b * temperature, task)
+        gradient[rows].scatter_add_(-1, labels[rows].clamp(min=0).unsqueeze(-1), -task)
+    return gradient, found
+
+
+class _Block(NamedTuple):
+    """A few rows: exponentials q, p and q1 (the student's at temperature 1), still to be divided by their sums.
+
+    difference is log q - log p; sums and statistics are `[rows, 1]`, the latter without the factor T². Without a teacher
+    p is None.
+    """
+
+    q: Tensor
+    p: Tensor | None
+    q1: Tensor
+    difference: Tensor
+    sum_q: Tensor
+    sum_p: Tensor
+    sum_q1: Tensor
+    statistics: RowStatistics
+
+
+def _compare(
+    z: Tensor, u: Tensor | None, labels: Tensor, temperature: float, q: Tensor, buffers: Sequence[Tensor]
+) -> _Block:
+    """Fill `q`, which may be the memory of `z`, and the other four."""
+    p, difference, product, q1 = buffers
+    highest, label = z.amax(dim=-1, keepdim=True), _at_label(z, labels)
+    if u is not None:
+        torch.sub(z, u, out=difference)
+    if temperature == 1.0:
+        q1, sum_q1 = q, _exponentials(z, highest, 1.0, out=q)
+        sum_q = sum_q1
+    else:
+        sum_q1 = _exponentials(z, highest, 1.0, out=q1)
+        sum_q = _exponentials(z, highest, temperature, out=q)
+    zero = torch.zeros_like(label)
+    cross_entropy = (highest - label + sum_q1.log()).where(labels.unsqueeze(-1) >= 0, zero)
     if u is None:
-        return gradient, RowStatistics(zero, zero, cross_entropy)
-    q, p, difference = _distributions(z, u, temperature)
-    forward_kl = -(p * difference).sum(dim=-1)
-    reverse_kl = (q * difference).sum(dim=-1)
-    difference -= reverse_kl.unsqueeze(-1)
-    difference *= (weights.reverse_kl * temperature).unsqueeze(-1)
-    forward_weight = (weights.forward_kl * temperature).unsqueeze(-1)
-    difference += forward_weight
-    gradient.addcmul_(q, difference).sub_(p.mul_(forward_weight))
-    scale = temperature**2
-    return gradient, RowStatistics(forward_kl * scale, reverse_kl * scale, cross_entropy)
+        return _Block(q, None, q1, difference, sum_q, sum_q, sum_q1, RowStatistics(zero, zero, cross_entropy))
+    highest_u = u.amax(dim=-1, keepdim=True)
+    sum_p = _exponentials(u, highest_u, temperature, out=p)
+    difference.div_(temperature).sub_((highest - highest_u) / temperature + (sum_q / sum_p).log())
+    forward_kl = -torch.mul(p, difference, out=product).sum(dim=-1, keepdim=True) / sum_p
+    reverse_kl = torch.mul(q, difference, out=product).sum(dim=-1, keepdim=True) / sum_q
+    return _Block(q, p, q1, difference, sum_q, sum_p, sum_q1, RowStatistics(forward_kl, reverse_kl, cross_entropy))
 
 
-def _distributions(z: Tensor, u: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """q, p and d = log q - log p, each a new `[rows, vocab]` tensor."""
+def _make_gradient(block: _Block, a: Tensor, b: Tensor, c: Tensor) -> None:
+    """The gradient, less the labels' own share, over `q`."""
+    if block.p is None:
+        torch.mul(block.q1, c / block.sum_q1, out=block.q)
+        return
+    constant = b - a * block.statistics.reverse_kl
+    if block.q1 is block.q:
+        constant = constant + c
+    block.difference.mul_(a / block.sum_q).add_(constant / block.sum_q)
+    # Two roundings alike, so that the gradient is 0 where both agree; a fused product and sum would leave one.
+    block.q.mul_(block.difference).sub_(block.p.mul_(b / block.sum_p))
+    if block.q1 is not block.q:
+        block.q.addcmul_(block.q1, c / block.sum_q1)
+
+
+def _exponentials(x: Tensor, highest: Tensor, temperature: float, *, out: Tensor) -> Tensor:
+    """`exp((x - highest) / temperature)` into `out`; returns the sums `[rows, 1]`."""
+    torch.sub(x, highest, out=out)
     if temperature != 1.0:
-        z, u = z / temperature, u / temperature
-    highest_z, highest_u = z.amax(dim=-1, keepdim=True), u.amax(dim=-1, keepdim=True)
-    q, p = (z - highest_z).exp_(), (u - highest_u).exp_()
-    sum_q, sum_p = q.sum(dim=-1, keepdim=True), p.sum(dim=-1, keepdim=True)
-    offset = (highest_z - highest_u) + (sum_q / sum_p).log()
-    return q.div_(sum_q), p.div_(sum_p), (z - u).sub_(offset)
+        out.div_(temperature)
+    return out.exp_().sum(dim=-1, keepdim=True)
 
 
-def _cross_entropy(z: Tensor, labels: Tensor) -> Tensor:
-    label = z.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return (z.logsumexp(dim=-1) - label).where(labels >= 0, z.new_zeros(()))
+def _at_label(x: Tensor, labels: Tensor) -> Tensor:
+    """`[rows, 1]`; what stands in column 0 where the label is negative."""
+    return x.gather(-1, labels.clamp(min=0).unsqueeze(-1))
+
+
+def _empty_statistics(z: Tensor) -> RowStatistics:
+    return RowStatistics(*(z.new_zeros(len(z)) for _ in range(3)))
+
+
+def _write(found: RowStatistics, rows: slice, block: _Block, temperature: float) -> None:
+    for column, value, factor in zip(found, block.statistics, (temperature**2, temperature**2, 1.0), strict=True):
+        column[rows] = value.squeeze(-1) * factor
+
+
+def _blocks(z: Tensor, *, buffers: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Slices of rows, with that many buffers of their shape, used again for each; on a GPU all rows at once."""
+    rows = max(1, BLOCK_BYTES * torch.get_num_threads() // (z.shape[-1] * z.element_size()))
+    rows = min(len(z), rows if z.device.type == "cpu" else len(z))
+    scratch = [z.new_empty(rows, z.shape[-1]) for _ in range(buffers)]
+    for start in range(0, len(z), max(rows, 1)):
+        stop = min(start + rows, len(z))
+        yield slice(start, stop), [buffer[: stop - start] for buffer in scratch]

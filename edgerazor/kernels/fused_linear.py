@@ -193,10 +193,17 @@ class _FusedLinear(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
         gradients = (
-            None if saved is None else (saved * upstream.to(saved.dtype)).to(dtype)
+            None if saved is None else _scaled(saved, upstream).to(dtype)
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
         return (*gradients, None, None, None, None)
+
+
+def _scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """The product; where the host can see a factor of 1, a pass over the whole matrix is saved."""
+    if upstream.device.type == "cpu" and float(upstream) == 1.0:
+        return gradient
+    return gradient * upstream.to(gradient.dtype)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -265,7 +272,7 @@ class _FromLogits(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None, None
+        return _scaled(gradient, upstream), None, None, None, None
 
 
 def _exact(logits: Tensor) -> Tensor:
