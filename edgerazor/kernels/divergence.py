@@ -73,7 +73,7 @@ def row_gradient(
     for rows, buffers in _blocks(z, buffers=4):
         block = _compare(z[rows], None if u is None else u[rows], labels[rows], temperature, gradient[rows], buffers)
         _write(found, rows, block, temperature)
-        b, a, c = (column[rows].unsqueeze(-1) for column in weights)
+        b, a, c = (column[rows].to(z.dtype).unsqueeze(-1) for column in weights)
         task = c.where(labels[rows].unsqueeze(-1) >= 0, c.new_zeros(()))
         _make_gradient(block, a * temperature, b * temperature, task)
         gradient[rows].scatter_add_(-1, labels[rows].clamp(min=0).unsqueeze(-1), -task)
@@ -83,8 +83,8 @@ def row_gradient(
 class _Block(NamedTuple):
     """A few rows: exponentials q, p and q1 (the student's at temperature 1), still to be divided by their sums.
 
-    difference is log q - log p; sums and statistics are `[rows, 1]`, the latter without the factor T². Without a teacher
-    p is None.
+    difference is log q - log p; sums and statistics are `[rows, 1]`, the latter without the factor T². p is None where
+    there is no teacher.
     """
 
     q: Tensor

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from edgerazor.kernels.dispatch import row_gradient, row_statistics, teacher_row_statistics
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
 
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = 64 * 2**20
 CUDA_CHUNK_BYTES = 512 * 2**20
 CUDA_CHUNK_ROWS = 1024
 KEEP_BYTES = 256 * 2**20
@@ -37,14 +36,23 @@ class Projection(NamedTuple):
             return Projection(hidden, self.weight, self.bias)
         return Projection(hidden.float(), self.weight.float(), None if self.bias is None else self.bias.float())
 
-    def logits(self, rows: slice) -> Tensor:
-        """Logits of some rows, float32 (float64 if the weight is), from operands in the dtype of the weight."""
+    def logits(self, rows: slice, out: Tensor | None = None) -> Tensor:
+        """Logits of some rows, float32 (float64 if the weight is), from operands in the dtype of the weight.
+
+        Args:
+            out: a buffer `[at least as many rows, V]` that may be used; nothing is differentiated then.
+        """
         with torch.autocast(self.hidden.device.type, enabled=False):
-            if self.weight.dtype.itemsize >= 4:
-                return functional.linear(self.hidden[rows].to(self.weight.dtype), self.weight, self.bias)
             one = Projection(self.hidden[rows], self.weight, self.bias).widened()
-            logits = _product(one.hidden, one.weight.t())
+            place = None if out is None else out[: len(one.hidden)]
+            logits = _product(one.hidden, one.weight.t(), out=place)
             return logits if one.bias is None else logits.add_(one.bias)
+
+    def workspace(self, rows: int) -> Tensor:
+        """A buffer for the logits of so many rows."""
+        return self.weight.new_empty(
+            rows, len(self.weight), dtype=torch.promote_types(self.weight.dtype, torch.float32)
+        )
 
 
 def chunk_rows(rows: int, vocabulary: int, device: torch.device | str = "cpu") -> int:
@@ -167,9 +175,11 @@ class _FusedLinear(torch.autograd.Function):
         gradient_bias = torch.zeros_like(bias, dtype=exact) if need_bias and bias is not None else None
         parts: list[RowStatistics] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in chunks(len(hidden), _chunk(student, teacher)):
+            chunk = _chunk(student, teacher)
+            workspace = student.workspace(min(chunk, len(hidden)))
+            for rows in chunks(len(hidden), chunk):
                 factors = RowWeights(*(column[rows] for column in weights))
-                z = student.logits(rows)
+                z = student.logits(rows, out=workspace)
                 u = teacher.rows(rows, z, temperature) if teacher else None
                 gradient, statistics = row_gradient(z, u, labels[rows], factors, temperature, overwrite=True)
                 parts.append(statistics)
@@ -206,9 +216,11 @@ def _scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
     return gradient * upstream.to(gradient.dtype)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """The matrix product in at least float32; half-precision operands are on CUDA."""
-    return torch.mm(a, b, out_dtype=torch.float32) if a.dtype.itemsize < 4 else torch.mm(a, b)  # type: ignore[call-overload,no-any-return]
+    if a.dtype.itemsize < 4:
+        return torch.mm(a, b, out_dtype=torch.float32)  # type: ignore[call-overload,no-any-return]
+    return torch.mm(a, b, out=out)
 
 
 def add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:

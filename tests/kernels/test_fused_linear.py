@@ -150,7 +150,7 @@ def test_a_float16_head_is_refused() -> None:
 
 
 def test_chunks_fit_the_device() -> None:
-    assert chunk_rows(100_000, 2**15) == chunk_rows(100_000, 2**15, "cpu") == 128
+    assert chunk_rows(100_000, 2**15) == chunk_rows(100_000, 2**15, "cpu") == 512
     assert chunk_rows(100_000, 2**24) == 1 and chunk_rows(3, 37) == 3 and chunk_rows(0, 37) == 1
     assert [chunk_rows(100_000, vocabulary, "cuda") for vocabulary in (2**15, 50_000, 151_936)] == [4096, 2560, 1024]
     assert chunk_rows(300, 151_936, "cuda") == 300
@@ -266,7 +266,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("with_teacher", [True, False])
 def test_rows_times_vocabulary_never_exists(with_teacher: bool) -> None:
-    rows, vocabulary, chunk = 600, 20_000, chunk_rows(600, 20_000)
+    rows, vocabulary, chunk = 600, 80_000, chunk_rows(600, 80_000)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(rows, 2, generator=generator, requires_grad=True)
     weight = torch.randn(vocabulary, 2, generator=generator, requires_grad=True)
