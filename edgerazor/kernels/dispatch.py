@@ -1,7 +1,8 @@
 """Which implementation runs: Triton's kernels on CUDA tensors where triton is installed, the reference everywhere else.
 
-The environment variable EDGERAZOR_KERNELS says otherwise: `reference` for every tensor, or `triton` for every tensor,
-which on a CPU needs triton's interpreter (TRITON_INTERPRET=1). Codes, scales and values are the same bits either way.
+The environment variable EDGERAZOR_KERNELS says otherwise: `reference` for every tensor; `triton` for every tensor, on a
+CPU in its interpreter (TRITON_INTERPRET=1); `compiled`, by which torch.compile makes the quantizers of CPU tensors.
+Codes, scales and values are the same bits whatever it says.
 """
 
 import os
@@ -83,13 +84,13 @@ def chooses_triton(x: Tensor) -> bool:
     match os.environ.get(SETTING, "auto"):
         case "reference":
             return False
-        case "auto":
+        case "auto" | "compiled":
             return x.is_cuda and _installed()
         case "triton":
             _check_triton_can_run(x)
             return True
         case value:
-            raise EdgeRazorError(f"{SETTING}={value}: expected auto, reference or triton")
+            raise EdgeRazorError(f"{SETTING}={value}: expected auto, reference, triton or compiled")
 
 
 def _check_triton_can_run(x: Tensor) -> None:
@@ -111,6 +112,10 @@ def _installed() -> bool:
 
 def _grouped(x: Tensor, group_size: int | None) -> Any:
     """The module whose functions quantize `x`."""
+    if x.dtype in _GROUPED_DTYPES and x.device.type == "cpu" and os.environ.get(SETTING) == "compiled":
+        from edgerazor.kernels import compiled
+
+        return compiled
     if x.dtype not in _GROUPED_DTYPES or not chooses_triton(x):
         return reference
     from edgerazor.kernels.triton import quantize as kernels

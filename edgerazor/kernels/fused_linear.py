@@ -210,10 +210,8 @@ class _FusedLinear(torch.autograd.Function):
 
 
 def _scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
-    """The product; where the host can see a factor of 1, a pass over the whole matrix is saved."""
-    if upstream.device.type == "cpu" and float(upstream) == 1.0:
-        return gradient
-    return gradient * upstream.to(gradient.dtype)
+    """The product, in the memory of the gradient; autograd refuses to go through the same graph a second time."""
+    return gradient.mul_(upstream.to(gradient.dtype))
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:

@@ -79,7 +79,7 @@ def asymmetric_scale(groups: Tensor, qmax: int) -> Tensor:
 
 def absolute_sum(groups: Tensor) -> Tensor:
     """Sum of |x| over the last axis in float64, `[..., 1]`, converted tile by tile to stay in cache."""
-    if groups.device.type != "cpu":
+    if groups.device.type != "cpu" or torch.compiler.is_compiling():
         return groups.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
     flat = groups.reshape(-1, groups.shape[-1])
     result = flat.new_empty((flat.shape[0], 1), dtype=torch.float64)
@@ -108,8 +108,8 @@ def round_codes(groups: Tensor, scale: Tensor, lowest: Tensor | int, highest: Te
 
 def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """codes `[..., C]` times scale `[..., G]` in float32, rounded once to `dtype`."""
-    groups = codes.to(torch.float32).reshape(*scale.shape, codes.shape[-1] // scale.shape[-1])
-    return (groups * scale.to(torch.float32).unsqueeze(-1)).reshape(codes.shape).to(dtype)
+    groups = codes.to(torch.float32, copy=True).reshape(*scale.shape, codes.shape[-1] // scale.shape[-1])
+    return groups.mul_(scale.to(torch.float32).unsqueeze(-1)).reshape(codes.shape).to(dtype)
 
 
 def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:

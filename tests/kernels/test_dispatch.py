@@ -54,7 +54,7 @@ def test_the_reference_serves_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.SETTING, "tritn")
-    with pytest.raises(EdgeRazorError, match="EDGERAZOR_KERNELS=tritn: expected auto, reference or triton"):
+    with pytest.raises(EdgeRazorError, match="EDGERAZOR_KERNELS=tritn: expected auto, reference, triton or compiled"):
         QUANTIZERS["int4"].fake_quantize(torch.zeros(1, 32))
 
 

@@ -1,6 +1,7 @@
 """Dialogues to answer, a tiny teacher that chats, and a server that does as it is told."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,6 +102,16 @@ class ReplyError(Exception):
         self.status, self.text, self.headers = status, text, headers
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """A client that hangs up is no news: what is printed here would be read as said by the program under test."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class ScriptedServer:
     """An HTTP server: `script(body)` answers POST /v1/chat/completions, `models` are listed.
 
@@ -117,8 +128,7 @@ class ScriptedServer:
         self.headers: dict[str, str] = {}
         self.most = self._now = 0
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     @contextmanager

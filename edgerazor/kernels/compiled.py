@@ -1,0 +1,80 @@
+"""The reference, compiled by torch.compile for CPUs: one pass over memory instead of six, the same bits.
+
+Only the first use of a rule, group size and dtype compiles, which takes seconds and a C++ compiler. float16 scales need
+`emulate_precision_casts`: without it the compiler would leave their rounding out.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import Tensor
+
+from edgerazor.errors import EdgeRazorError
+from edgerazor.kernels import reference
+from edgerazor.kernels.reference import GroupRule
+
+FEWEST_GROUPS = 512
+
+
+def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
+    """`reference.quantize`."""
+    codes, scale, _ = quantize_dequantize(x, rule, group_size)
+    return codes, scale
+
+
+def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
+    """`reference.fake_quantize`."""
+    value = _run(reference.fake_quantize, x, rule, group_size, dtype or x.dtype)
+    return value.reshape(x.shape)  # type: ignore[no-any-return]
+
+
+def quantize_dequantize(
+    x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference.quantize_dequantize`."""
+    codes, scale, value = _run(reference.quantize_dequantize, x, rule, group_size, dtype or x.dtype)
+    return codes.reshape(x.shape), scale.reshape(*x.shape[:-1], -1), value.reshape(x.shape)
+
+
+def _run(function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: int | None, dtype: torch.dtype) -> Any:
+    """A function of the reference, of the groups as rows: matrices of all widths share the machine code."""
+    size = x.shape[-1] if group_size is None else group_size
+    groups = x.detach().reshape(-1, size)
+    qmax = rule.qmax
+    if isinstance(qmax, Tensor):
+        per_row = qmax.reshape(x.shape[:-1].numel(), -1)
+        qmax = per_row.expand(-1, x.shape[-1] // size).reshape(-1)
+    if len(groups) < FEWEST_GROUPS:
+        return function(groups, rule._replace(qmax=qmax), None, dtype=dtype)
+    tensors = (groups, qmax) if isinstance(qmax, Tensor) else (groups,)
+    for tensor in tensors:
+        torch._dynamo.mark_dynamic(tensor, 0)  # type: ignore[no-untyped-call]
+    key = rule._replace(qmax=0 if isinstance(qmax, Tensor) else qmax)
+    try:
+        return _compiled(function, key, dtype, size)(*tensors)
+    except Exception as error:
+        raise EdgeRazorError(
+            f"EDGERAZOR_KERNELS=compiled: torch.compile failed ({_first_line(error)}); it needs a C++ compiler. "
+            "Unset the variable to run without it"
+        ) from error
+
+
+@cache
+def _compiled(function: Callable[..., Any], rule: GroupRule, dtype: torch.dtype, size: int) -> Callable[..., Any]:
+    """Code for one rule, result and group size; what differs besides is the dtype of the groups."""
+
+    def of_groups(groups: Tensor, qmax: Tensor | None = None) -> Any:
+        return function(groups, rule if qmax is None else rule._replace(qmax=qmax), None, dtype=dtype)
+
+    # The compiler says that scales are float16 among bfloat16 values, as they should be.
+    warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed", category=UserWarning)
+    options: Any = {"options": {"emulate_precision_casts": True}, "isolate_recompiles": True}
+    return torch.compile(of_groups, dynamic=False, fullgraph=True, **options)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
