@@ -117,7 +117,9 @@ def _compare(
         return _Block(q, None, q1, difference, sum_q, sum_q, sum_q1, RowStatistics(zero, zero, cross_entropy))
     highest_u = u.amax(dim=-1, keepdim=True)
     sum_p = _exponentials(u, highest_u, temperature, out=p)
-    difference.div_(temperature).sub_((highest - highest_u) / temperature + (sum_q / sum_p).log())
+    if temperature != 1.0:
+        difference.div_(temperature)
+    difference.sub_((highest - highest_u) / temperature + (sum_q / sum_p).log())
     forward_kl = -torch.mul(p, difference, out=product).sum(dim=-1, keepdim=True) / sum_p
     reverse_kl = torch.mul(q, difference, out=product).sum(dim=-1, keepdim=True) / sum_q
     return _Block(q, p, q1, difference, sum_q, sum_p, sum_q1, RowStatistics(forward_kl, reverse_kl, cross_entropy))
@@ -128,10 +130,9 @@ def _make_gradient(block: _Block, a: Tensor, b: Tensor, c: Tensor) -> None:
     if block.p is None:
         torch.mul(block.q1, c / block.sum_q1, out=block.q)
         return
-    constant = b - a * block.statistics.reverse_kl
-    if block.q1 is block.q:
-        constant = constant + c
-    block.difference.mul_(a / block.sum_q).add_(constant / block.sum_q)
+    constant = b + c if block.q1 is block.q else b
+    difference = block.difference.sub_(block.statistics.reverse_kl)
+    torch.addcmul(constant / block.sum_q, difference, a / block.sum_q, out=difference)
     # Two roundings alike, so that the gradient is 0 where both agree; a fused product and sum would leave one.
     block.q.mul_(block.difference).sub_(block.p.mul_(b / block.sum_p))
     if block.q1 is not block.q:

@@ -61,7 +61,9 @@ def split_groups(x: Tensor, group_size: int | None) -> Tensor:
 
 def absmax_scale(groups: Tensor, qmax: Tensor | int) -> Tensor:
     """max(max |x|, 1e-5) / qmax."""
-    return _quotient(groups.abs().amax(dim=-1, keepdim=True).clamp_(min=FLOOR), qmax)
+    # Two reductions without a copy of magnitudes between them.
+    largest = torch.maximum(groups.amax(dim=-1, keepdim=True), -groups.amin(dim=-1, keepdim=True))
+    return _quotient(largest.clamp_(min=FLOOR), qmax)
 
 
 def absmean_scale(groups: Tensor, multiplier: float) -> Tensor:
