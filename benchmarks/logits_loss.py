@@ -42,7 +42,7 @@ COLUMNS = {
     "problem": "remark",
 }
 CASES = ("logits float32", "logits bfloat16", "fused float32", "fused bfloat16")
-GATE_ROWS = 160  # more than one chunk of the fused loss on a CPU
+GATE_ROWS = 160
 
 
 def worker(name: str, setup: Mapping[str, Any]) -> Callable[[str], Case]:

@@ -1,12 +1,13 @@
 """What all decoder-only families share."""
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from edgerazor.adapters.hidden_states import decoder_layers, recorded_states
 from edgerazor.core.contracts import Rotary, Signal, TensorRole
 from edgerazor.core.kv_cache import recorded_keys_and_values
 from edgerazor.core.modules import Interceptor, Projecting, make_linear
@@ -34,6 +35,7 @@ _OUTER_PARTS = {"embed_tokens": "embedding", "lm_head": "head", "norm": "final_n
 class DecoderAdapter:
     """Causal language models of transformers with `layers.N.self_attn` and `layers.N.mlp`."""
 
+    keeps_layers: ClassVar = True
     signals: ClassVar = frozenset({Signal.LOGITS, Signal.HIDDEN_STATES, Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES})
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
 
@@ -54,6 +56,7 @@ class DecoderAdapter:
         signals: Set[Signal],
         *,
         inside_head: Interceptor | None = None,
+        layers: Collection[int] | None = None,
     ) -> ModelOutput:
         """Run the model as it is wrapped and keep what `signals` ask for; logits are never made here.
 
@@ -63,6 +66,7 @@ class DecoderAdapter:
             signals: what the losses need.
             inside_head: called with the final hidden state and the head while the head's own forward runs, so that
                 wrappers that shard parameters see an ordinary forward; it returns a tensor that stands for the logits.
+            layers: hidden states that are read, of a pass without gradients; the others are empty. None for all.
 
         Raises:
             PlanError: attentions, keys or values are asked for, but the model's attention implementation keeps none.
@@ -77,10 +81,15 @@ class DecoderAdapter:
             captured["final_hidden"], captured["head"] = hidden, head
             return hidden[:, :1] if inside_head is None else inside_head(hidden, head)
 
+        arguments = self._arguments(batch, signals)
+        decoder = None if layers is None else decoder_layers(unwrapped(model))
+        keep: Any = nullcontext()
+        if layers is not None and decoder is not None and arguments["output_hidden_states"]:
+            arguments["output_hidden_states"], keep = False, recorded_states(decoder, layers)
         head_module.interceptor = intercept
         try:
-            with record as keys_and_values:
-                output = model(**self._arguments(batch, signals))
+            with record as keys_and_values, keep as few:
+                output = model(**arguments)
         finally:
             head_module.interceptor = None
         if Signal.ATTENTIONS in signals:
@@ -88,7 +97,7 @@ class DecoderAdapter:
         return ModelOutput(
             final_hidden=captured["final_hidden"],
             head=captured["head"],
-            hidden_states=output.hidden_states if Signal.HIDDEN_STATES in signals else None,
+            hidden_states=_hidden_states(signals, output, few, decoder, captured["final_hidden"]),
             attentions=output.attentions if Signal.ATTENTIONS in signals else None,
             keys=tuple(key for key, _ in keys_and_values) if Signal.KEYS in signals else None,
             values=tuple(value for _, value in keys_and_values) if Signal.VALUES in signals else None,
@@ -125,6 +134,17 @@ class DecoderAdapter:
         module: Any = model.get_submodule("model.rotary_emb")
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return Rotary(head_dim, config.rope_parameters["rope_theta"], module.inv_freq, module.attention_scaling)
+
+
+def _hidden_states(
+    signals: Set[Signal], output: Any, few: dict[int, Tensor] | None, decoder: Any, final: Tensor
+) -> tuple[Tensor, ...] | None:
+    if Signal.HIDDEN_STATES not in signals:
+        return None
+    if few is None:
+        return output.hidden_states  # type: ignore[no-any-return]
+    few[len(decoder)] = final
+    return tuple(few.get(number, final.new_empty(0)) for number in range(len(decoder) + 1))
 
 
 def output_head(model: nn.Module) -> Any:

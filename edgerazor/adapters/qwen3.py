@@ -1,6 +1,6 @@
 """Qwen3: a decoder like Llama's with norms on queries and keys, which the shared base knows already."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -45,11 +45,12 @@ class Qwen3MoEAdapter(DecoderAdapter):
         signals: Set[Signal],
         *,
         inside_head: Interceptor | None = None,
+        layers: Collection[int] | None = None,
     ) -> ModelOutput:
         """As for dense models. The balancing loss is made where config.json says `output_router_logits`."""
         if unwrapped(model).config.output_router_logits and inside_head is not None:
             signals = {*signals, Signal.ROUTER_LOGITS}
-        return super().forward(model, batch, signals, inside_head=inside_head)
+        return super().forward(model, batch, signals, inside_head=inside_head, layers=layers)
 
     def _arguments(self, batch: Mapping[str, Any], signals: Set[Signal]) -> dict[str, Any]:
         return {**super()._arguments(batch, signals), "output_router_logits": Signal.ROUTER_LOGITS in signals}

@@ -82,6 +82,7 @@ class DistillationLoss(Protocol):
       a weighted sum of forward and reverse KL per position; it is then computed with all others of its temperature in
       one fused pass;
     - `teacher_signals`, if it needs other signals of the teacher than of the student;
+    - `teacher_layers(layers)`, the only hidden states it reads of a teacher with that many layers, or None for any;
     - `check_models(student_config, teacher_config)`, which raises PlanError for models it cannot compare;
     - `module`, an `nn.Module` that is trained with the student, saved with the optimizer and never exported.
     """
@@ -119,7 +120,8 @@ class ArchitectureAdapter(Protocol):
 
     `signals` are those `forward` can give; a loss that needs another one is refused before training. It may have
     `text_config(config)`, the language model's configuration as losses see it, where that is not
-    `config.get_text_config()`: `num_hidden_layers` counts the hidden states of a forward pass, less one.
+    `config.get_text_config()`: `num_hidden_layers` counts the hidden states of a forward pass, less one. With
+    `keeps_layers` true, `forward` also takes `layers`, the hidden states that are read; it may leave the others empty.
     """
 
     signals: Set[Signal]

@@ -182,6 +182,18 @@ def packed_and_reloaded_it_gives_the_same_logits(case: AdapterCase) -> None:
         expect_equal(case.logits(loaded), case.logits(student), "logits of the reloaded model differ")
 
 
+def states_that_are_asked_for_are_given(case: AdapterCase) -> None:
+    if not getattr(case.adapter, "keeps_layers", False) or Signal.HIDDEN_STATES not in case.adapter.signals:
+        return
+    model = case.model()
+    with torch.no_grad():
+        everything = case.adapter.forward(model, case.batch, {Signal.HIDDEN_STATES}).hidden_states
+        for layer in (0, len(everything) // 2, len(everything) - 1):
+            few = case.adapter.forward(model, case.batch, {Signal.HIDDEN_STATES}, layers={layer}).hidden_states
+            expect(len(few) == len(everything), f"with layers={{{layer}}} there are {len(few)} hidden states")
+            expect_equal(few[layer], everything[layer], f"with layers={{{layer}}} hidden state {layer} is another")
+
+
 LAWS = (
     the_model_type_is_declared,
     what_can_be_quantized_is_a_matrix_of_the_model,
@@ -193,4 +205,5 @@ LAWS = (
     a_loss_inside_the_head_sees_what_one_outside_does,
     a_training_step_reaches_every_matrix,
     packed_and_reloaded_it_gives_the_same_logits,
+    states_that_are_asked_for_are_given,
 )

@@ -111,3 +111,10 @@ class ChangingTheModelWhileListingIt(DecoderAdapter):
 def _detach(module: nn.Module, arguments: Any, output: Any) -> Any:
     output.last_hidden_state = output.last_hidden_state.detach()
     return output
+
+
+@law_of(laws.states_that_are_asked_for_are_given)
+class KeepingTheStateBelow(DecoderAdapter):
+    def forward(self, *arguments: Any, layers: Any = None, **options: Any) -> ModelOutput:
+        below = None if layers is None else {max(layer - 1, 0) for layer in layers}
+        return super().forward(*arguments, layers=below, **options)

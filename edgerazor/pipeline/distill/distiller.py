@@ -46,6 +46,7 @@ class Distiller:
         self.names = [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
         self.losses, self.task_weight, self.adapter = list(losses), task_weight, adapter
         self.teacher_adapter = teacher_adapter or adapter
+        self._teacher_depth: int | None = None
         self.fused = FusedPass([pair for pair in self.named() if hasattr(pair[1], "divergence_weights")], task_weight)
         for name, loss in self.named():
             _check_signals(name, loss.signals, self.adapter)
@@ -94,6 +95,7 @@ class Distiller:
             PlanError: a loss cannot, for example because depths differ.
         """
         student, teacher = _text(self.adapter, student_config), _text(self.teacher_adapter, teacher_config)
+        self._teacher_depth = getattr(teacher, "num_hidden_layers", None)
         for loss in self.losses:
             if hasattr(loss, "check_models"):
                 loss.check_models(student, teacher)
@@ -144,8 +146,23 @@ class Distiller:
             return ModelOutput()
         if teacher is None:
             raise ValueError("the losses compare with a teacher, but none was given")
+        layers = self._teacher_layers()
+        options: dict[str, Any] = {} if layers is None else {"layers": layers}
         with torch.no_grad():
-            return self.teacher_adapter.forward(teacher, batch, self.teacher_signals)
+            return self.teacher_adapter.forward(teacher, batch, self.teacher_signals, **options)
+
+    def _teacher_layers(self) -> set[int] | None:
+        """Hidden states that any loss reads of the teacher, where that is known before it runs; None for all."""
+        if self._teacher_depth is None or not getattr(self.teacher_adapter, "keeps_layers", False):
+            return None
+        layers: set[int] = set()
+        for loss in self.losses:
+            if Signal.HIDDEN_STATES in teacher_signals(loss):
+                read = loss.teacher_layers(self._teacher_depth) if hasattr(loss, "teacher_layers") else None
+                if read is None:
+                    return None
+                layers |= set(read)
+        return layers
 
     def _apart(self, *, outside: bool) -> list[tuple[str, DistillationLoss]]:
         """Losses that are not in the fused pass: those on logits alone, or those that need more (`outside`)."""

@@ -72,6 +72,10 @@ class LayerwiseLoss(ABC):
         lowest = max(self.lowest_layer, getattr(self.layers, "lowest_layer", 0))
         return list(range(lowest, layers + 1))
 
+    def teacher_layers(self, layers: int) -> list[int] | None:
+        """Hidden states that are read of a teacher with that many layers; None if a choice reads all of them."""
+        return None if self._reads_states else self.candidates(layers)
+
     def student_layer(self, layer: int, student_layers: int, teacher_layers: int) -> int:
         """The student's layer that meets a layer of the teacher.
 
