@@ -5,6 +5,7 @@ with weight 2, squared difference of features at 3 layers with 0.1, cross entrop
 are, since the original release bypasses their quantization in training with checkpoints.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from torch.nn import functional
 from training_models import Pair
 
 FULL, FORWARD_KL, OURS = "full precision", "forward KL, plain", "ours"
+COMPILED = "ours, compiled quantizers"
 ORIGINAL, SEPARATE = "original release 1.3.5", "separate passes (our reconstruction)"
 INTERPRETERS = {
     FULL: sys.executable,
@@ -26,6 +28,7 @@ INTERPRETERS = {
     ORIGINAL: interpreter("original"),
     SEPARATE: sys.executable,
     OURS: sys.executable,
+    COMPILED: sys.executable,
 }
 TASK, LOGITS, FEATURES, LAYERS, SUPPORT = 0.1, 2.0, 0.1, 3, 16
 QUANTIZATION = {
@@ -200,12 +203,18 @@ def _ours(step: Step) -> Loss:
     return loss
 
 
+def _compiled(step: Step) -> Loss:
+    os.environ["EDGERAZOR_KERNELS"] = "compiled"
+    return _ours(step)
+
+
 _BUILDERS: dict[str, Callable[[Step], Loss]] = {
     FULL: _full,
     FORWARD_KL: _forward_kl,
     ORIGINAL: _original,
     SEPARATE: _separate,
     OURS: _ours,
+    COMPILED: _compiled,
 }
 
 

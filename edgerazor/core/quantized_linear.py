@@ -24,21 +24,31 @@ class InputSlot:
         self._source: ref[Tensor] | None = None
         self._key: tuple[Any, ...] = ()
         self._result: tuple[QuantizedTensor, Tensor] | None = None
-        self.quantizations = 0
+        self._codes: ref[Tensor] | None = None
+        self._value: Tensor | None = None
+        self.quantizations = self.dequantizations = 0
 
     def quantize(self, x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
         """Codes and scales of `x`, and their values in `dtype`; the last ones again if nothing changed."""
         # A tensor made in inference mode counts no versions, so it is never taken for unchanged.
         key = (object() if x.is_inference() else x._version, quantizer.params, dtype)
         if self._result is None or self._source is None or self._source() is not x or self._key != key:
+            self.clear()
             self._result = _quantize_dequantize(x, quantizer, dtype)
             self._source, self._key = ref(x), key
             self.quantizations += 1
         return self._result
 
+    def dequantize(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """The value of kept codes; of the last ones again, since q, k and v go backward one after another."""
+        if self._value is None or self._value.dtype != dtype or self._codes is None or self._codes() is not codes:
+            self._codes, self._value = ref(codes), dequantize(codes, scale, dtype)
+            self.dequantizations += 1
+        return self._value
+
     def clear(self) -> None:
         """Give the memory back."""
-        self._source = self._result = None
+        self._source = self._result = self._codes = self._value = None
 
 
 def quantized_linear(
@@ -141,7 +151,7 @@ class _QuantizedLinear(torch.autograd.Function):
             if need_input:
                 of_input = (gradient @ layer.weight(weight)).to(ctx.dtypes[0])
             if need_weight:
-                value = kept[0] if len(kept) == 1 else dequantize(kept[0], kept[1], ctx.dtypes[0]).to(layer.dtype)
+                value = kept[0] if len(kept) == 1 else layer.slot.dequantize(*kept, ctx.dtypes[0]).to(layer.dtype)
                 of_weight = _weight_gradient(rows, value.flatten(0, -2), ctx.dtypes[1])
             if need_bias:
                 of_bias = rows.sum(dim=0, dtype=ctx.dtypes[2])

@@ -110,6 +110,7 @@ def test_layers_of_one_slot_quantize_and_keep_their_input_once() -> None:
     layers[0](x.clone())
     assert slot.quantizations == 2
     sum(out.sum() for out in outs).backward()
+    assert slot.dequantizations == 1
     alone = [nn.Linear(64, 16) for _ in range(3)]
     again = x.detach().clone().requires_grad_(True)
     for one, layer in zip(alone, layers, strict=True):
