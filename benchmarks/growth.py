@@ -63,7 +63,7 @@ def _open_loss(name: str, curve: str, value: int, setup: Mapping[str, Any]) -> C
     from loss_contestants import fused, whole_forward_kl
     from loss_inputs import make_inputs
 
-    from edgerazor.kernels.fused_linear import chunk_rows
+    from edgerazor.kernels.projection import chunk_rows
 
     width = 64 if setup["quick"] else 512
     tokens, vocabulary = (value, 320 if setup["quick"] else 32_000) if curve == "tokens" else (512, value)

@@ -137,13 +137,8 @@ def fused(inputs: Inputs, **options: Any) -> Run:
     """Ours from hidden states; options are those of `TeacherLogits`."""
     from edgerazor.core.outputs import TeacherRows
     from edgerazor.kernels.divergence import RowWeights
-    from edgerazor.kernels.fused_linear import (
-        Projection,
-        TeacherLogits,
-        chunk_rows,
-        fused_linear_distillation,
-        teacher_statistics,
-    )
+    from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_distillation, teacher_statistics
+    from edgerazor.kernels.projection import Projection, chunk_rows
 
     loss, targets = _registered_loss(), _targets(inputs)
     leaves = [one.detach().clone().requires_grad_() for one in (inputs.hidden, inputs.weight)]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from edgerazor.adapters.hidden_states import decoder_layers, recorded_states
+from edgerazor.adapters.hidden_states import FewStates
 from edgerazor.core.contracts import Rotary, Signal, TensorRole
 from edgerazor.core.kv_cache import recorded_keys_and_values
 from edgerazor.core.modules import Interceptor, Projecting, make_linear
@@ -81,28 +81,28 @@ class DecoderAdapter:
             captured["final_hidden"], captured["head"] = hidden, head
             return hidden[:, :1] if inside_head is None else inside_head(hidden, head)
 
-        arguments = self._arguments(batch, signals)
-        decoder = None if layers is None else decoder_layers(unwrapped(model))
-        keep: Any = nullcontext()
-        if layers is not None and decoder is not None and arguments["output_hidden_states"]:
-            arguments["output_hidden_states"], keep = False, recorded_states(decoder, layers)
+        config = unwrapped(model).config
+        few = FewStates.of(unwrapped(model), layers) if Signal.HIDDEN_STATES in signals else None
+        asked = signals if inside_head is None else signals | self._balancing_signals(config)
+        arguments = self._arguments(batch, asked - {Signal.HIDDEN_STATES} if few else asked)
         head_module.interceptor = intercept
         try:
-            with record as keys_and_values, keep as few:
+            with record as keys_and_values, few.recorded() if few else nullcontext():
                 output = model(**arguments)
         finally:
             head_module.interceptor = None
         if Signal.ATTENTIONS in signals:
             _check_attentions(output.attentions, model)
+        final = captured["final_hidden"]
         return ModelOutput(
-            final_hidden=captured["final_hidden"],
+            final_hidden=final,
             head=captured["head"],
-            hidden_states=_hidden_states(signals, output, few, decoder, captured["final_hidden"]),
-            attentions=output.attentions if Signal.ATTENTIONS in signals else None,
+            hidden_states=few.with_final(final) if few else _asked(output, Signal.HIDDEN_STATES, signals),
+            attentions=_asked(output, Signal.ATTENTIONS, signals),
             keys=tuple(key for key, _ in keys_and_values) if Signal.KEYS in signals else None,
             values=tuple(value for _, value in keys_and_values) if Signal.VALUES in signals else None,
-            router_logits=output.router_logits if Signal.ROUTER_LOGITS in signals else None,
-            balancing_loss=self._balancing_loss(unwrapped(model).config, output, batch),
+            router_logits=_asked(output, Signal.ROUTER_LOGITS, signals),
+            balancing_loss=self._balancing_loss(config, output, batch),
             inside_head=None if inside_head is None else output.logits,
         )
 
@@ -114,6 +114,10 @@ class DecoderAdapter:
             "output_hidden_states": Signal.HIDDEN_STATES in signals,
             "output_attentions": Signal.ATTENTIONS in signals,
         }
+
+    def _balancing_signals(self, config: Any) -> Set[Signal]:
+        """What the model has to give for its own balancing loss."""
+        return frozenset()
 
     def _balancing_loss(self, config: Any, output: Any, batch: Mapping[str, Any]) -> Tensor | None:
         """A further loss that the model itself would add to its task; None for dense models."""
@@ -136,15 +140,9 @@ class DecoderAdapter:
         return Rotary(head_dim, config.rope_parameters["rope_theta"], module.inv_freq, module.attention_scaling)
 
 
-def _hidden_states(
-    signals: Set[Signal], output: Any, few: dict[int, Tensor] | None, decoder: Any, final: Tensor
-) -> tuple[Tensor, ...] | None:
-    if Signal.HIDDEN_STATES not in signals:
-        return None
-    if few is None:
-        return output.hidden_states  # type: ignore[no-any-return]
-    few[len(decoder)] = final
-    return tuple(few.get(number, final.new_empty(0)) for number in range(len(decoder) + 1))
+def _asked(output: Any, signal: Signal, signals: Set[Signal]) -> Any:
+    """What the model gives of a signal, if anybody asked for it."""
+    return getattr(output, signal.value) if signal in signals else None
 
 
 def output_head(model: nn.Module) -> Any:

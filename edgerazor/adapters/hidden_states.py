@@ -7,39 +7,50 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def decoder_layers(model: Any) -> nn.ModuleList | None:
-    """The layers that a forward pass runs one after another, each once; None where that is not known."""
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    layers = getattr(decoder, "layers", None)
-    return layers if type(layers) is nn.ModuleList else None
-
-
-@contextmanager
-def recorded_states(layers: nn.ModuleList, wanted: Collection[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the states that are wanted in a forward pass inside the `with` block.
+class FewStates:
+    """Keeps the hidden states that are wanted of a forward pass without gradients.
 
     Args:
-        layers: of the decoder.
+        layers: of the decoder, which run one after another, each once.
         wanted: 0 is the embedding output, l what layer l gives; the last one is not recorded, since the final norm
             follows it.
     """
-    states: dict[int, Tensor] = {}
 
-    def before_first(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        states[0] = arguments[0] if arguments else options["hidden_states"]
+    def __init__(self, layers: nn.ModuleList, wanted: Collection[int]):
+        self._layers, self._wanted = layers, wanted
+        self._states: dict[int, Tensor] = {}
 
-    def after(number: int) -> Any:
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
-            states[number] = output[0] if isinstance(output, tuple) else output
+    @classmethod
+    def of(cls, model: Any, wanted: Collection[int] | None) -> "FewStates | None":
+        """None where all are wanted, or where it is not known in which order the layers run."""
+        decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+        layers = getattr(decoder, "layers", None)
+        return None if wanted is None or type(layers) is not nn.ModuleList else cls(layers, wanted)
 
-        return keep
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record the forward pass inside the `with` block."""
 
-    inner = [number for number in wanted if 0 < number < len(layers)]
-    handles = [layers[number - 1].register_forward_hook(after(number)) for number in inner]
-    if 0 in wanted:
-        handles.append(layers[0].register_forward_pre_hook(before_first, with_kwargs=True))
-    try:
-        yield states
-    finally:
-        for handle in handles:
-            handle.remove()
+        def before_first(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+            self._states[0] = arguments[0] if arguments else options["hidden_states"]
+
+        def after(number: int) -> Any:
+            def keep(_: nn.Module, __: Any, output: Any) -> None:
+                self._states[number] = output[0] if isinstance(output, tuple) else output
+
+            return keep
+
+        inner = [number for number in self._wanted if 0 < number < len(self._layers)]
+        handles = [self._layers[number - 1].register_forward_hook(after(number)) for number in inner]
+        if 0 in self._wanted:
+            handles.append(self._layers[0].register_forward_pre_hook(before_first, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def with_final(self, final: Tensor) -> tuple[Tensor, ...]:
+        """L+1 states, `final` the last one; those that are not wanted are empty."""
+        inner = (self._states.get(number, final.new_empty(0)) for number in range(len(self._layers)))
+        return (*inner, final)

@@ -1,16 +1,14 @@
 """Qwen3: a decoder like Llama's with norms on queries and keys, which the shared base knows already."""
 
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
-from edgerazor.adapters.decoder import DecoderAdapter, unwrapped
+from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.contracts import Signal, TensorRole
 from edgerazor.core.experts import fused_experts
-from edgerazor.core.modules import Interceptor
-from edgerazor.core.outputs import ModelOutput
 
 _EXPERT_PARTS = {".mlp.experts.gate_up_proj": "expert_gate_up", ".mlp.experts.down_proj": "expert_down"}
 
@@ -38,22 +36,11 @@ class Qwen3MoEAdapter(DecoderAdapter):
         kind = next((kind for suffix, kind in _EXPERT_PARTS.items() if name.endswith(suffix)), plain.kind)
         return TensorRole(kind, plain.layer, plain.bias)
 
-    def forward(
-        self,
-        model: nn.Module,
-        batch: Mapping[str, Any],
-        signals: Set[Signal],
-        *,
-        inside_head: Interceptor | None = None,
-        layers: Collection[int] | None = None,
-    ) -> ModelOutput:
-        """As for dense models. The balancing loss is made where config.json says `output_router_logits`."""
-        if unwrapped(model).config.output_router_logits and inside_head is not None:
-            signals = {*signals, Signal.ROUTER_LOGITS}
-        return super().forward(model, batch, signals, inside_head=inside_head, layers=layers)
-
     def _arguments(self, batch: Mapping[str, Any], signals: Set[Signal]) -> dict[str, Any]:
         return {**super()._arguments(batch, signals), "output_router_logits": Signal.ROUTER_LOGITS in signals}
+
+    def _balancing_signals(self, config: Any) -> Set[Signal]:
+        return {Signal.ROUTER_LOGITS} if config.output_router_logits else frozenset()
 
     def _balancing_loss(self, config: Any, output: Any, batch: Mapping[str, Any]) -> Tensor | None:
         """The model's own formula over real tokens: of packed rows, the model does not know what is padding."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgerazor.kernels.fused_linear import Projection
+from edgerazor.kernels.projection import Projection
 from edgerazor.schemas.components import Reduction
 
 

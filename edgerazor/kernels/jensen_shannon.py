@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.kernels.fused_linear import Projection, TeacherLogits, add_product_, chunk_rows, chunks
+from edgerazor.kernels.fused_linear import TeacherLogits
+from edgerazor.kernels.projection import HeadGradients, Projection, chunk_rows, chunks, scaled_
 
 
 def jensen_shannon(
@@ -82,7 +83,7 @@ class _FromLogits(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None, None
+        return scaled_(gradient, upstream), None, None, None, None
 
 
 class _Fused(torch.autograd.Function):
@@ -97,34 +98,19 @@ class _Fused(torch.autograd.Function):
         beta: float,
         temperature: float,
     ) -> tuple[Tensor, Tensor]:
-        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        student = Projection(hidden, weight, bias).widened()
+        gradients = HeadGradients(Projection(hidden, weight, bias), ctx.needs_input_grad[:3])
+        student = gradients.student
         exact = torch.promote_types(weight.dtype, torch.float32)
-        gradient_hidden = torch.zeros_like(hidden) if need_hidden else None
-        gradient_weight = torch.zeros_like(weight, dtype=exact) if need_weight else None
-        gradient_bias = torch.zeros_like(bias, dtype=exact) if need_bias and bias is not None else None
         divergences = torch.empty(len(hidden), dtype=exact, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in chunks(len(hidden), teacher.chunk):
                 divergences[rows], part = _rows(student.logits(rows), teacher.rows(rows), beta, temperature)
-                gradient = _weighted(part, factors[rows])
-                if gradient_bias is not None:
-                    gradient_bias += gradient.sum(dim=0)
-                gradient = gradient.to(student.weight.dtype)
-                if gradient_hidden is not None:
-                    gradient_hidden[rows] = torch.mm(gradient, student.weight)
-                if gradient_weight is not None:
-                    add_product_(gradient_weight, gradient.t(), student.hidden[rows])
-        ctx.save_for_backward(gradient_hidden, gradient_weight, gradient_bias)
-        ctx.dtypes = (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype)
+                gradients.add(rows, _weighted(part, factors[rows]))
+        gradients.save(ctx)
         ctx.mark_non_differentiable(divergences)
         return (divergences.where(factors != 0, 0.0) * factors).sum(), divergences
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
-        gradients = (
-            None if saved is None else (saved * upstream.to(saved.dtype)).to(dtype)
-            for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        )
-        return (*gradients, None, None, None, None)
+        return (*HeadGradients.scaled(ctx, upstream), None, None, None, None)

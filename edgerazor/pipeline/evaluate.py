@@ -15,7 +15,8 @@ from edgerazor.core.model_types import vocabulary_size
 from edgerazor.core.outputs import Head, ModelOutput, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, DataError, PlanError
-from edgerazor.kernels.fused_linear import TeacherLogits, chunk_rows, fused_linear_statistics
+from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics
+from edgerazor.kernels.projection import chunk_rows
 from edgerazor.pipeline.checkpoint import load_model, open_checkpoint
 from edgerazor.pipeline.data import Collator, load_data
 from edgerazor.pipeline.model import adapter_for, load_teacher, load_tokenizer, pick_device

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from edgerazor.kernels.cached_teacher import CachedTeacherLogits, TopTokens, top_tokens
 from edgerazor.kernels.divergence import RowWeights, teacher_row_statistics
-from edgerazor.kernels.fused_linear import Projection, TeacherLogits, fused_linear_distillation
+from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_distillation
+from edgerazor.kernels.projection import Projection
 from tests.kernels import oracle
 
 ROWS, HIDDEN, VOCABULARY = 7, 5, 23

@@ -13,7 +13,8 @@ from torch import Tensor
 from edgerazor.errors import EdgeRazorError
 from edgerazor.kernels import dispatch
 from edgerazor.kernels.divergence import RowWeights
-from edgerazor.kernels.fused_linear import Projection, TeacherLogits, fused_linear_distillation, teacher_statistics
+from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_distillation, teacher_statistics
+from edgerazor.kernels.projection import Projection
 from edgerazor.plugins.quantizers.integer import IntQuantizer
 from edgerazor.plugins.quantizers.params import IntParams, SQMPParams, TernaryParams
 from edgerazor.plugins.quantizers.sqmp import SQMPQuantizer

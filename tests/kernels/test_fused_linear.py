@@ -10,15 +10,14 @@ from torch.utils._pytree import tree_leaves
 
 from edgerazor.kernels.divergence import RowWeights, row_statistics
 from edgerazor.kernels.fused_linear import (
-    Projection,
     TeacherLogits,
-    chunk_rows,
     fused_linear_distillation,
     fused_linear_statistics,
     logits_distillation,
     logits_teacher_statistics,
     teacher_statistics,
 )
+from edgerazor.kernels.projection import Projection, chunk_rows
 from tests.kernels import oracle
 
 ROWS, HIDDEN, TEACHER_HIDDEN, VOCABULARY = 13, 8, 6, 37

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgerazor.kernels.fused_linear import Projection, TeacherLogits
+from edgerazor.kernels.fused_linear import TeacherLogits
 from edgerazor.kernels.jensen_shannon import fused_jensen_shannon
+from edgerazor.kernels.projection import Projection
 
 ROWS, HIDDEN, VOCABULARY = 11, 6, 29
 

@@ -18,7 +18,8 @@ from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
 from edgerazor.core.outputs import Head, Targets
 from edgerazor.errors import DataError
 from edgerazor.kernels.divergence import RowWeights
-from edgerazor.kernels.fused_linear import Projection, chunk_rows, fused_linear_distillation
+from edgerazor.kernels.fused_linear import fused_linear_distillation
+from edgerazor.kernels.projection import Projection, chunk_rows
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgerazor.core.outputs import position_masks
 from edgerazor.pipeline.data.rows import IGNORE_INDEX
 
 
@@ -60,9 +61,7 @@ class Collator:
 
 def prediction_rows(labels: Tensor) -> Tensor:
     """Indices of the flattened positions `[batch, seq]` whose next label is learned, ascending."""
-    learned = labels != IGNORE_INDEX
-    learned = torch.cat([learned[:, 1:], torch.zeros_like(learned[:, :1])], dim=1)
-    return learned.flatten().nonzero().squeeze(-1)
+    return position_masks(labels, None, ignore_index=IGNORE_INDEX)[1].flatten().nonzero().squeeze(-1)
 
 
 def _filled(values: list[Any], is_token: np.ndarray, padding: int | np.ndarray) -> Tensor:

@@ -10,13 +10,12 @@ from edgerazor.core.outputs import Head, LossOutput, ModelOutput, Targets, Teach
 from edgerazor.kernels.cached_teacher import CachedTeacherLogits, TopTokens
 from edgerazor.kernels.divergence import RowWeights
 from edgerazor.kernels.fused_linear import (
-    Projection,
     TeacherLogits,
     TeacherRowSource,
-    chunk_rows,
     fused_linear_distillation,
     teacher_statistics,
 )
+from edgerazor.kernels.projection import Projection, chunk_rows
 
 NamedLosses = Sequence[tuple[str, Any]]
 

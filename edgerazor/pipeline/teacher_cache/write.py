@@ -16,7 +16,8 @@ from edgerazor.core.outputs import Targets
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
 from edgerazor.kernels.cached_teacher import TopTokens, top_tokens
-from edgerazor.kernels.fused_linear import TeacherLogits, chunk_rows
+from edgerazor.kernels.fused_linear import TeacherLogits
+from edgerazor.kernels.projection import chunk_rows
 from edgerazor.pipeline.data import Collator, Data, load_data
 from edgerazor.pipeline.data.progress import show_progress
 from edgerazor.pipeline.distill import Distiller
@@ -161,7 +162,8 @@ class _Writer:
         assert output.final_hidden is not None and output.head is not None
         projection = output.head.projection(output.final_hidden, positions, autocast=False)
         labels = targets.next_labels().flatten()[positions]
-        parts = list(self._chunks(TeacherLogits(projection, chunk_rows(len(labels), len(projection.weight))), labels))
+        chunk = chunk_rows(len(labels), len(projection.weight), projection.weight.device)
+        parts = list(self._chunks(TeacherLogits(projection, chunk), labels))
         joined = TopTokens(*(torch.cat(column) for column in zip(*parts, strict=True)))
         return joined, targets.predictions.mask.sum(dim=-1).tolist()
 

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from edgerazor.core.contracts import Signal
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
-from edgerazor.kernels.fused_linear import TeacherLogits, chunk_rows
+from edgerazor.kernels.fused_linear import TeacherLogits
 from edgerazor.kernels.jensen_shannon import fused_jensen_shannon, jensen_shannon
+from edgerazor.kernels.projection import chunk_rows
 from edgerazor.plugins.losses.params import JSDParams
 
 
