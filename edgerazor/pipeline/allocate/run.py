@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
 from edgerazor.core.experts import find_matrix
+from edgerazor.core.model_types import vocabulary_size
 from edgerazor.core.plan import ModulePlan, Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import DataError, PlanError
@@ -22,7 +23,15 @@ from edgerazor.pipeline.allocate.write_recipe import assigned_section
 from edgerazor.pipeline.data import Collator, Data, load_data
 from edgerazor.pipeline.data.progress import show_progress
 from edgerazor.pipeline.evaluate import EvaluationResult, evaluate_model
-from edgerazor.pipeline.model import adapter_for, load_float_model, load_teacher, load_tokenizer, pick_device
+from edgerazor.pipeline.model import (
+    adapter_for,
+    load_config,
+    load_float_model,
+    load_teacher,
+    load_tokenizer,
+    pick_device,
+    teacher_adapter_for,
+)
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import Recipe
 
@@ -116,8 +125,10 @@ def allocate(
         raise DataError("the recipe has no data section; sensitivities are measured on its training data")
     body_rules(recipe.quantization)
     exact_target(settings.target_bits)
-    rows = data or load_data(recipe.data, load_tokenizer(recipe.model))
-    return _Allocator(recipe, settings, registry, rows).run()
+    if data is None:
+        vocabulary = vocabulary_size(load_config(recipe.model))
+        data = load_data(recipe.data, load_tokenizer(recipe.model), vocabulary_size=vocabulary)
+    return _Allocator(recipe, settings, registry, data).run()
 
 
 class _Allocator:
@@ -145,7 +156,8 @@ class _Allocator:
         del options
         self.model = None
         held_out, note = self._held_out()
-        allocated, uniform = (self._sized(picks, held_out) for picks in (best, even))
+        teacher = None if held_out is None else load_teacher(self.recipe.model, device=self.device)
+        allocated, uniform = (self._sized(picks, teacher, held_out) for picks in (best, even))
         return Allocation(
             self.recipe.model_copy(update={"quantization": allocated.quantization}),
             list(zip(self.units, best, strict=True)),
@@ -203,7 +215,7 @@ class _Allocator:
         chosen = solve(costs, [[option.loss for option in unit] for unit in found], budget)
         return [unit[index] for unit, index in zip(found, chosen, strict=True)]
 
-    def _sized(self, picks: Sequence[Option], held_out: Any) -> Sized:
+    def _sized(self, picks: Sequence[Option], teacher: nn.Module | None, held_out: Any) -> Sized:
         assignment = {
             module.name: params
             for unit, option in zip(self.units, picks, strict=True)
@@ -219,9 +231,10 @@ class _Allocator:
             apply_plan(student, plan, registry=self.registry)
             measured = evaluate_model(
                 student.to(self.device),
-                load_teacher(self.recipe.model, device=self.device),
+                teacher,
                 held_out,
                 adapter=self.adapter,
+                teacher_adapter=teacher_adapter_for(self.recipe.model, self.registry),
                 batch_size=self.recipe.evaluation.batch_size,
                 batches=self.recipe.evaluation.batches or MEASURED_BATCHES,
                 pad_token_id=self.pad,

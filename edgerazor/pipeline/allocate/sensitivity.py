@@ -19,7 +19,7 @@ from edgerazor.core.outputs import Head, Targets
 from edgerazor.errors import DataError
 from edgerazor.kernels.divergence import RowWeights
 from edgerazor.kernels.fused_linear import fused_linear_distillation
-from edgerazor.kernels.projection import Projection, chunk_rows
+from edgerazor.kernels.projection import Projection, chunk_rows, chunks
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,9 @@ def _backward(
 @torch.no_grad()
 def _draw_labels(projection: Projection, generator: torch.Generator) -> Tensor:
     """int64 `[rows]`: one token per row, drawn from the model's own distribution, chunk by chunk."""
-    rows = projection.hidden.shape[0]
-    chunk = chunk_rows(rows, projection.weight.shape[0], projection.weight.device)
-    widened = projection.widened()
+    widened, count = projection.widened(), len(projection.hidden)
+    chunk = chunk_rows(count, len(projection.weight), projection.weight.device)
     drawn = [
-        torch.multinomial(widened.logits(slice(start, start + chunk)).softmax(dim=-1), 1, generator=generator)
-        for start in range(0, rows, chunk)
+        torch.multinomial(widened.logits(rows).softmax(dim=-1), 1, generator=generator) for rows in chunks(count, chunk)
     ]
     return torch.cat(drawn).squeeze(-1)
