@@ -36,13 +36,18 @@ def test_a_reader_that_stops_is_no_fault() -> None:
 def test_an_interrupt_anywhere_else_is_exit_code_130(tmp_path: Path) -> None:
     """A recipe that is a pipe nobody writes to keeps the command waiting."""
     os.mkfifo(tmp_path / "recipe.yaml")
+    ended = threading.Event()
 
     def interrupt() -> None:
         with (tmp_path / "recipe.yaml").open("w"):
-            os.kill(os.getpid(), signal.SIGINT)
+            while not ended.wait(timeout=0.2):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    assert fail("check", tmp_path / "recipe.yaml", code=130) == ""
+    try:
+        assert fail("check", tmp_path / "recipe.yaml", code=130) == ""
+    finally:
+        ended.set()
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
