@@ -14,7 +14,7 @@ from torch.nn import functional
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.core.weight_cache import WeightCache
-from edgerazor.kernels.reference import dequantize
+from edgerazor.kernels.dispatch import dequantize
 
 
 class InputSlot:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgerazor.kernels import reference
+from edgerazor.kernels import dispatch
 
 TERNARY_BITS = 1.58
 
@@ -30,7 +30,7 @@ class QuantizedTensor:
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values, in the shape of the codes: multiplied in float32, rounded once to `dtype`."""
-        return reference.dequantize(self.codes, self.scale, dtype)
+        return dispatch.dequantize(self.codes, self.scale, dtype)
 
     def rows_by_bits(self) -> dict[float, int]:
         """`{nominal bits: number of rows}`, each row counted at its widest group."""

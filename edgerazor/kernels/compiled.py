@@ -51,11 +51,31 @@ def _run(function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: i
     if len(groups) < FEWEST_GROUPS:
         return function(groups, rule._replace(qmax=qmax), None, dtype=dtype)
     tensors = (groups, qmax) if isinstance(qmax, Tensor) else (groups,)
+    key = rule._replace(qmax=0 if isinstance(qmax, Tensor) else qmax)
+    return run_compiled(_of_groups(function, key, dtype, size), *tensors)
+
+
+@cache
+def _of_groups(function: Callable[..., Any], rule: GroupRule, dtype: torch.dtype, size: int) -> Callable[..., Any]:
+    """A function for one rule, result and group size; what differs besides is the dtype of the groups."""
+
+    def of_groups(groups: Tensor, qmax: Tensor | None = None) -> Any:
+        return function(groups, rule if qmax is None else rule._replace(qmax=qmax), None, dtype=dtype)
+
+    return of_groups
+
+
+def run_compiled(function: Callable[..., Any], *tensors: Tensor) -> Any:
+    """The result of a function whose tensors share their first size, compiled once for any such size.
+
+    Raises:
+        EdgeRazorError: there is no C++ compiler.
+    """
     for tensor in tensors:
         torch._dynamo.mark_dynamic(tensor, 0)  # type: ignore[no-untyped-call]
-    key = rule._replace(qmax=0 if isinstance(qmax, Tensor) else qmax)
     try:
-        return _compiled(function, key, dtype, size)(*tensors)
+        with torch.no_grad():
+            return _compiled(function)(*tensors)
     except Exception as error:
         raise EdgeRazorError(
             f"EDGERAZOR_KERNELS=compiled: torch.compile failed ({_first_line(error)}); it needs a C++ compiler. "
@@ -64,16 +84,11 @@ def _run(function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: i
 
 
 @cache
-def _compiled(function: Callable[..., Any], rule: GroupRule, dtype: torch.dtype, size: int) -> Callable[..., Any]:
-    """Code for one rule, result and group size; what differs besides is the dtype of the groups."""
-
-    def of_groups(groups: Tensor, qmax: Tensor | None = None) -> Any:
-        return function(groups, rule if qmax is None else rule._replace(qmax=qmax), None, dtype=dtype)
-
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     # The compiler says that scales are float16 among bfloat16 values, as they should be.
     warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed", category=UserWarning)
     options: Any = {"options": {"emulate_precision_casts": True}, "isolate_recompiles": True}
-    return torch.compile(of_groups, dynamic=False, fullgraph=True, **options)
+    return torch.compile(function, dynamic=False, fullgraph=True, **options)
 
 
 def _first_line(error: Exception) -> str:

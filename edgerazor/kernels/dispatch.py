@@ -19,7 +19,7 @@ from edgerazor.kernels.divergence import RowStatistics, RowWeights
 from edgerazor.kernels.reference import GroupRule
 
 SETTING = "EDGERAZOR_KERNELS"
-_GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
@@ -39,10 +39,19 @@ def quantize_dequantize(
     return _grouped(x, group_size).quantize_dequantize(x, rule, group_size, dtype=dtype)
 
 
+def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`reference.dequantize`."""
+    if dtype not in _KERNEL_DTYPES or not chooses_triton(codes):
+        return reference.dequantize(codes, scale, dtype)
+    from edgerazor.kernels.triton import dequantize as kernel
+
+    return kernel.dequantize(codes, scale, dtype)
+
+
 def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """`divergence.teacher_row_statistics`."""
     if not _rows(u):
-        return divergence.teacher_row_statistics(u, labels)
+        return _rows_on_cpu(u).teacher_row_statistics(u, labels)  # type: ignore[no-any-return]
     from edgerazor.kernels.triton import teacher_statistics
 
     return teacher_statistics.teacher_row_statistics(u, labels)
@@ -51,7 +60,7 @@ def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def row_statistics(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float = 1.0) -> RowStatistics:
     """`divergence.row_statistics`."""
     if not _rows(z, u):
-        return divergence.row_statistics(z, u, labels, temperature)
+        return _rows_on_cpu(z, u).row_statistics(z, u, labels, temperature)  # type: ignore[no-any-return]
     from edgerazor.kernels.triton import row_statistics as kernel
 
     return kernel.row_statistics(z, u, labels, temperature)
@@ -64,15 +73,14 @@ def row_gradient(
     weights: RowWeights,
     temperature: float = 1.0,
     *,
-    overwrite: bool = False,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, RowStatistics]:
-    """`divergence.row_gradient`; with `overwrite` the gradient may take the memory of `z`."""
+    """`divergence.row_gradient`; `out` may be `z` itself."""
     if not _rows(z, u):
-        return divergence.row_gradient(z, u, labels, weights, temperature, overwrite=overwrite)
+        return _rows_on_cpu(z, u).row_gradient(z, u, labels, weights, temperature, out=out)  # type: ignore[no-any-return]
     from edgerazor.kernels.triton import row_gradient as kernel
 
-    compute = kernel.row_gradient_ if overwrite else kernel.row_gradient
-    return compute(z, u, labels, weights, temperature)
+    return kernel.row_gradient(z, u, labels, weights, temperature, out=out)
 
 
 def chooses_triton(x: Tensor) -> bool:
@@ -112,18 +120,31 @@ def _installed() -> bool:
 
 def _grouped(x: Tensor, group_size: int | None) -> Any:
     """The module whose functions quantize `x`."""
-    if x.dtype in _GROUPED_DTYPES and x.device.type == "cpu" and os.environ.get(SETTING) == "compiled":
+    if _chooses_compiled(x):
         from edgerazor.kernels import compiled
 
         return compiled
-    if x.dtype not in _GROUPED_DTYPES or not chooses_triton(x):
+    if x.dtype not in _KERNEL_DTYPES or not chooses_triton(x):
         return reference
     from edgerazor.kernels.triton import quantize as kernels
 
     return kernels if (group_size or x.shape[-1]) <= kernels.LARGEST_GROUP else reference
 
 
+def _chooses_compiled(x: Tensor) -> bool:
+    return x.dtype in _KERNEL_DTYPES and x.device.type == "cpu" and os.environ.get(SETTING) == "compiled"
+
+
+def _rows_on_cpu(*logits: Tensor | None) -> Any:
+    """The module whose functions compare these logits, where Triton does not."""
+    if not all(_chooses_compiled(one) for one in logits if one is not None):
+        return divergence
+    from edgerazor.kernels import compiled_rows
+
+    return compiled_rows
+
+
 def _rows(*logits: Tensor | None) -> bool:
-    """Whether Triton takes these logits: all float32."""
+    """Whether Triton takes these logits: none is float64."""
     given = [one for one in logits if one is not None]
-    return all(one.dtype == torch.float32 for one in given) and chooses_triton(given[0])
+    return all(one.dtype in _KERNEL_DTYPES for one in given) and chooses_triton(given[0])

@@ -1,8 +1,8 @@
 """Forward KL, reverse KL and cross entropy of rows of logits, with their gradient (KERNELS 2.1 and 2.2).
 
-z and u are the logits of student and teacher, `[rows, vocab]`, float32 or float64. Nothing is floored: the difference
-of two log-probabilities is taken as (z - u) - D, which keeps its digits when the student is close to its teacher.
-A few rows are computed at a time, in buffers that stay in the processor's cache.
+z and u are the logits of student and teacher, `[rows, vocab]`; half-precision ones are computed in float32. Nothing is
+floored: the difference of two log-probabilities is taken as (z - u) - D, which keeps its digits when the student is
+close to its teacher. A few rows are computed at a time, in buffers that stay in the processor's cache.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,9 +35,10 @@ class RowWeights(NamedTuple):
 
 def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Entropy of softmax(u) in nats and log probability of the label (0 where it is negative), each `[rows]`."""
-    entropy, label = u.new_zeros(len(u)), u.new_zeros(len(u))
+    entropy, label = u.new_zeros(2, len(u), dtype=_exact(u))
     for rows, (shifted, exponentials) in _blocks(u, buffers=2):
-        torch.sub(u[rows], u[rows].amax(dim=-1, keepdim=True), out=shifted)
+        one = _widened(u[rows], shifted)
+        torch.sub(one, one.amax(dim=-1, keepdim=True), out=shifted)
         total = torch.exp(shifted, out=exponentials).sum(dim=-1)
         label[rows] = _at_label(shifted, labels[rows]).squeeze(-1) - total.log()
         entropy[rows] = total.log() - exponentials.mul_(shifted).sum(dim=-1) / total
@@ -45,10 +46,10 @@ def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def row_statistics(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float = 1.0) -> RowStatistics:
-    """The scalars of each row; without a teacher the divergences are zero."""
+    """The scalars of each row, in at least float32; without a teacher the divergences are zero."""
     found = _empty_statistics(z)
-    for rows, (q, *buffers) in _blocks(z, buffers=5):
-        block = _compare(z[rows], None if u is None else u[rows], labels[rows], temperature, q, buffers)
+    for rows, buffers in _blocks(z, buffers=5):
+        block = _compare(z[rows], None if u is None else u[rows], labels[rows], temperature, buffers)
         _write(found, rows, block, temperature)
     return found
 
@@ -60,23 +61,28 @@ def row_gradient(
     weights: RowWeights,
     temperature: float = 1.0,
     *,
-    overwrite: bool = False,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, RowStatistics]:
     """Gradient with respect to `z` of the weighted sum of the rows, and the statistics of the rows.
 
     g_j = a q_j (d_j - R) + b (q_j - p_j) + c (q1_j - [j = y]), a and b with one factor T of T² / T.
 
     Args:
-        overwrite: the gradient takes the memory of `z`.
+        out: where the gradient goes, rounded once to its dtype; may be `z` itself. None makes a tensor like `z`.
     """
-    gradient, found = z if overwrite else torch.empty_like(z), _empty_statistics(z)
-    for rows, buffers in _blocks(z, buffers=4):
-        block = _compare(z[rows], None if u is None else u[rows], labels[rows], temperature, gradient[rows], buffers)
+    gradient, found = torch.empty_like(z) if out is None else out, _empty_statistics(z)
+    in_place = gradient.dtype == _exact(z)
+    for rows, buffers in _blocks(z, buffers=5):
+        if in_place:
+            buffers[0] = gradient[rows]
+        block = _compare(z[rows], None if u is None else u[rows], labels[rows], temperature, buffers)
         _write(found, rows, block, temperature)
-        b, a, c = (column[rows].to(z.dtype).unsqueeze(-1) for column in weights)
+        b, a, c = (column[rows].to(block.q.dtype).unsqueeze(-1) for column in weights)
         task = c.where(labels[rows].unsqueeze(-1) >= 0, c.new_zeros(()))
         _make_gradient(block, a * temperature, b * temperature, task)
-        gradient[rows].scatter_add_(-1, labels[rows].clamp(min=0).unsqueeze(-1), -task)
+        block.q.scatter_add_(-1, labels[rows].clamp(min=0).unsqueeze(-1), -task)
+        if not in_place:
+            gradient[rows] = block.q
     return gradient, found
 
 
@@ -97,13 +103,13 @@ class _Block(NamedTuple):
     statistics: RowStatistics
 
 
-def _compare(
-    z: Tensor, u: Tensor | None, labels: Tensor, temperature: float, q: Tensor, buffers: Sequence[Tensor]
-) -> _Block:
-    """Fill `q`, which may be the memory of `z`, and the other four."""
-    p, difference, product, q1 = buffers
+def _compare(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float, buffers: Sequence[Tensor]) -> _Block:
+    """Fill the five buffers; the first may be the memory of `z`."""
+    q, p, difference, product, q1 = buffers
+    z = _widened(z, q)
     highest, label = z.amax(dim=-1, keepdim=True), _at_label(z, labels)
     if u is not None:
+        u = _widened(u, p)
         torch.sub(z, u, out=difference)
     if temperature == 1.0:
         q1, sum_q1 = q, _exponentials(z, highest, 1.0, out=q)
@@ -131,8 +137,7 @@ def _make_gradient(block: _Block, a: Tensor, b: Tensor, c: Tensor) -> None:
         torch.mul(block.q1, c / block.sum_q1, out=block.q)
         return
     constant = b + c if block.q1 is block.q else b
-    difference = block.difference.sub_(block.statistics.reverse_kl)
-    torch.addcmul(constant / block.sum_q, difference, a / block.sum_q, out=difference)
+    block.difference.sub_(block.statistics.reverse_kl).mul_(a / block.sum_q).add_(constant / block.sum_q)
     # Two roundings alike, so that the gradient is 0 where both agree; a fused product and sum would leave one.
     block.q.mul_(block.difference).sub_(block.p.mul_(b / block.sum_p))
     if block.q1 is not block.q:
@@ -153,7 +158,16 @@ def _at_label(x: Tensor, labels: Tensor) -> Tensor:
 
 
 def _empty_statistics(z: Tensor) -> RowStatistics:
-    return RowStatistics(*(z.new_zeros(len(z)) for _ in range(3)))
+    return RowStatistics(*(z.new_zeros(len(z), dtype=_exact(z)) for _ in range(3)))
+
+
+def _exact(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _widened(logits: Tensor, buffer: Tensor) -> Tensor:
+    """The logits in the dtype of the buffer; there, if they have another."""
+    return logits if logits.dtype == buffer.dtype else buffer.copy_(logits)
 
 
 def _write(found: RowStatistics, rows: slice, block: _Block, temperature: float) -> None:
@@ -163,9 +177,10 @@ def _write(found: RowStatistics, rows: slice, block: _Block, temperature: float)
 
 def _blocks(z: Tensor, *, buffers: int) -> Iterator[tuple[slice, list[Tensor]]]:
     """Slices of rows, with that many buffers of their shape, used again for each; on a GPU all rows at once."""
-    rows = max(1, BLOCK_BYTES * torch.get_num_threads() // (z.shape[-1] * z.element_size()))
+    exact = _exact(z)
+    rows = max(1, BLOCK_BYTES * torch.get_num_threads() // (z.shape[-1] * exact.itemsize))
     rows = min(len(z), rows if z.device.type == "cpu" else len(z))
-    scratch = [z.new_empty(rows, z.shape[-1]) for _ in range(buffers)]
+    scratch = [z.new_empty(rows, z.shape[-1], dtype=exact) for _ in range(buffers)]
     for start in range(0, len(z), max(rows, 1)):
         stop = min(start + rows, len(z))
         yield slice(start, stop), [buffer[: stop - start] for buffer in scratch]

@@ -13,25 +13,44 @@ from edgerazor.kernels.dispatch import row_gradient, row_statistics, teacher_row
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
 from edgerazor.kernels.projection import HeadGradients, Projection, chunk_rows, chunks, scaled_
 
-KEEP_BYTES = 256 * 2**20
+KEEP_BYTES = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}
 
 
 class TeacherLogits:
-    """Logits of the teacher by chunk; kept between the two passes while they are small, computed again otherwise."""
+    """Logits of the teacher by chunk; kept between the two passes if all fit the budget, else computed again.
 
-    def __init__(self, projection: Projection, chunk: int, *, keep_bytes: int = KEEP_BYTES):
+    Args:
+        projection: of the rows that enter the product.
+        chunk: rows per chunk.
+        keep_bytes: the budget; None is `KEEP_BYTES` of the device.
+        keep_dtype: of what is kept, and read by both passes; None is float32, on CUDA the dtype of the teacher's head,
+            in which its own forward pass would round its logits.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        chunk: int,
+        *,
+        keep_bytes: int | None = None,
+        keep_dtype: torch.dtype | None = None,
+    ):
         self.projection, self.chunk = projection.widened(), chunk
         self._kept: dict[int, Tensor] = {}
-        self._keep = projection.hidden.shape[0] * projection.weight.shape[0] * 4 <= keep_bytes
+        device, exact = projection.weight.device.type, torch.promote_types(projection.weight.dtype, torch.float32)
+        self._dtype = keep_dtype or (projection.weight.dtype if device == "cuda" else exact)
+        budget = KEEP_BYTES["cuda" if device == "cuda" else "cpu"] if keep_bytes is None else keep_bytes
+        needed = projection.hidden.shape[0] * projection.weight.shape[0] * self._dtype.itemsize
+        self.keeps = needed <= budget
 
     def rows(self, rows: slice, z: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Teacher logits of one chunk, float32 (float64 for float64 models); they depend on neither student nor T."""
+        if not self.keeps:
+            return self.projection.logits(rows)
         if rows.start not in self._kept:
-            logits = self.projection.logits(rows)
-            if not self._keep:
-                return logits
-            self._kept[rows.start] = logits
-        return self._kept[rows.start]
+            self._kept[rows.start] = self.projection.logits(rows).to(self._dtype)
+        kept = self._kept[rows.start]
+        return kept if kept.dtype.itemsize >= 4 else kept.float()
 
 
 class TeacherRowSource(Protocol):
@@ -125,7 +144,7 @@ class _FusedLinear(torch.autograd.Function):
                 factors = RowWeights(*(column[rows] for column in weights))
                 z = student.logits(rows, out=workspace)
                 u = teacher.rows(rows, z, temperature) if teacher else None
-                gradient, statistics = row_gradient(z, u, labels[rows], factors, temperature, overwrite=True)
+                gradient, statistics = row_gradient(z, u, labels[rows], factors, temperature, out=z)
                 parts.append(statistics)
                 gradients.add(rows, gradient)
         columns = (
@@ -152,7 +171,7 @@ def _chunk(student: Projection, teacher: TeacherRowSource | None) -> int:
 def logits_teacher_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Entropy and label log probability of rows of teacher logits `[N, V]`, chunk by chunk."""
     parts = [
-        teacher_row_statistics(_exact(u[rows]), labels[rows])
+        teacher_row_statistics(u[rows], labels[rows])
         for rows in chunks(len(u), chunk_rows(len(u), u.shape[-1], u.device))
     ]
     entropy, label = zip(*parts, strict=True)
@@ -176,8 +195,7 @@ class _FromLogits(torch.autograd.Function):
         parts: list[RowStatistics] = []
         for rows in chunks(len(z), chunk_rows(len(z), z.shape[-1], z.device)):
             factors = RowWeights(*(column[rows] for column in weights))
-            part, statistics = row_gradient(_exact(z[rows]), _exact(u[rows]), labels[rows], factors, temperature)
-            gradient[rows] = part
+            _, statistics = row_gradient(z[rows], u[rows], labels[rows], factors, temperature, out=gradient[rows])
             parts.append(statistics)
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         value = _weighted_sum(weights, columns)
@@ -190,10 +208,6 @@ class _FromLogits(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
         (gradient,) = ctx.saved_tensors
         return scaled_(gradient, upstream), None, None, None, None
-
-
-def _exact(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _weighted_sum(weights: RowWeights, columns: list[Tensor]) -> Tensor:

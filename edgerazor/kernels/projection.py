@@ -66,8 +66,9 @@ class HeadGradients:
         exact = torch.promote_types(weight.dtype, torch.float32)
         self.student = given.widened()
         self.hidden = torch.zeros_like(hidden) if needed[0] else None
-        self.weight = torch.zeros_like(weight, dtype=exact) if needed[1] else None
+        self.weight = torch.empty_like(weight, dtype=exact) if needed[1] else None
         self.bias = torch.zeros_like(bias, dtype=exact) if needed[2] and bias is not None else None
+        self._empty = True
         self._dtypes = (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype)
 
     def add(self, rows: slice, gradient: Tensor) -> None:
@@ -78,10 +79,13 @@ class HeadGradients:
         if self.hidden is not None:
             self.hidden[rows] = torch.mm(gradient, self.student.weight)
         if self.weight is not None:
-            _add_product_(self.weight, gradient.t(), self.student.hidden[rows])
+            _add_product_(self.weight, gradient.t(), self.student.hidden[rows], fresh=self._empty)
+            self._empty = False
 
     def save(self, ctx: Any) -> None:
         """Keep them for the backward pass."""
+        if self.weight is not None and self._empty:
+            self.weight.zero_()
         ctx.save_for_backward(self.hidden, self.weight, self.bias)
         ctx.dtypes = self._dtypes
 
@@ -125,9 +129,12 @@ def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.mm(a, b, out=out)
 
 
-def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """`total += a @ b`; not every torch lets addmm take a float32 total with half-precision operands."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
+def _add_product_(total: Tensor, a: Tensor, b: Tensor, *, fresh: bool) -> None:
+    """`total += a @ b`, or `total = a @ b`; not every torch lets addmm take a float32 total with half operands."""
+    if a.dtype != total.dtype:
+        product = _product(a, b)
+        total.copy_(product) if fresh else total.add_(product)
+    elif fresh:
+        torch.mm(a, b, out=total)
     else:
-        total += _product(a, b)
+        total.addmm_(a, b)

@@ -130,7 +130,9 @@ def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
 
 def _integers(codes: Tensor) -> Tensor:
     """A NaN has no integer; its group carries it in the scale."""
-    return codes.nan_to_num_(0.0).to(torch.int8)
+    # The compiler makes slow code of nan_to_num, eager mode of a comparison.
+    numbers = codes.where(codes == codes, 0.0) if torch.compiler.is_compiling() else codes.nan_to_num_(0.0)  # noqa: PLR0124
+    return numbers.to(torch.int8)
 
 
 def _stored(scale: Tensor, rule: GroupRule) -> Tensor:

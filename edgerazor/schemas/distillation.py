@@ -33,6 +33,14 @@ class DistillationSection(Schema):
         str | None,
         Field(description="Folder of `edgerazor cache-teacher`; the teacher itself then does not run in training."),
     ] = None
+    teacher_logits_mib: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            description="The teacher's logits are kept between two passes if they fit, else computed twice; "
+            "absent: 256 on a CPU, 2048 on CUDA.",
+        ),
+    ] = None
     on_policy: OnPolicySection | None = None
 
     @model_validator(mode="after")

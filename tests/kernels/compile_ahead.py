@@ -34,6 +34,7 @@ def variants() -> dict[str, Variant]:
         absent = () if kind == "mixed" else ("qmax_pointer",)
         found[f"quantize-{kind}-{dtype}"] = Variant("quantize", dtype, constants, absent)
     for dtype in ("fp32", "bf16"):
+        found[f"dequantize-{dtype}"] = Variant("dequantize", dtype, {"group_size": 256, **tile})
         found[f"teacher_statistics-{dtype}"] = Variant("teacher_statistics", dtype, {"tile": 4096})
     for name in ("row_statistics", "row_gradient"):
         found[f"{name}-bf16"] = Variant(name, "bf16", {"tile": 4096, "tempered": False})

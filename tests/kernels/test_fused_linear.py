@@ -83,6 +83,17 @@ def test_value_and_gradients_do_not_depend_on_chunks(
     assert all(column.shape == (ROWS,) and not column.requires_grad for column in statistics)
 
 
+def test_logits_kept_in_less_than_float32_are_the_same_in_both_passes() -> None:
+    teacher = projection(TEACHER_HIDDEN, dtype=torch.float32, bias=True, seed=1)
+    size = ROWS * len(teacher.weight) * 2
+    kept = TeacherLogits(teacher, 5, keep_bytes=size, keep_dtype=torch.bfloat16)
+    assert kept.keeps and not TeacherLogits(teacher, 5, keep_bytes=size - 1, keep_dtype=torch.bfloat16).keeps
+    first, second = kept.rows(slice(5, 10)), kept.rows(slice(5, 10))
+    assert first.dtype == torch.float32 and torch.equal(first, second)
+    exact = TeacherLogits(teacher, 5, keep_bytes=0).rows(slice(5, 10))
+    assert torch.equal(first, exact.bfloat16().float()) and not torch.equal(first, exact)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_without_a_teacher(dtype: torch.dtype) -> None:
     student = projection(HIDDEN, dtype=dtype, bias=True, seed=0)

@@ -13,6 +13,7 @@ from edgerazor.kernels.reference import GroupRule
 
 pytest.importorskip("triton")
 from edgerazor.kernels.triton import quantize as kernels
+from edgerazor.kernels.triton.dequantize import dequantize
 
 MakeRule = Callable[[int, int], GroupRule]
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
@@ -64,6 +65,16 @@ def assert_same_bits(x: Tensor, rule: GroupRule, group_size: int | None, device:
     found = kernels.quantize_dequantize(x.to(device), on(device, rule), group_size, dtype=dtype)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.cpu(), other, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("shape", "group_size"), [((3, 5, 96), 32), ((4, 480), 480), ((513, 256), 256), ((1, 1), 1)])
+def test_dequantization_is_the_reference(shape: tuple[int, ...], group_size: int, device: str) -> None:
+    codes, scale = reference.quantize(drawn(*shape), GroupRule("absmax", 127, scale_dtype="float32"), group_size)
+    # The interpreter truncates where a GPU rounds to bfloat16.
+    for dtype in (torch.float32, torch.float16, *([torch.bfloat16] if device == "cuda" else [])):
+        found = dequantize(codes.to(device), scale.to(device), dtype)
+        assert found.dtype == dtype and torch.equal(found.cpu(), reference.dequantize(codes, scale, dtype))
+        assert dequantize(codes[:0].to(device), scale[:0].to(device), dtype).shape == codes[:0].shape
 
 
 @every_rule

@@ -11,10 +11,24 @@ from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.errors import PlanError
 from edgerazor.pipeline.data import Collator
 from edgerazor.pipeline.distill import Distiller
+from edgerazor.schemas.distillation import DistillationSection
 
 EAKLD = {"name": "eakld", "weight": 2.0, "scope": "sequence"}
 EXPERTS = {"qwen3": {}, "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}}
 FEATURES = {"name": "feature_mse", "weight": 0.5, "layers": {"name": "lafd", "top_k": 1}}
+
+
+class ProductsWith(TorchDispatchMode):
+    """How many matrix products took the memory of one weight."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.address, self.products = weight.data_ptr(), 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            self.products += any(isinstance(one, torch.Tensor) and one.data_ptr() == self.address for one in args)
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -62,6 +76,22 @@ def test_the_fused_total_equals_the_losses_called_one_by_one(registry, pair, bat
     own = {f"feature_mse/layer_{layer}" for layer in range(3)}
     assert set(total.shares) == {"task", "eakld", "forward_kl", "feature_mse", *own}
     assert {"eakld/gamma", "eakld/reverse_kl", "feature_mse/chosen_0"} <= set(total.metrics)
+
+
+@pytest.mark.parametrize(("mib", "products"), [(None, 1), (0, 2)])
+def test_the_budget_decides_whether_teacher_logits_are_computed_twice(registry, pair, batch, mib, products):
+    student, teacher = pair
+    loss = {"name": "eakld", "weight": 1.0}
+    section = DistillationSection.model_validate(
+        {"losses": [loss], **({} if mib is None else {"teacher_logits_mib": mib})}, context={"registry": registry}
+    )
+    composed = Distiller.from_recipe(section, registry=registry, adapter=registry.adapter_for("qwen3"))
+    targets = Targets.from_labels(batch["labels"])
+    with ProductsWith(teacher.get_output_embeddings().weight) as counted:
+        total = composed(student, teacher, batch, targets)
+    assert counted.products == products
+    expected = distiller(registry, [loss])(student, teacher, batch, targets)
+    torch.testing.assert_close(total.value, expected.value, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])

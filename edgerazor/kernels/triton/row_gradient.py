@@ -59,25 +59,19 @@ def row_gradient_kernel(  # noqa: PLR0917
 
 
 def row_gradient(
-    z: Tensor, u: Tensor | None, labels: Tensor, weights: RowWeights, temperature: float = 1.0
+    z: Tensor,
+    u: Tensor | None,
+    labels: Tensor,
+    weights: RowWeights,
+    temperature: float = 1.0,
+    *,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, RowStatistics]:
     """Like `divergence.row_gradient`, for float32, bfloat16 and float16 logits.
 
-    The gradient has the dtype of `z`, the statistics are float32; a label outside the vocabulary gives NaN statistics.
+    The statistics are float32; a label outside the vocabulary gives NaN statistics.
     """
-    return _gradient(z, u, labels, weights, temperature, torch.empty_like(z))
-
-
-def row_gradient_(
-    z: Tensor, u: Tensor | None, labels: Tensor, weights: RowWeights, temperature: float = 1.0
-) -> tuple[Tensor, RowStatistics]:
-    """`row_gradient`, written over `z`."""
-    return _gradient(z, u, labels, weights, temperature, z)
-
-
-def _gradient(
-    z: Tensor, u: Tensor | None, labels: Tensor, weights: RowWeights, temperature: float, out: Tensor
-) -> tuple[Tensor, RowStatistics]:
+    out = torch.empty_like(z) if out is None else out
     z, u, labels = adjacent(z), None if u is None else adjacent(u), labels.contiguous()
     columns = row_columns(z, u, labels, temperature)
     gradient = out if out.stride(-1) == 1 else torch.empty_like(z)

@@ -29,6 +29,7 @@ class Distiller:
         task_weight: of the cross entropy.
         adapter: of the student.
         teacher_adapter: where the teacher is of another family.
+        teacher_logits_mib: budget for the teacher's logits between two passes over them; None is the kernels' own.
 
     Raises:
         PlanError: a loss needs a signal that an adapter cannot give.
@@ -41,13 +42,15 @@ class Distiller:
         task_weight: float,
         adapter: ArchitectureAdapter,
         teacher_adapter: ArchitectureAdapter | None = None,
+        teacher_logits_mib: float | None = None,
     ):
         names = [loss.params.name for loss in losses]
         self.names = [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
         self.losses, self.task_weight, self.adapter = list(losses), task_weight, adapter
         self.teacher_adapter = teacher_adapter or adapter
         self._teacher_depth: int | None = None
-        self.fused = FusedPass([pair for pair in self.named() if hasattr(pair[1], "divergence_weights")], task_weight)
+        divergences = [pair for pair in self.named() if hasattr(pair[1], "divergence_weights")]
+        self.fused = FusedPass(divergences, task_weight, teacher_logits_mib=teacher_logits_mib)
         for name, loss in self.named():
             _check_signals(name, loss.signals, self.adapter)
             _check_signals(f"{name}: of the teacher", teacher_signals(loss), self.teacher_adapter)
@@ -65,7 +68,13 @@ class Distiller:
         if section is None:
             return cls([], task_weight=1.0, adapter=adapter, teacher_adapter=teacher_adapter)
         losses = [registry.build(loss) for loss in section.losses]
-        return cls(losses, task_weight=section.task_weight, adapter=adapter, teacher_adapter=teacher_adapter)
+        return cls(
+            losses,
+            task_weight=section.task_weight,
+            adapter=adapter,
+            teacher_adapter=teacher_adapter,
+            teacher_logits_mib=section.teacher_logits_mib,
+        )
 
     def named(self) -> list[tuple[str, DistillationLoss]]:
         """The losses by name; those of one kind are numbered."""

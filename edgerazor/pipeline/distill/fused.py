@@ -26,10 +26,12 @@ class FusedPass:
     Args:
         losses: by name; each has `divergence_weights`. Those of one temperature share a pass.
         task_weight: of the cross entropy.
+        teacher_logits_mib: budget for keeping the teacher's logits; None is the kernels' own.
     """
 
-    def __init__(self, losses: NamedLosses, task_weight: float):
+    def __init__(self, losses: NamedLosses, task_weight: float, *, teacher_logits_mib: float | None = None):
         self.task_weight = task_weight
+        self.keep_bytes = None if teacher_logits_mib is None else int(teacher_logits_mib * 2**20)
         self.by_temperature: dict[float, list[tuple[str, Any]]] = {}
         for name, loss in losses:
             self.by_temperature.setdefault(loss.params.temperature, []).append((name, loss))
@@ -97,7 +99,7 @@ class FusedPass:
         assert teacher.final_hidden is not None and teacher.head is not None
         projection = teacher.head.projection(teacher.final_hidden, rows, autocast=False)
         chunk = chunk_rows(len(rows), projection.weight.shape[0], projection.weight.device)
-        source = TeacherLogits(projection, chunk)
+        source = TeacherLogits(projection, chunk, keep_bytes=self.keep_bytes)
         return source, teacher_statistics(source, labels)
 
 
