@@ -33,7 +33,7 @@ typecheck: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/@for script in fake_quantization logits_loss training_step accumulation growth; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in fake_quantization logits_loss training_step accumulation growth; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 llamacpp: $(VENV)/.installed-torch
 	@mkdir -p $(WHEELS)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from answers import Answers, Case
 
@@ -91,6 +92,7 @@ def compete(
     arguments: argparse.Namespace,
     *,
     setup: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Mapping[str, str]] | None = None,
     allocator: str = "default",
 ) -> dict[tuple[str, str], Result]:
     """Measure every contestant in every case, in turns.
@@ -99,6 +101,7 @@ def compete(
         script: is started with `--worker NAME --setup JSON`, once per contestant, and calls `serve`.
         worker: what that process does, by the contestant's name and the setup; called here if no process is wanted.
         contestants: interpreter by name; None where a peer is missing.
+        variables: of the environment, by contestant.
         setup: handed to the workers.
 
     Returns:
@@ -107,13 +110,13 @@ def compete(
     chosen = {name: python for name, python in contestants.items() if not arguments.only or name in arguments.only}
     results = {(name, case): Result(problem="missing") for case in cases for name in chosen}
     setup = {**(setup or {}), **{key: getattr(arguments, key) for key in ("quick", "device", "threads")}}
-    workers = {
-        name: Answers(worker(name, setup), setup)
-        if arguments.in_process
-        else _Process(script, name, python, setup, ALLOCATORS[allocator])
-        for name, python in chosen.items()
-        if python is not None
-    }
+    workers: dict[str, _Process | _Here] = {}
+    for name, python in chosen.items():
+        own = (variables or {}).get(name, {})
+        if python is not None and arguments.in_process:
+            workers[name] = _Here(Answers(worker(name, setup), setup), own)
+        elif python is not None:
+            workers[name] = _Process(script, name, python, setup, {**ALLOCATORS[allocator], **own})
     try:
         for case in cases:
             for name, one in workers.items():
@@ -150,6 +153,20 @@ def _tell(allocator: str, name: str, case: str, result: Result) -> None:
     median = result.median
     figures = result.problem or ("nothing measured" if median is None else f"{1000 * median:.2f} ms")
     print(f"{allocator}  {case}  {name}: {figures}", file=sys.stderr, flush=True)
+
+
+class _Here:
+    """A contestant in this process, with its environment while it answers."""
+
+    def __init__(self, answers: Answers, variables: Mapping[str, str]):
+        self.answers, self.variables = answers, variables
+
+    def ask(self, verb: str, case: str) -> dict[str, Any]:
+        with patch.dict(os.environ, self.variables):
+            return self.answers.ask(verb, case)
+
+    def stop(self) -> None:
+        self.answers.stop()
 
 
 class _Process:

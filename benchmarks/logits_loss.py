@@ -25,7 +25,7 @@ from interleaved import (
     ratio,
     shown_ratio,
 )
-from loss_contestants import FLOORED, INTERPRETERS, LIGER, ORIGINAL, OURS, PRODUCTS, TASK
+from loss_contestants import FLOORED, INTERPRETERS, LIGER, ORIGINAL, OURS, PRODUCTS, TASK, VARIABLES
 from rich.console import Console
 
 COLUMNS = {
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     rows, entries = [], []
     for allocator in given.allocators:
-        measured = compete(Path(__file__), worker, contestants, CASES, given, allocator=allocator)
+        measured = compete(Path(__file__), worker, contestants, CASES, given, variables=VARIABLES, allocator=allocator)
         rows += [_row(measured, allocator, *key) for key in measured]
         entries += [entry(*key, result, allocator=allocator) for key, result in measured.items()]
     publish(given.out, rows, COLUMNS, {**circumstances(given, before), "measurements": entries}, Console(width=180))

@@ -10,17 +10,20 @@ from peers import interpreter
 from torch import Tensor
 from torch.nn import functional
 
-OURS, EXACT, PRODUCTS = "ours", "plain autograd, float32", "four products alone"
+OURS, COMPILED = "ours", "ours, compiled"
+EXACT, PRODUCTS = "plain autograd, float32", "four products alone"
 ORIGINAL, SEPARATE = "original release 1.3.5", "separate passes (our reconstruction)"
 LIGER = "Liger-Kernel 0.8.5 (forward KL alone)"
 INTERPRETERS = {
     OURS: sys.executable,
+    COMPILED: sys.executable,
     ORIGINAL: interpreter("original"),
     SEPARATE: sys.executable,
     EXACT: sys.executable,
     LIGER: interpreter("liger-kernel"),
     PRODUCTS: sys.executable,
 }
+VARIABLES = {COMPILED: {"EDGERAZOR_KERNELS": "compiled"}}
 FLOORED = (ORIGINAL, SEPARATE)
 TASK = 0.1
 Run = Callable[[], tuple[Tensor, tuple[Tensor, ...]]]
@@ -40,7 +43,7 @@ def build(name: str, what: str, inputs: Inputs) -> Run:
         if what == "logits":
             raise NotImplementedError("no product is needed")
         return _products(inputs)
-    if name == OURS:
+    if name in (OURS, COMPILED):
         return _ours_from_logits(inputs) if what == "logits" else fused(inputs)
     if name == LIGER:
         return _liger(inputs, what)

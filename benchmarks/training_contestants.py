@@ -5,7 +5,6 @@ with weight 2, squared difference of features at 3 layers with 0.1, cross entrop
 are, since the original release bypasses their quantization in training with checkpoints.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from torch.nn import functional
 from training_models import Pair
 
 FULL, FORWARD_KL, OURS = "full precision", "forward KL, plain", "ours"
-COMPILED = "ours, compiled quantizers"
+COMPILED, AS_TRAINED = "ours, compiled", "ours, allocator of `edgerazor train`"
 ORIGINAL, SEPARATE = "original release 1.3.5", "separate passes (our reconstruction)"
 INTERPRETERS = {
     FULL: sys.executable,
@@ -29,7 +28,9 @@ INTERPRETERS = {
     SEPARATE: sys.executable,
     OURS: sys.executable,
     COMPILED: sys.executable,
+    AS_TRAINED: sys.executable,
 }
+VARIABLES = {COMPILED: {"EDGERAZOR_KERNELS": "compiled"}, AS_TRAINED: {"THP_MEM_ALLOC_ENABLE": "1"}}
 TASK, LOGITS, FEATURES, LAYERS, SUPPORT = 0.1, 2.0, 0.1, 3, 16
 QUANTIZATION = {
     "weights": [
@@ -203,8 +204,10 @@ def _ours(step: Step) -> Loss:
     return loss
 
 
-def _compiled(step: Step) -> Loss:
-    os.environ["EDGERAZOR_KERNELS"] = "compiled"
+def _as_trained(step: Step) -> Loss:
+    from edgerazor.core.allocator import keep_large_blocks
+
+    keep_large_blocks()
     return _ours(step)
 
 
@@ -214,7 +217,8 @@ _BUILDERS: dict[str, Callable[[Step], Loss]] = {
     ORIGINAL: _original,
     SEPARATE: _separate,
     OURS: _ours,
-    COMPILED: _compiled,
+    COMPILED: _ours,
+    AS_TRAINED: _as_trained,
 }
 
 

@@ -23,7 +23,7 @@ from interleaved import (
     shown_ratio,
 )
 from rich.console import Console
-from training_contestants import FORWARD_KL, FULL, INTERPRETERS, ORIGINAL
+from training_contestants import AS_TRAINED, FORWARD_KL, FULL, INTERPRETERS, ORIGINAL, VARIABLES
 
 COLUMNS = {
     "allocator": "allocator",
@@ -85,10 +85,14 @@ def main(
     setup = {"micro_batches": micro_batches(given.device)}
     rows, entries = [], []
     for allocator in given.allocators:
+        # What the tuned allocator is told is what training tells it.
+        names = {name: python for name, python in INTERPRETERS.items() if name != AS_TRAINED or allocator == "default"}
         # One dtype at a time: the processes of the contestants hold their models as long as they live.
         measured: dict[tuple[str, str], Result] = {}
         for dtype in DTYPES:
-            measured |= compete(script, worker, INTERPRETERS, [dtype], given, setup=setup, allocator=allocator)
+            measured |= compete(
+                script, worker, names, [dtype], given, setup=setup, variables=VARIABLES, allocator=allocator
+            )
         rows += [_row(measured, allocator, *key) for key in measured]
         entries += [entry(*key, result, allocator=allocator) for key, result in measured.items()]
     facts = {**circumstances(given, before), **setup, "measurements": entries}

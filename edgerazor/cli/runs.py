@@ -28,6 +28,9 @@ def quickstart(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the run.")] = 0,
 ) -> None:
     """Quantize a small model on this machine, from teacher to packed checkpoint, and show what was gained."""
+    from edgerazor.core.allocator import ask_for_huge_pages
+
+    ask_for_huge_pages()
     from edgerazor.pipeline.quickstart.run import run_quickstart
 
     options: dict[str, Any] = {} if budget is None else {"budget": budget}
@@ -62,6 +65,9 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train a low-bit student by distillation, then pack, verify and export it."""
+    from edgerazor.core.allocator import ask_for_huge_pages
+
+    ask_for_huge_pages()
     from edgerazor.core.manager import load_plugins
     from edgerazor.schemas.recipe import load_recipe
 

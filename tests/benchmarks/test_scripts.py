@@ -1,18 +1,21 @@
 """Every script of the training-speed scoreboard runs: tiny shapes, two rounds, its gates passed."""
 
 import json
+import re
+import subprocess
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 INSIDE = ("--quick", "--threads", "1", "--in-process")
 DISTILLING = ("ours", "separate passes (our reconstruction)")
 CHOSEN = {
     "fake_quantization": ("ours", "separate passes (our reconstruction)", "copy into a buffer"),
     "logits_loss": (*DISTILLING, "plain autograd, float32", "four products alone"),
-    "training_step": ("full precision", "forward KL, plain", *DISTILLING),
+    "training_step": ("full precision", "forward KL, plain", "ours, allocator of `edgerazor train`", *DISTILLING),
     "accumulation": ("ours",),
 }
 
@@ -53,3 +56,9 @@ def test_contestants_run_in_processes_of_their_own(tmp_path):
     chosen = ("ours", "copy into a buffer")
     written = run("fake_quantization", tmp_path / "out.json", *INSIDE[:3], "--only", *chosen)
     assert all(one["problem"] is None and len(one["seconds"]) == 2 for one in written["measurements"])
+
+
+def test_make_bench_runs_scripts_that_exist():
+    done = subprocess.run(["make", "--dry-run", "bench"], cwd=ROOT, capture_output=True, text=True, check=True)
+    scripts = re.search(r"^for script in ([a-z_ ]+);", done.stdout, re.MULTILINE)
+    assert scripts and all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in scripts[1].split())

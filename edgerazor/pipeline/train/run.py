@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from edgerazor.core.allocator import keep_large_blocks
 from edgerazor.core.contracts import Signal
 from edgerazor.core.model_types import vocabulary_size
 from edgerazor.core.plan import Plan
@@ -132,6 +133,8 @@ def _build_trainer(
     if recipe.data is None:
         raise RecipeError("data: the recipe has no data section; training needs sources")
     arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
+    if arguments.device.type == "cpu":
+        keep_large_blocks()
     check_vocabularies(recipe.model)
     config = load_config(recipe.model)
     adapter, teacher_adapter = (one(recipe.model, registry) for one in (student_adapter_for, teacher_adapter_for))

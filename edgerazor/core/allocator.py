@@ -1,0 +1,45 @@
+"""glibc's allocator, told to keep large blocks of memory instead of asking the system for new ones at every use.
+
+By default blocks above 32 MiB, such as chunks of logits, are mapped afresh each time, and the system clears them page
+by page: up to a quarter of a training step on a CPU (docs/training-speed.md).
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+
+from edgerazor.errors import EdgeRazorError
+
+SETTING = "EDGERAZOR_ALLOCATOR"
+_TRIM_THRESHOLD, _TOP_PAD, _MOST_MAPPED = -1, -2, -4
+_NEVER, _TOP_PAD_BYTES = -1, 64 * 2**20
+
+
+def ask_for_huge_pages() -> None:
+    """Let torch back large tensors with huge pages; heeded if torch is not imported yet."""
+    if not _is_left_alone():
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def keep_large_blocks() -> bool:
+    """Let this process use large blocks again; whether anything was changed.
+
+    Nothing is where EDGERAZOR_ALLOCATOR is `system`, the environment tunes malloc itself, or malloc is not glibc's.
+
+    Raises:
+        EdgeRazorError: EDGERAZOR_ALLOCATOR has another value.
+    """
+    if _is_left_alone() or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
+    settings = {_MOST_MAPPED: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _TOP_PAD_BYTES}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def _is_left_alone() -> bool:
+    value = os.environ.get(SETTING, "keep")
+    if value not in ("keep", "system"):
+        raise EdgeRazorError(f"{SETTING}={value}: expected keep or system")
+    tuned = any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ)
+    return value == "system" or tuned or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
