@@ -68,7 +68,9 @@ class QuantLinear(Projecting, nn.Linear):
 
     def projection(self) -> Head:
         weight = _differentiable(self.weight, self.weight_quantizer, self.weight_cache, compute_dtype(self.weight))
-        return Head(weight, self.bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize)
+        # The data of an offloaded parameter leaves the device after the forward pass; an alias stays.
+        weight, bias = (one if one is None or one.requires_grad else one.detach() for one in (weight, self.bias))
+        return Head(weight, bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize)
 
 
 class QuantEmbedding(nn.Embedding):

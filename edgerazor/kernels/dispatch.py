@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.errors import EdgeRazorError
-from edgerazor.kernels import divergence, reference
+from edgerazor.kernels import divergence, reference, similarity
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
 from edgerazor.kernels.reference import GroupRule
 
@@ -83,6 +83,15 @@ def row_gradient(
     return kernel.row_gradient(z, u, labels, weights, temperature, out=out)
 
 
+def row_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """`similarity.row_cosine`."""
+    if not _rows(a, b):
+        return similarity.row_cosine(a, b)
+    from edgerazor.kernels.triton import similarity as kernel
+
+    return kernel.row_cosine(a, b)
+
+
 def chooses_triton(x: Tensor) -> bool:
     """Whether the kernels of this tensor are Triton's.
 
@@ -144,7 +153,7 @@ def _rows_on_cpu(*logits: Tensor | None) -> Any:
     return compiled_rows
 
 
-def _rows(*logits: Tensor | None) -> bool:
-    """Whether Triton takes these logits: none is float64."""
-    given = [one for one in logits if one is not None]
+def _rows(*rows: Tensor | None) -> bool:
+    """Whether Triton takes these rows: none is float64."""
+    given = [one for one in rows if one is not None]
     return all(one.dtype in _KERNEL_DTYPES for one in given) and chooses_triton(given[0])

@@ -18,6 +18,7 @@ from edgerazor.core.model_types import auto_class, register_model_types, trained
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, PlanError
+from edgerazor.pipeline.offload import offload
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe
 
@@ -147,14 +148,22 @@ def load_student(recipe: Recipe, *, registry: Registry, attentions: bool = False
 
 
 def load_teacher(section: ModelSection, *, device: torch.device, attentions: bool = False) -> nn.Module:
-    """The teacher: evaluation mode, no gradients, on `device`; `attentions` keeps its attention probabilities."""
+    """The teacher: evaluation mode, no gradients, on `device` or offloaded from it.
+
+    Args:
+        attentions: keep its attention probabilities.
+    """
     dtype: Any = section.teacher_dtype
     if dtype == "auto" and device.type == "cpu":
         dtype = "float32"
     teacher = load_float_model(section, name=section.teacher or section.name_or_path, dtype=dtype)
     if attentions:
         teacher.set_attn_implementation("eager")  # type: ignore[operator]
-    return teacher.requires_grad_(False).to(device)
+    teacher.requires_grad_(False)
+    if section.teacher_offload and device.type != "cpu":
+        offload(teacher, device)
+        return teacher
+    return teacher.to(device)
 
 
 def check_vocabularies(section: ModelSection) -> None:

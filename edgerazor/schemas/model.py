@@ -25,3 +25,6 @@ class ModelSection(Schema):
         Literal["auto", "float32", "bfloat16", "float16"],
         Field(description="auto: as stored on CUDA, float32 on a CPU."),
     ] = "auto"
+    teacher_offload: Annotated[
+        bool, Field(description="The teacher's weights wait in the computer's memory and visit the GPU as it runs.")
+    ] = False

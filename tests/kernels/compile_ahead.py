@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 STORED = {"labels_pointer": "*i64", "qmax_pointer": "*i8", "codes_pointer": "*i8", "scale_pointer": "*fp16"}
-FLOATS = {"columns_pointer": "*fp32", "forward_pointer": "*fp32", "reverse_pointer": "*fp32", "task_pointer": "*fp32"}
+FLOATS = {
+    "columns_pointer": "*fp32",
+    "cosine_pointer": "*fp32",
+    "forward_pointer": "*fp32",
+    "reverse_pointer": "*fp32",
+    "task_pointer": "*fp32",
+}
 SCALARS = {"temperature": "fp32", "inverse": "fp32", "multiplier": "fp32"}
-DIVISIBLE = ("pointer", "stride", "stride_0", "stride_1", "stride_2", "vocabulary")
+DIVISIBLE = ("pointer", "stride", "stride_0", "stride_1", "stride_2", "vocabulary", "width")
 
 
 class Variant(NamedTuple):
@@ -34,6 +40,7 @@ def variants() -> dict[str, Variant]:
         absent = () if kind == "mixed" else ("qmax_pointer",)
         found[f"quantize-{kind}-{dtype}"] = Variant("quantize", dtype, constants, absent)
     for dtype in ("fp32", "bf16"):
+        found[f"similarity-{dtype}"] = Variant("similarity", dtype, {"tile": 1024})
         found[f"dequantize-{dtype}"] = Variant("dequantize", dtype, {"group_size": 256, **tile})
         found[f"teacher_statistics-{dtype}"] = Variant("teacher_statistics", dtype, {"tile": 4096})
     for name in ("row_statistics", "row_gradient"):

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from edgerazor.errors import PlanError
+from edgerazor.kernels import dispatch
 from edgerazor.plugins.selectors.fixed import equal_weights
 from edgerazor.plugins.selectors.params import LAFDParams
 
@@ -99,8 +99,7 @@ class LAFD:
 
 
 def _mean_cosine(current: Tensor, previous: Tensor, mask: Tensor) -> Tensor:
-    cosine = functional.cosine_similarity(current.float(), previous.float(), dim=-1)
-    return _mean(cosine, mask)
+    return _mean(dispatch.row_cosine(current, previous), mask)
 
 
 def _mean_norm(states: Tensor, mask: Tensor) -> Tensor:
