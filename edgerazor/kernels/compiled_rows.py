@@ -5,8 +5,8 @@ row are taken in parts; the results are those of `divergence` within float32's r
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,28 +23,16 @@ _PARTS = 32
 
 def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """`divergence.teacher_row_statistics`."""
-    parts = [
-        run_compiled(_teacher_code, u[rows], labels[rows])
-        if rows.stop - rows.start >= FEWEST_ROWS
-        else divergence.teacher_row_statistics(u[rows], labels[rows])
-        for rows in _blocks(u)
-    ]
-    entropy, label = zip(*parts, strict=True)
-    return torch.cat(entropy), torch.cat(label)
+    entropy, label = _in_blocks(_teacher_code, divergence.teacher_row_statistics, u, labels)
+    return entropy, label
 
 
 def row_statistics(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float = 1.0) -> RowStatistics:
     """`divergence.row_statistics`."""
+    eager = partial(divergence.row_statistics, temperature=temperature)
     if u is None:
-        return divergence.row_statistics(z, u, labels, temperature)
-    code = _statistics_code(temperature)
-    parts = [
-        run_compiled(code, z[rows], u[rows], labels[rows])
-        if rows.stop - rows.start >= FEWEST_ROWS
-        else divergence.row_statistics(z[rows], u[rows], labels[rows], temperature)
-        for rows in _blocks(z)
-    ]
-    return _joined(parts)
+        return eager(z, None, labels)
+    return RowStatistics(*_in_blocks(_statistics_code(temperature), eager, z, u, labels))
 
 
 def row_gradient(
@@ -59,29 +47,28 @@ def row_gradient(
     """`divergence.row_gradient`."""
     if u is None:
         return divergence.row_gradient(z, u, labels, weights, temperature, out=out)
-    gradient, code, parts = torch.empty_like(z) if out is None else out, _gradient_code(temperature), []
-    for rows in _blocks(z):
-        factors = RowWeights(*(column[rows] for column in weights))
-        if rows.stop - rows.start < FEWEST_ROWS:
-            _, statistics = divergence.row_gradient(
-                z[rows], u[rows], labels[rows], factors, temperature, out=gradient[rows]
-            )
-        else:
-            # A tensor that is read and written comes once, or the compiler would have to sort out who shares memory.
-            written = () if gradient is z else (gradient[rows],)
-            statistics = run_compiled(code, z[rows], u[rows], labels[rows], *factors, *written)
-        parts.append(statistics)
-    return gradient, _joined(parts)
+    gradient = torch.empty_like(z) if out is None else out
+
+    # A tensor that is read and written comes once, or the compiler would have to sort out who shares memory.
+    written = () if gradient is z else (gradient,)
+
+    def eager(z: Tensor, u: Tensor, labels: Tensor, *columns: Tensor) -> RowStatistics:
+        (*factors, place) = columns if written else (*columns, z)
+        return divergence.row_gradient(z, u, labels, RowWeights(*factors), temperature, out=place)[1]
+
+    statistics = _in_blocks(_gradient_code(temperature), eager, z, u, labels, *weights, *written)
+    return gradient, RowStatistics(*statistics)
 
 
-def _blocks(z: Tensor) -> Iterator[slice]:
-    """Rows whose intermediate results fit the processor's caches; one block of none, if there are none."""
-    step = max(FEWEST_ROWS, BLOCK_BYTES * torch.get_num_threads() // (4 * z.shape[-1]))
-    return (slice(start, min(start + step, len(z))) for start in range(0, max(len(z), 1), step))
-
-
-def _joined(parts: Sequence[Sequence[Tensor]]) -> RowStatistics:
-    return RowStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+def _in_blocks(code: Callable[..., Any], eager: Callable[..., Any], *tensors: Tensor) -> list[Tensor]:
+    """Columns of results of a few rows at a time, whose intermediate results fit the processor's caches."""
+    rows, width = tensors[0].shape
+    step = max(FEWEST_ROWS, BLOCK_BYTES * torch.get_num_threads() // (4 * width))
+    parts = []
+    for start in range(0, max(rows, 1), step):
+        some = [tensor[start : start + step] for tensor in tensors]
+        parts.append(run_compiled(code, *some) if len(some[0]) >= FEWEST_ROWS else eager(*some))
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
 def _teacher_code(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -147,6 +147,7 @@ class _FusedLinear(torch.autograd.Function):
                 gradient, statistics = row_gradient(z, u, labels[rows], factors, temperature, out=z)
                 parts.append(statistics)
                 gradients.add(rows, gradient)
+                del u  # before the next chunk's is made
         columns = (
             [torch.cat(column) for column in zip(*parts, strict=True)] if parts else [labels.new_zeros(0).float()] * 3
         )
