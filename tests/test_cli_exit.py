@@ -43,11 +43,14 @@ def test_an_interrupt_anywhere_else_is_exit_code_130(tmp_path: Path) -> None:
             while not ended.wait(timeout=0.2):
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    # A process that was started in the background may ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt, daemon=True).start()
     try:
         assert fail("check", tmp_path / "recipe.yaml", code=130) == ""
     finally:
         ended.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
