@@ -1,6 +1,5 @@
 """Cosine similarity of rows, in float32 (METHOD 4.5)."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -9,5 +8,4 @@ SMALLEST_NORM = 1e-8
 
 def row_cosine(a: Tensor, b: Tensor) -> Tensor:
     """float32 `[...]` of `a, b [..., C]`: dot(a, b) / (|a| |b|), each norm at least 1e-8."""
-    with torch.autocast(a.device.type, enabled=False):
-        return functional.cosine_similarity(a.float(), b.float(), dim=-1, eps=SMALLEST_NORM)
+    return functional.cosine_similarity(a.float(), b.float(), dim=-1, eps=SMALLEST_NORM)
