@@ -9,12 +9,12 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.core.weight_cache import WeightCache
 from edgerazor.kernels.dispatch import dequantize
+from edgerazor.kernels.products import linear, matrix_product
 
 
 class InputSlot:
@@ -137,7 +137,7 @@ class _QuantizedLinear(torch.autograd.Function):
             else:
                 quantized, value = layer.slot.quantize(x, layer.input_quantizer, layer.dtype)
                 ctx.save_for_backward(weight, quantized.codes, quantized.scale)
-            return functional.linear(value, layer.weight(weight), None if bias is None else bias.to(layer.dtype))
+            return linear(value, layer.weight(weight), None if bias is None else bias.to(layer.dtype))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -149,20 +149,13 @@ class _QuantizedLinear(torch.autograd.Function):
         rows = gradient.flatten(0, -2)
         with torch.autocast(gradient.device.type, enabled=False):
             if need_input:
-                of_input = (gradient @ layer.weight(weight)).to(ctx.dtypes[0])
+                of_input = matrix_product(rows, layer.weight(weight), ctx.dtypes[0]).unflatten(0, gradient.shape[:-1])
             if need_weight:
                 value = kept[0] if len(kept) == 1 else layer.slot.dequantize(*kept, ctx.dtypes[0]).to(layer.dtype)
-                of_weight = _weight_gradient(rows, value.flatten(0, -2), ctx.dtypes[1])
+                of_weight = matrix_product(rows.t(), value.flatten(0, -2), ctx.dtypes[1])
             if need_bias:
                 of_bias = rows.sum(dim=0, dtype=ctx.dtypes[2])
         return of_input, of_weight, of_bias, None
-
-
-def _weight_gradient(rows: Tensor, value: Tensor, dtype: torch.dtype) -> Tensor:
-    """`rows.T @ value`; on CUDA half-precision operands give their float32 sums to float32 latents unrounded."""
-    if rows.is_cuda and rows.dtype.itemsize < 4 and dtype == torch.float32:
-        return torch.mm(rows.t(), value, out_dtype=torch.float32)  # type: ignore[call-overload,no-any-return]
-    return (rows.t() @ value).to(dtype)
 
 
 def _quantize_dequantize(x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
