@@ -13,8 +13,16 @@ from torch.nn import functional
 
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.outputs import Head
-from edgerazor.core.quantized_linear import InputSlot, WeightValue, compute_dtype, quantized_linear
+from edgerazor.core.quantized_linear import (
+    InputSlot,
+    WeightValue,
+    coded_operands,
+    codes_pay,
+    compute_dtype,
+    quantized_linear,
+)
 from edgerazor.core.weight_cache import WeightCache
+from edgerazor.kernels.integer_linear import CodedOperands
 
 Interceptor = Callable[[Tensor, Head], Tensor]
 
@@ -67,10 +75,20 @@ class QuantLinear(Projecting, nn.Linear):
         )
 
     def projection(self) -> Head:
+        codes = self._codes()
         weight = _differentiable(self.weight, self.weight_quantizer, self.weight_cache, compute_dtype(self.weight))
         # The data of an offloaded parameter leaves the device after the forward pass; an alias stays.
         weight, bias = (one if one is None or one.requires_grad else one.detach() for one in (weight, self.bias))
-        return Head(weight, bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize)
+        quantize_input = None if self.input_quantizer is None else self.input_quantizer.fake_quantize
+        return Head(weight, bias, quantize_input, codes)
+
+    def _codes(self) -> Callable[[Tensor], CodedOperands] | None:
+        """What `Head.codes` is; the weight's are made at once, since its values are a by-product."""
+        cache, of_weight, of_input = self.weight_cache, self.weight_quantizer, self.input_quantizer
+        if cache is None or of_weight is None or of_input is None or not codes_pay(self.weight, of_weight, of_input):
+            return None
+        weight = cache.quantized(self.weight, of_weight, compute_dtype(self.weight))
+        return lambda hidden: coded_operands(of_input.quantize(hidden.detach()), weight)
 
 
 class QuantEmbedding(nn.Embedding):

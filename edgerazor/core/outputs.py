@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgerazor.kernels.integer_linear import CodedOperands
 from edgerazor.kernels.projection import Projection
 from edgerazor.schemas.components import Reduction
 
@@ -21,11 +22,13 @@ class Head:
         weight: `[V, H]`, already fake-quantized.
         bias: `[V]` or None.
         quantize_input: applied to the hidden state before the product; None where activations stay as they are.
+        codes: of some rows of the hidden state and of the weight, set where the product of codes is faster.
     """
 
     weight: Tensor
     bias: Tensor | None = None
     quantize_input: Callable[[Tensor], Tensor] | None = None
+    codes: Callable[[Tensor], CodedOperands] | None = None
 
     def input(self, hidden: Tensor) -> Tensor:
         """The hidden state as it enters the product."""
@@ -43,10 +46,15 @@ class Head:
             autocast: round both to autocast's dtype where it is on, as a linear layer would; a teacher's projection
                 stays in the dtype of its own weight.
         """
-        chosen, dtype = self.input(hidden.flatten(0, -2)[rows]), self.weight.dtype
+        chosen, dtype = hidden.flatten(0, -2)[rows], self.weight.dtype
         if autocast and torch.is_autocast_enabled(hidden.device.type):
             dtype = torch.get_autocast_dtype(hidden.device.type)
-        return Projection(chosen.to(dtype), self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype))
+        return Projection(
+            self.input(chosen).to(dtype),
+            self.weight.to(dtype),
+            None if self.bias is None else self.bias.to(dtype),
+            None if self.codes is None else self.codes(chosen),
+        )
 
 
 @dataclass

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.core.tensor import QuantizedTensor, quantize_dequantize
 from edgerazor.core.weight_cache import WeightCache
-from edgerazor.kernels.dispatch import dequantize
+from edgerazor.kernels.dispatch import dequantize, multiplies_codes
+from edgerazor.kernels.integer_linear import CodedMatrix, CodedOperands, integer_linear
 from edgerazor.kernels.products import linear, matrix_product
 
 
@@ -23,18 +24,20 @@ class InputSlot:
     def __init__(self) -> None:
         self._source: ref[Tensor] | None = None
         self._key: tuple[Any, ...] = ()
-        self._result: tuple[QuantizedTensor, Tensor] | None = None
+        self._result: tuple[QuantizedTensor, Tensor | None] | None = None
         self._codes: ref[Tensor] | None = None
         self._value: Tensor | None = None
         self.quantizations = self.dequantizations = 0
 
-    def quantize(self, x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
-        """Codes and scales of `x`, and their values in `dtype`; the last ones again if nothing changed."""
+    def quantize(self, x: Tensor, quantizer: Any, dtype: torch.dtype | None) -> tuple[QuantizedTensor, Tensor | None]:
+        """Codes and scales of `x`, and their values in `dtype`, if any; the last ones again if nothing changed."""
         # A tensor made in inference mode counts no versions, so it is never taken for unchanged.
         key = (object() if x.is_inference() else x._version, quantizer.params, dtype)
         if self._result is None or self._source is None or self._source() is not x or self._key != key:
             self.clear()
-            self._result = _quantize_dequantize(x, quantizer, dtype)
+            self._result = (
+                (quantizer.quantize(x.detach()), None) if dtype is None else quantize_dequantize(x, quantizer, dtype)
+            )
             self._source, self._key = ref(x), key
             self.quantizations += 1
         return self._result
@@ -70,7 +73,7 @@ def quantized_linear(
         cache: holds the quantized weight between optimizer steps; None quantizes in every pass.
         slot: shares the quantized input with other layers.
     """
-    layer = _Layer(weight_quantizer, input_quantizer, cache, slot or InputSlot(), compute_dtype(weight))
+    layer = _Layer(weight_quantizer, input_quantizer, cache, slot or InputSlot(), weight)
     result: Tensor = _QuantizedLinear.apply(x, weight, bias, layer)  # type: ignore[no-untyped-call]
     return result
 
@@ -91,6 +94,23 @@ def quantized_weight(
         return cache.value(weight, quantizer, dtype)
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         return quantizer.fake_quantize(weight.detach()).to(dtype)
+
+
+def codes_pay(weight: Tensor, weight_quantizer: Any, input_quantizer: Any) -> bool:
+    """Whether the product of codes takes the place of that of values.
+
+    Only where gradients are made: without, the product is that of a finished model's layers, bit for bit.
+    """
+    if weight_quantizer is None or input_quantizer is None or not torch.is_grad_enabled():
+        return False
+    sizes = (input_quantizer.params.group_size, weight_quantizer.params.group_size)
+    return multiplies_codes(weight.shape[-1], sizes, compute_dtype(weight), weight.device)
+
+
+def coded_operands(x: QuantizedTensor, weight: QuantizedTensor) -> CodedOperands:
+    """Codes and scales as the kernel takes them; `x` loses its leading axes."""
+    rows = CodedMatrix(x.codes.flatten(0, -2), x.scale.flatten(0, -2))
+    return CodedOperands(rows, CodedMatrix(weight.codes, weight.scale))
 
 
 class WeightValue(torch.autograd.Function):
@@ -117,13 +137,23 @@ class _Layer:
         input_quantizer: Quantizer | None,
         cache: WeightCache | None,
         slot: InputSlot,
-        dtype: torch.dtype,
+        weight: Tensor,
     ):
         self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
-        self.cache, self.slot, self.dtype = cache, slot, dtype
+        self.cache, self.slot, self.dtype = cache, slot, compute_dtype(weight)
+        self.multiplies_codes = codes_pay(weight, weight_quantizer, input_quantizer)
 
     def weight(self, latent: Tensor) -> Tensor:
         return quantized_weight(latent, self.weight_quantizer, self.cache, self.dtype)
+
+    def product_of_codes(self, x: QuantizedTensor, latent: Tensor, bias: Tensor | None) -> Tensor:
+        assert self.weight_quantizer is not None
+        if self.cache is None:
+            weight = self.weight_quantizer.quantize(latent.detach())
+        else:
+            weight = self.cache.quantized(latent, self.weight_quantizer, self.dtype)
+        result = integer_linear(coded_operands(x, weight), bias)
+        return result.to(self.dtype).unflatten(0, x.codes.shape[:-1])
 
 
 class _QuantizedLinear(torch.autograd.Function):
@@ -132,11 +162,14 @@ class _QuantizedLinear(torch.autograd.Function):
         ctx.layer, ctx.dtypes = layer, (x.dtype, weight.dtype, None if bias is None else bias.dtype)
         with torch.autocast(x.device.type, enabled=False):
             if layer.input_quantizer is None:
-                value = x.to(layer.dtype)
+                value: Tensor | None = x.to(layer.dtype)
                 ctx.save_for_backward(weight, value)
             else:
-                quantized, value = layer.slot.quantize(x, layer.input_quantizer, layer.dtype)
+                dtype = None if layer.multiplies_codes else layer.dtype
+                quantized, value = layer.slot.quantize(x, layer.input_quantizer, dtype)
                 ctx.save_for_backward(weight, quantized.codes, quantized.scale)
+            if value is None:
+                return layer.product_of_codes(quantized, weight, bias)
             return linear(value, layer.weight(weight), None if bias is None else bias.to(layer.dtype))
 
     @staticmethod
@@ -156,14 +189,3 @@ class _QuantizedLinear(torch.autograd.Function):
             if need_bias:
                 of_bias = rows.sum(dim=0, dtype=ctx.dtypes[2])
         return of_input, of_weight, of_bias, None
-
-
-def _quantize_dequantize(x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
-    """In one pass where the quantizer offers it; values in `x`'s dtype are rounded first, as a layer's input is."""
-    x = x.detach()
-    if hasattr(quantizer, "quantize_dequantize"):
-        quantized, value = quantizer.quantize_dequantize(x)
-    else:
-        quantized = quantizer.quantize(x)
-        value = quantized.dequantize(x.dtype)
-    return quantized, value.to(dtype)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,20 @@ class QuantizedTensor:
     def widest_qmax(self) -> Tensor:
         """int8 `[R]`: the width a format that knows rows only must give each row."""
         return self.qmax if self.qmax.ndim == 1 else self.qmax.amax(dim=-1)
+
+
+def quantize_dequantize(x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
+    """Codes and scales, and their values rounded to the dtype of `x`, then to `dtype`; detached.
+
+    In one pass where the quantizer offers it.
+    """
+    x = x.detach()
+    if hasattr(quantizer, "quantize_dequantize"):
+        quantized, value = quantizer.quantize_dequantize(x)
+    else:
+        quantized = quantizer.quantize(x)
+        value = quantized.dequantize(x.dtype).reshape(x.shape)
+    return quantized, value.to(dtype)
 
 
 def nominal_bits(qmax: int, symmetric: bool = True) -> float:

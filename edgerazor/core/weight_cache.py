@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.core.tensor import QuantizedTensor, quantize_dequantize
 
 Policy = Literal["off", "codes", "full"]
 FULL_UP_TO = 2_000_000_000
@@ -44,7 +44,8 @@ class WeightCache:
     every writer that works past autograd has to call: writes through `.data`, views of a flat buffer, raw pointers.
 
     Args:
-        policy: `full` keeps values (2 or 4 bytes per weight), `codes` keeps codes and scales (about 1 byte).
+        policy: `full` keeps values (2 or 4 bytes per weight, and codes where products are made of them), `codes` keeps
+            codes and scales (about 1 byte).
         check: make every value anew and compare; for tests.
     """
 
@@ -59,25 +60,40 @@ class WeightCache:
 
     def value(self, weight: Tensor, quantizer: Quantizer, dtype: torch.dtype) -> Tensor:
         """`quantizer.quantize(weight).dequantize(dtype)` in the shape of the weight, detached; do not write to it."""
-        version = -1 if weight.is_inference() else weight._version
-        key = _Key(self.epoch, version, weight.data_ptr(), quantizer.params)
-        entry = self._entries.get(weight)
-        if entry is None or entry.key != key:
-            entry = self._entries[weight] = _Entry(key)
         # A tensor made in inference mode could not be saved by autograd later.
         with torch.inference_mode(False), torch.no_grad():
-            value = self._full(entry, weight, quantizer, dtype)
+            value = self._value(self._entry(weight, quantizer), weight, quantizer, dtype)
             if self.check:
                 made = quantizer.fake_quantize(weight.detach()).to(dtype)
                 assert torch.equal(made, value), "a kept weight is stale; what wrote it did not call invalidate()"
         return value
 
-    def _full(self, entry: _Entry, weight: Tensor, quantizer: Quantizer, dtype: torch.dtype) -> Tensor:
-        if self.policy == "codes":
-            if entry.quantized is None:
-                entry.quantized = quantizer.quantize(weight.detach())
+    def quantized(self, weight: Tensor, quantizer: Quantizer, dtype: torch.dtype) -> QuantizedTensor:
+        """`quantizer.quantize(weight)`; do not write to it. `dtype` is that of the values that will be wanted too."""
+        with torch.inference_mode(False), torch.no_grad():
+            entry = self._entry(weight, quantizer)
+            if entry.quantized is None and self.policy == "full":
+                entry.quantized, entry.values[dtype] = quantize_dequantize(weight, quantizer, dtype)
                 self.quantizations += 1
-            return entry.quantized.dequantize(dtype).reshape(weight.shape)
+            return self._quantized(entry, weight, quantizer)
+
+    def _entry(self, weight: Tensor, quantizer: Quantizer) -> _Entry:
+        version = -1 if weight.is_inference() else weight._version
+        key = _Key(self.epoch, version, weight.data_ptr(), quantizer.params)
+        entry: _Entry | None = self._entries.get(weight)
+        if entry is None or entry.key != key:
+            entry = self._entries[weight] = _Entry(key)
+        return entry
+
+    def _quantized(self, entry: _Entry, weight: Tensor, quantizer: Quantizer) -> QuantizedTensor:
+        if entry.quantized is None:
+            entry.quantized = quantizer.quantize(weight.detach())
+            self.quantizations += 1
+        return entry.quantized
+
+    def _value(self, entry: _Entry, weight: Tensor, quantizer: Quantizer, dtype: torch.dtype) -> Tensor:
+        if self.policy == "codes":
+            return self._quantized(entry, weight, quantizer).dequantize(dtype).reshape(weight.shape)
         if dtype not in entry.values:
             entry.values[dtype] = quantizer.fake_quantize(weight.detach()).to(dtype)
             self.quantizations += 1

@@ -22,13 +22,13 @@ FEWEST_GROUPS = 512
 
 def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
     """`reference.quantize`."""
-    codes, scale, _ = quantize_dequantize(x, rule, group_size)
-    return codes, scale
+    codes, scale = _run(reference.quantize, x, rule, group_size)
+    return codes.reshape(x.shape), scale.reshape(*x.shape[:-1], -1)
 
 
 def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
     """`reference.fake_quantize`."""
-    value = _run(reference.fake_quantize, x, rule, group_size, dtype or x.dtype)
+    value = _run(reference.fake_quantize, x, rule, group_size, dtype=dtype or x.dtype)
     return value.reshape(x.shape)  # type: ignore[no-any-return]
 
 
@@ -36,11 +36,11 @@ def quantize_dequantize(
     x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`reference.quantize_dequantize`."""
-    codes, scale, value = _run(reference.quantize_dequantize, x, rule, group_size, dtype or x.dtype)
+    codes, scale, value = _run(reference.quantize_dequantize, x, rule, group_size, dtype=dtype or x.dtype)
     return codes.reshape(x.shape), scale.reshape(*x.shape[:-1], -1), value.reshape(x.shape)
 
 
-def _run(function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: int | None, dtype: torch.dtype) -> Any:
+def _run(function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: int | None, **options: Any) -> Any:
     """A function of the reference, of the groups as rows: matrices of all widths share the machine code."""
     size = x.shape[-1] if group_size is None else group_size
     groups = x.detach().reshape(-1, size)
@@ -49,18 +49,18 @@ def _run(function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: i
         per_row = qmax.reshape(x.shape[:-1].numel(), -1)
         qmax = per_row.expand(-1, x.shape[-1] // size).reshape(-1)
     if len(groups) < FEWEST_GROUPS:
-        return function(groups, rule._replace(qmax=qmax), None, dtype=dtype)
+        return function(groups, rule._replace(qmax=qmax), None, **options)
     tensors = (groups, qmax) if isinstance(qmax, Tensor) else (groups,)
     key = rule._replace(qmax=0 if isinstance(qmax, Tensor) else qmax)
-    return run_compiled(_of_groups(function, key, dtype, size), *tensors)
+    return run_compiled(_of_groups(function, key, size, **options), *tensors)
 
 
 @cache
-def _of_groups(function: Callable[..., Any], rule: GroupRule, dtype: torch.dtype, size: int) -> Callable[..., Any]:
+def _of_groups(function: Callable[..., Any], rule: GroupRule, size: int, **options: Any) -> Callable[..., Any]:
     """A function for one rule, result and group size; what differs besides is the dtype of the groups."""
 
     def of_groups(groups: Tensor, qmax: Tensor | None = None) -> Any:
-        return function(groups, rule if qmax is None else rule._replace(qmax=qmax), None, dtype=dtype)
+        return function(groups, rule if qmax is None else rule._replace(qmax=qmax), None, **options)
 
     return of_groups
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.errors import EdgeRazorError
-from edgerazor.kernels import divergence, reference, similarity
+from edgerazor.kernels import divergence, integer_linear, reference, similarity
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
 from edgerazor.kernels.reference import GroupRule
 
@@ -90,6 +90,14 @@ def row_cosine(a: Tensor, b: Tensor) -> Tensor:
     from edgerazor.kernels.triton import similarity as kernel
 
     return kernel.row_cosine(a, b)
+
+
+def multiplies_codes(
+    columns: int, group_sizes: tuple[int | None, ...], dtype: torch.dtype, device: torch.device
+) -> bool:
+    """`integer_linear.multiplies_codes`, unless the reference is asked for."""
+    allowed = os.environ.get(SETTING, "auto") != "reference"
+    return allowed and integer_linear.multiplies_codes(columns, group_sizes, dtype, device)
 
 
 def chooses_triton(x: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgerazor.kernels.dispatch import row_gradient, row_statistics, teacher_row_statistics
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
+from edgerazor.kernels.integer_linear import CodedOperands
 from edgerazor.kernels.projection import HeadGradients, Projection, chunk_rows, chunks, scaled_
 
 KEEP_BYTES = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}
@@ -99,7 +100,7 @@ def fused_linear_distillation(
     if student.weight.dtype == torch.float16:
         raise ValueError("the gradient of a float16 head would underflow; train the head in bfloat16 or float32")
     value, *statistics = _FusedLinear.apply(  # type: ignore[no-untyped-call]
-        student.hidden, student.weight, student.bias, teacher, labels, weights, temperature
+        *student, teacher, labels, weights, temperature
     )
     return value, RowStatistics(*statistics)
 
@@ -129,12 +130,13 @@ class _FusedLinear(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        codes: CodedOperands | None,
         teacher: TeacherRowSource | None,
         labels: Tensor,
         weights: RowWeights,
         temperature: float,
     ) -> tuple[Tensor, ...]:
-        gradients = HeadGradients(Projection(hidden, weight, bias), ctx.needs_input_grad[:3])
+        gradients = HeadGradients(Projection(hidden, weight, bias, codes), ctx.needs_input_grad[:3])
         student = gradients.student
         parts: list[RowStatistics] = []
         with torch.autocast(hidden.device.type, enabled=False):
@@ -159,7 +161,7 @@ class _FusedLinear(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
-        return (*HeadGradients.scaled(ctx, upstream), None, None, None, None)
+        return (*HeadGradients.scaled(ctx, upstream), None, None, None, None, None)
 
 
 def _chunk(student: Projection, teacher: TeacherRowSource | None) -> int:

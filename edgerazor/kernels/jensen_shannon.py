@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.kernels.fused_linear import TeacherLogits
+from edgerazor.kernels.integer_linear import CodedOperands
 from edgerazor.kernels.projection import HeadGradients, Projection, chunk_rows, chunks, scaled_
 
 
@@ -42,8 +43,7 @@ def fused_jensen_shannon(
         student: rows that enter the product; gradients reach hidden, weight and bias.
         teacher: the same rows of the teacher.
     """
-    hidden, weight, bias = student
-    value, rows = _Fused.apply(hidden, weight, bias, teacher, factors, beta, temperature)  # type: ignore[no-untyped-call]
+    value, rows = _Fused.apply(*student, teacher, factors, beta, temperature)  # type: ignore[no-untyped-call]
     return value, rows
 
 
@@ -93,12 +93,13 @@ class _Fused(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        codes: CodedOperands | None,
         teacher: TeacherLogits,
         factors: Tensor,
         beta: float,
         temperature: float,
     ) -> tuple[Tensor, Tensor]:
-        gradients = HeadGradients(Projection(hidden, weight, bias), ctx.needs_input_grad[:3])
+        gradients = HeadGradients(Projection(hidden, weight, bias, codes), ctx.needs_input_grad[:3])
         student = gradients.student
         exact = torch.promote_types(weight.dtype, torch.float32)
         divergences = torch.empty(len(hidden), dtype=exact, device=hidden.device)
@@ -113,4 +114,4 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Any, ...]:
-        return (*HeadGradients.scaled(ctx, upstream), None, None, None, None)
+        return (*HeadGradients.scaled(ctx, upstream), None, None, None, None, None)

@@ -10,24 +10,31 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from edgerazor.kernels.integer_linear import CodedMatrix, CodedOperands, integer_linear
+
 CHUNK_BYTES = 64 * 2**20
 CUDA_CHUNK_BYTES = 512 * 2**20
 CUDA_CHUNK_ROWS = 1024
 
 
 class Projection(NamedTuple):
-    """Rows and the matrix that turns them into logits: `hidden [N, H]`, `weight [V, H]`, `bias [V]` or None."""
+    """Rows and the matrix that turns them into logits: `hidden [N, H]`, `weight [V, H]`, `bias [V]` or None.
+
+    `codes` stand for hidden and weight in the logits where the product of codes is faster; gradients come from values.
+    """
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None = None
+    codes: CodedOperands | None = None
 
     def widened(self) -> "Projection":
         """Rows in the dtype of the weight, and both in float32 where the device cannot widen within the product."""
         hidden = self.hidden.to(self.weight.dtype)
         if self.weight.dtype.itemsize >= 4 or self.weight.device.type == "cuda":
-            return Projection(hidden, self.weight, self.bias)
-        return Projection(hidden.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+            return self._replace(hidden=hidden)
+        bias = None if self.bias is None else self.bias.float()
+        return self._replace(hidden=hidden.float(), weight=self.weight.float(), bias=bias)
 
     def logits(self, rows: slice, out: Tensor | None = None) -> Tensor:
         """Logits of some rows, float32 (float64 if the weight is), from operands in the dtype of the weight.
@@ -35,9 +42,12 @@ class Projection(NamedTuple):
         Args:
             out: a buffer `[at least as many rows, V]` that may be used; nothing is differentiated then.
         """
+        place = None if out is None else out[: len(self.hidden[rows])]
+        if self.codes is not None:
+            x = CodedMatrix(*(part[rows] for part in self.codes.x))
+            return integer_linear(CodedOperands(x, self.codes.weight), self.bias, out=place)
         with torch.autocast(self.hidden.device.type, enabled=False):
             one = Projection(self.hidden[rows], self.weight, self.bias).widened()
-            place = None if out is None else out[: len(one.hidden)]
             logits = _product(one.hidden, one.weight.t(), out=place)
             return logits if one.bias is None else logits.add_(one.bias)
 
@@ -62,7 +72,7 @@ class HeadGradients:
     """
 
     def __init__(self, given: Projection, needed: tuple[bool, ...]):
-        hidden, weight, bias = given
+        hidden, weight, bias, _ = given
         exact = torch.promote_types(weight.dtype, torch.float32)
         self.student = given.widened()
         self.hidden = torch.zeros_like(hidden) if needed[0] else None

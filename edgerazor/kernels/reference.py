@@ -49,8 +49,8 @@ def quantize_dequantize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes and scale of `quantize`, then the value of `fake_quantize`."""
     scale, codes = _scale_and_codes(split_groups(x, group_size), rule)
-    value = (codes * scale).reshape(x.shape).to(dtype or x.dtype)
-    return _integers(codes).reshape(x.shape), _stored(scale, rule), value
+    integers = _integers(codes).reshape(x.shape)
+    return integers, _stored(scale, rule), codes.mul_(scale).reshape(x.shape).to(dtype or x.dtype)
 
 
 def split_groups(x: Tensor, group_size: int | None) -> Tensor:
@@ -129,7 +129,7 @@ def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
 
 
 def _integers(codes: Tensor) -> Tensor:
-    """A NaN has no integer; its group carries it in the scale."""
+    """A NaN has no integer, here it is 0; its group carries it in the scale."""
     # The compiler makes slow code of nan_to_num, eager mode of a comparison.
     numbers = codes.where(codes == codes, 0.0) if torch.compiler.is_compiling() else codes.nan_to_num_(0.0)  # noqa: PLR0124
     return numbers.to(torch.int8)

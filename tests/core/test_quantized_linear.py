@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from edgerazor.core.modules import make_linear
 from edgerazor.core.quantized_linear import InputSlot, quantized_linear
+from edgerazor.core.weight_cache import cached_weights
+from edgerazor.kernels.dispatch import SETTING, multiplies_codes
 from tests.plugins.quantizer_cases import build
 
 INT8 = {"bits": 8, "group_size": 16, "scale_dtype": "float32"}
@@ -161,3 +163,78 @@ def test_frozen_weights_and_inputs_get_no_gradient() -> None:
     assert weight.grad is not None and x.grad is None
     quantized_linear(x, weight.detach(), bias, weight_quantizer=wq, input_quantizer=xq).sum().backward()
     assert x.grad is not None and bias.grad is not None
+
+
+WIDE_INT8 = {"bits": 8, "group_size": 256, "scale_dtype": "float32"}
+SUPPORTED = multiplies_codes(512, (256, 256), torch.float32, torch.device("cpu"))
+needs_integer_products = pytest.mark.skipif(not SUPPORTED, reason="this processor multiplies values")
+
+
+def wide_operands() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(shape, generator=generator).requires_grad_(True) for shape in ((2, 5, 512), (24, 512), (24,))]
+
+
+@needs_integer_products
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("weights", ["ternary", "sqmp"])
+def test_training_multiplies_codes_and_its_gradients_are_those_of_values(
+    weights: str, autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"high_ratio": 0.125} if weights == "sqmp" else {}
+    wq, xq = build(weights, group_size=256, **options), build("int", **WIDE_INT8)
+    upstream = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(2))
+    found = []
+    for setting in ("auto", "reference"):
+        monkeypatch.setenv(SETTING, setting)
+        inputs = wide_operands()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            out = quantized_linear(*inputs, weight_quantizer=wq, input_quantizer=xq)
+        found.append((out, torch.autograd.grad(out, inputs, upstream.to(out.dtype))))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    x, weight, bias = (one.detach() for one in inputs)
+    exact = functional.linear(xq.fake_quantize(x).double(), wq.fake_quantize(weight).double(), bias.double())
+    unit = 2**-8 if autocast else 1e-6
+    assert ours.dtype == theirs.dtype and not torch.equal(ours, theirs)
+    for one in (ours, theirs):
+        torch.testing.assert_close(one.double(), exact, rtol=2 * unit, atol=unit * float(exact.abs().max()))
+    assert all(torch.equal(one, other) for one, other in zip(our_gradients, their_gradients, strict=True))
+
+
+@needs_integer_products
+def test_without_gradients_it_multiplies_the_values_of_a_finished_model() -> None:
+    wq, xq = build("ternary", group_size=256), build("int", **WIDE_INT8)
+    inputs = wide_operands()
+    with torch.no_grad():
+        out = quantized_linear(*inputs, weight_quantizer=wq, input_quantizer=xq)
+        assert torch.equal(out, straight(*inputs, wq, xq))
+    trained = quantized_linear(*inputs, weight_quantizer=wq, input_quantizer=xq)
+    assert not torch.equal(trained, out)
+    torch.testing.assert_close(trained, out, rtol=1e-5, atol=1e-5)
+
+
+@needs_integer_products
+@pytest.mark.parametrize("policy", ["full", "codes"])
+def test_codes_and_values_of_a_weight_are_one_quantization(policy: Any) -> None:
+    module = nn.Linear(512, 24)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(3, 512, requires_grad=True)
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(module(x).square().sum(), [x, *module.parameters()])
+
+    def negate() -> None:
+        with torch.no_grad():
+            module.weight.neg_()
+
+    uncached = []
+    for _ in range(2):
+        uncached.append(gradients())
+        negate()
+    with cached_weights(module, policy=policy, check=True) as cache:
+        for expected in uncached:
+            before = cache.quantizations
+            for _ in range(2):
+                assert all(torch.equal(one, other) for one, other in zip(gradients(), expected, strict=True))
+            assert cache.quantizations == before + 1
+            negate()
