@@ -12,6 +12,8 @@ import torch
 from transformers import TrainerCallback
 
 from edgerazor.errors import DataError, PlanError, RecipeError, TrainingError
+from edgerazor.pipeline.share_weights import share_frozen_weights
+from edgerazor.pipeline.train import run as run_module
 from edgerazor.pipeline.train import train
 from edgerazor.schemas.recipe import load_recipe
 from tests.pipeline.runs import recipe, save_data, save_model
@@ -176,7 +178,10 @@ def test_plain_quantization_aware_training_needs_no_teacher(tmp_path, registry):
     assert entry["loss"] == pytest.approx(entry["task"], rel=1e-5)
 
 
-def test_only_quantized_weights_train_when_asked(tmp_path, registry):
+def test_only_quantized_weights_train_when_asked(tmp_path, registry, monkeypatch):
+    saved = []
+    monkeypatch.setattr(run_module, "share_frozen_weights", lambda *models: saved.append(share_frozen_weights(*models)))
+
     class Frozen(TrainerCallback):
         names = ()
 
@@ -187,6 +192,7 @@ def test_only_quantized_weights_train_when_asked(tmp_path, registry):
     run(tmp_path, registry, callbacks=[frozen], training={"max_steps": 1, "train_parameters": "quantized"})
     assert frozen.names
     assert all("norm" in name for name in frozen.names)
+    assert len(saved) == 1 and saved[0] > 0
 
 
 def test_evaluation_during_the_run_is_logged(tmp_path, registry):

@@ -35,6 +35,7 @@ from edgerazor.pipeline.model import (
     teacher_adapter_for,
 )
 from edgerazor.pipeline.resolved import write_resolved_recipe
+from edgerazor.pipeline.share_weights import share_frozen_weights
 from edgerazor.pipeline.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
 from edgerazor.pipeline.train.arguments import build_training_arguments
 from edgerazor.pipeline.train.callbacks import Interrupt, LiveProgress, StepsChangeWeights
@@ -173,6 +174,8 @@ def _build_trainer(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.teacher is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        share_frozen_weights(student, trainer.teacher)
     return trainer, plan
 
 
