@@ -1,7 +1,7 @@
 """Modules for quantization-aware training. A model's own modules change class in place: names, ties and hooks stay.
 
 The latent weight stays where it was; the forward pass sees `dequantize(quantize(weight))`. Training and evaluation mode
-compute the same.
+compute the same; without gradients the result is that of the packed modules, bit for bit.
 """
 
 from collections.abc import Callable
@@ -85,7 +85,9 @@ class QuantLinear(Projecting, nn.Linear):
     def _codes(self) -> Callable[[Tensor], CodedOperands] | None:
         """What `Head.codes` is; the weight's are made at once, since its values are a by-product."""
         cache, of_weight, of_input = self.weight_cache, self.weight_quantizer, self.input_quantizer
-        if cache is None or of_weight is None or of_input is None or not codes_pay(self.weight, of_weight, of_input):
+        if cache is None or of_weight is None or of_input is None or not torch.is_grad_enabled():
+            return None
+        if not codes_pay(self.weight, of_weight, of_input):
             return None
         weight = cache.quantized(self.weight, of_weight, compute_dtype(self.weight))
         return lambda hidden: coded_operands(of_input.quantize(hidden.detach()), weight)

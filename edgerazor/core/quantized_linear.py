@@ -9,6 +9,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.tensor import QuantizedTensor, quantize_dequantize
@@ -24,23 +25,37 @@ class InputSlot:
     def __init__(self) -> None:
         self._source: ref[Tensor] | None = None
         self._key: tuple[Any, ...] = ()
-        self._result: tuple[QuantizedTensor, Tensor | None] | None = None
+        self._quantized: QuantizedTensor | None = None
+        self._values: dict[torch.dtype, Tensor] = {}
         self._codes: ref[Tensor] | None = None
         self._value: Tensor | None = None
         self.quantizations = self.dequantizations = 0
 
-    def quantize(self, x: Tensor, quantizer: Any, dtype: torch.dtype | None) -> tuple[QuantizedTensor, Tensor | None]:
-        """Codes and scales of `x`, and their values in `dtype`, if any; the last ones again if nothing changed."""
-        # A tensor made in inference mode counts no versions, so it is never taken for unchanged.
-        key = (object() if x.is_inference() else x._version, quantizer.params, dtype)
-        if self._result is None or self._source is None or self._source() is not x or self._key != key:
-            self.clear()
-            self._result = (
-                (quantizer.quantize(x.detach()), None) if dtype is None else quantize_dequantize(x, quantizer, dtype)
-            )
-            self._source, self._key = ref(x), key
-            self.quantizations += 1
-        return self._result
+    def quantize(self, x: Tensor, quantizer: Any) -> QuantizedTensor:
+        """Codes and scales of `x`; the last ones again if nothing changed."""
+        if self._quantized is None or not self._holds(x, quantizer):
+            self._take(x, quantizer, quantizer.quantize(x.detach()))
+        assert self._quantized is not None
+        return self._quantized
+
+    def quantize_dequantize(self, x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
+        """Codes and scales of `x`, and their values in `dtype`; the last ones again if nothing changed."""
+        if self._quantized is None or not self._holds(x, quantizer):
+            quantized, value = quantize_dequantize(x, quantizer, dtype)
+            self._take(x, quantizer, quantized)
+            self._values[dtype] = value
+        assert self._quantized is not None
+        if dtype not in self._values:
+            self._values[dtype] = self._quantized.dequantize(x.dtype).to(dtype)
+        return self._quantized, self._values[dtype]
+
+    def _holds(self, x: Tensor, quantizer: Any) -> bool:
+        return self._source is not None and self._source() is x and self._key == _state(x, quantizer)
+
+    def _take(self, x: Tensor, quantizer: Any, quantized: QuantizedTensor) -> None:
+        self.clear()
+        self._source, self._key, self._quantized = ref(x), _state(x, quantizer), quantized
+        self.quantizations += 1
 
     def dequantize(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """The value of kept codes; of the last ones again, since q, k and v go backward one after another."""
@@ -51,7 +66,13 @@ class InputSlot:
 
     def clear(self) -> None:
         """Give the memory back."""
-        self._source = self._result = self._codes = self._value = None
+        self._source = self._quantized = self._codes = self._value = None
+        self._values = {}
+
+
+def _state(x: Tensor, quantizer: Any) -> tuple[Any, ...]:
+    # A tensor made in inference mode counts no versions, so it is never taken for unchanged.
+    return (object() if x.is_inference() else x._version, quantizer.params)
 
 
 def quantized_linear(
@@ -97,11 +118,8 @@ def quantized_weight(
 
 
 def codes_pay(weight: Tensor, weight_quantizer: Any, input_quantizer: Any) -> bool:
-    """Whether the product of codes takes the place of that of values.
-
-    Only where gradients are made: without, the product is that of a finished model's layers, bit for bit.
-    """
-    if weight_quantizer is None or input_quantizer is None or not torch.is_grad_enabled():
+    """Whether training multiplies codes in place of values."""
+    if weight_quantizer is None or input_quantizer is None:
         return False
     sizes = (input_quantizer.params.group_size, weight_quantizer.params.group_size)
     return multiplies_codes(weight.shape[-1], sizes, compute_dtype(weight), weight.device)
@@ -109,7 +127,7 @@ def codes_pay(weight: Tensor, weight_quantizer: Any, input_quantizer: Any) -> bo
 
 def coded_operands(x: QuantizedTensor, weight: QuantizedTensor) -> CodedOperands:
     """Codes and scales as the kernel takes them; `x` loses its leading axes."""
-    rows = CodedMatrix(x.codes.flatten(0, -2), x.scale.flatten(0, -2))
+    rows = CodedMatrix(*(part.reshape(-1, part.shape[-1]) for part in (x.codes, x.scale)))
     return CodedOperands(rows, CodedMatrix(weight.codes, weight.scale))
 
 
@@ -129,7 +147,12 @@ class WeightValue(torch.autograd.Function):
 
 
 class _Layer:
-    """What the function needs besides tensors."""
+    """What the function needs besides tensors.
+
+    Attributes:
+        trains: gradients are made. Without, the product is that of a finished model's layers, bit for bit.
+        codes_pay: training multiplies codes.
+    """
 
     def __init__(
         self,
@@ -141,19 +164,36 @@ class _Layer:
     ):
         self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
         self.cache, self.slot, self.dtype = cache, slot, compute_dtype(weight)
-        self.multiplies_codes = codes_pay(weight, weight_quantizer, input_quantizer)
+        # Checkpointing gives the backward pass another tensor object, which the cache would not know.
+        self.latent = None if cache is None else weight
+        self.trains = torch.is_grad_enabled()
+        self.codes_pay = codes_pay(weight, weight_quantizer, input_quantizer)
 
     def weight(self, latent: Tensor) -> Tensor:
+        """Values of the weight."""
+        latent = latent if self.latent is None else self.latent
+        if self.codes_pay and self.cache is not None and self.weight_quantizer is not None:
+            self.cache.quantized(
+                latent, self.weight_quantizer, self.dtype
+            )  # training will want them: one pass for both
         return quantized_weight(latent, self.weight_quantizer, self.cache, self.dtype)
 
+    def product(self, value: Tensor, latent: Tensor, bias: Tensor | None) -> Tensor:
+        """Of values."""
+        multiply = linear if self.trains else functional.linear
+        return multiply(value, self.weight(latent), None if bias is None else bias.to(self.dtype))
+
     def product_of_codes(self, x: QuantizedTensor, latent: Tensor, bias: Tensor | None) -> Tensor:
+        """The same from codes, in training."""
         assert self.weight_quantizer is not None
         if self.cache is None:
             weight = self.weight_quantizer.quantize(latent.detach())
         else:
             weight = self.cache.quantized(latent, self.weight_quantizer, self.dtype)
-        result = integer_linear(coded_operands(x, weight), bias)
-        return result.to(self.dtype).unflatten(0, x.codes.shape[:-1])
+        # A view of the product could not be changed in place, which is what some models do.
+        result = x.scale.new_empty((*x.codes.shape[:-1], len(weight.codes)), dtype=torch.float32)
+        integer_linear(coded_operands(x, weight), bias, out=result.view(-1, len(weight.codes)))
+        return result.to(self.dtype)
 
 
 class _QuantizedLinear(torch.autograd.Function):
@@ -162,15 +202,16 @@ class _QuantizedLinear(torch.autograd.Function):
         ctx.layer, ctx.dtypes = layer, (x.dtype, weight.dtype, None if bias is None else bias.dtype)
         with torch.autocast(x.device.type, enabled=False):
             if layer.input_quantizer is None:
-                value: Tensor | None = x.to(layer.dtype)
+                value = x.to(layer.dtype)
                 ctx.save_for_backward(weight, value)
-            else:
-                dtype = None if layer.multiplies_codes else layer.dtype
-                quantized, value = layer.slot.quantize(x, layer.input_quantizer, dtype)
+            elif layer.trains and layer.codes_pay:
+                quantized = layer.slot.quantize(x, layer.input_quantizer)
                 ctx.save_for_backward(weight, quantized.codes, quantized.scale)
-            if value is None:
                 return layer.product_of_codes(quantized, weight, bias)
-            return linear(value, layer.weight(weight), None if bias is None else bias.to(layer.dtype))
+            else:
+                quantized, value = layer.slot.quantize_dequantize(x, layer.input_quantizer, layer.dtype)
+                ctx.save_for_backward(weight, quantized.codes, quantized.scale)
+            return layer.product(value, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -178,14 +219,14 @@ class _QuantizedLinear(torch.autograd.Function):
         layer, (weight, *kept) = ctx.layer, ctx.saved_tensors
         need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
         of_input = of_weight = of_bias = None
-        gradient = gradient.to(layer.dtype)
-        rows = gradient.flatten(0, -2)
+        rows = gradient.to(layer.dtype).reshape(-1, weight.shape[0])
         with torch.autocast(gradient.device.type, enabled=False):
             if need_input:
-                of_input = matrix_product(rows, layer.weight(weight), ctx.dtypes[0]).unflatten(0, gradient.shape[:-1])
+                of_rows = matrix_product(rows, layer.weight(weight), ctx.dtypes[0])
+                of_input = of_rows.reshape(*gradient.shape[:-1], weight.shape[1])
             if need_weight:
                 value = kept[0] if len(kept) == 1 else layer.slot.dequantize(*kept, ctx.dtypes[0]).to(layer.dtype)
-                of_weight = matrix_product(rows.t(), value.flatten(0, -2), ctx.dtypes[1])
+                of_weight = matrix_product(rows.t(), value.reshape(-1, weight.shape[1]), ctx.dtypes[1])
             if need_bias:
                 of_bias = rows.sum(dim=0, dtype=ctx.dtypes[2])
         return of_input, of_weight, of_bias, None

@@ -19,6 +19,7 @@ from edgerazor.core.tensor import QuantizedTensor, quantize_dequantize
 
 Policy = Literal["off", "codes", "full"]
 FULL_UP_TO = 2_000_000_000
+_STALE = "a kept weight is stale; what wrote it did not call invalidate()"
 
 
 class _Key(NamedTuple):
@@ -65,7 +66,7 @@ class WeightCache:
             value = self._value(self._entry(weight, quantizer), weight, quantizer, dtype)
             if self.check:
                 made = quantizer.fake_quantize(weight.detach()).to(dtype)
-                assert torch.equal(made, value), "a kept weight is stale; what wrote it did not call invalidate()"
+                assert torch.equal(made, value), _STALE
         return value
 
     def quantized(self, weight: Tensor, quantizer: Quantizer, dtype: torch.dtype) -> QuantizedTensor:
@@ -75,7 +76,11 @@ class WeightCache:
             if entry.quantized is None and self.policy == "full":
                 entry.quantized, entry.values[dtype] = quantize_dequantize(weight, quantizer, dtype)
                 self.quantizations += 1
-            return self._quantized(entry, weight, quantizer)
+            quantized = self._quantized(entry, weight, quantizer)
+            if self.check:
+                made = quantizer.quantize(weight.detach())
+                assert torch.equal(made.codes, quantized.codes) and torch.equal(made.scale, quantized.scale), _STALE
+        return quantized
 
     def _entry(self, weight: Tensor, quantizer: Quantizer) -> _Entry:
         version = -1 if weight.is_inference() else weight._version

@@ -1,7 +1,7 @@
-"""Matrix products of half-precision operands.
+"""Matrix products of half-precision operands, of many rows.
 
 A processor without instructions for them multiplies in float32 and rounds the result once, which takes a third of the
-time of torch's emulation.
+time of torch's emulation. For a few rows, as in generation, widening the matrix would cost more.
 """
 
 from functools import cache

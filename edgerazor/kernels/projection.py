@@ -40,7 +40,7 @@ class Projection(NamedTuple):
         """Logits of some rows, float32 (float64 if the weight is), from operands in the dtype of the weight.
 
         Args:
-            out: a buffer `[at least as many rows, V]` that may be used; nothing is differentiated then.
+            out: a buffer `[at least as many rows, V]` that may be used; nothing is differentiated then, nor from codes.
         """
         place = None if out is None else out[: len(self.hidden[rows])]
         if self.codes is not None:

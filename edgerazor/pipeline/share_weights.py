@@ -8,7 +8,8 @@ def share_frozen_weights(student: nn.Module, teacher: nn.Module) -> int:
     """Let a frozen teacher use the student's own tensor wherever that is frozen too and holds the same numbers.
 
     A student that trains its quantized weights alone keeps norms, and a 16-bit head or embedding, as its teacher has
-    them. Tensors must agree in name, shape, dtype and device.
+    them. Tensors must agree in name, shape, dtype and device. Nothing may write into them afterwards: who changes a
+    frozen parameter gives it other memory.
 
     Returns:
         Bytes that are no longer held twice.

@@ -124,19 +124,33 @@ def test_layers_of_one_slot_quantize_and_keep_their_input_once() -> None:
 
 def test_a_slot_sees_that_its_input_changed() -> None:
     slot, xq = InputSlot(), build("int", **INT8)
+
+    def values(x: Tensor, quantizer: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+        return slot.quantize_dequantize(x, quantizer, dtype)[1]
+
     x = torch.randn(3, 64)
-    first = slot.quantize(x, xq, torch.float32)[1].clone()
+    first = values(x, xq).clone()
     x.mul_(2)
-    assert torch.equal(slot.quantize(x, xq, torch.float32)[1], 2 * first)
+    assert torch.equal(values(x, xq), 2 * first)
     other = build("int", **{**INT8, "bits": 4})
-    assert not torch.equal(slot.quantize(x, other, torch.float32)[1], 2 * first)
-    assert slot.quantize(x, other, torch.bfloat16)[1].dtype == torch.bfloat16
-    assert slot.quantizations == 4
+    assert not torch.equal(values(x, other), 2 * first)
+    assert values(x, other, torch.bfloat16).dtype == torch.bfloat16
+    assert slot.quantizations == 3
     address = id(x)
     del x
     fresh = [torch.randn(3, 64) for _ in range(8)]
     for one in fresh:
-        assert torch.equal(slot.quantize(one, xq, torch.float32)[1], xq.fake_quantize(one)), address
+        assert torch.equal(values(one, xq), xq.fake_quantize(one)), address
+
+
+@pytest.mark.parametrize("codes_first", [True, False])
+def test_codes_and_values_of_a_slot_are_one_quantization(codes_first: bool) -> None:
+    slot, xq, x = InputSlot(), build("int", **INT8), torch.randn(3, 64)
+    codes = slot.quantize(x, xq) if codes_first else None
+    quantized, value = slot.quantize_dequantize(x, xq, torch.float32)
+    assert slot.quantize(x, xq) is quantized and slot.quantizations == 1
+    assert codes is None or codes is quantized
+    assert torch.equal(value, xq.fake_quantize(x))
 
 
 def test_recomputation_saves_what_the_first_pass_saved() -> None:
@@ -199,6 +213,73 @@ def test_training_multiplies_codes_and_its_gradients_are_those_of_values(
     for one in (ours, theirs):
         torch.testing.assert_close(one.double(), exact, rtol=2 * unit, atol=unit * float(exact.abs().max()))
     assert all(torch.equal(one, other) for one, other in zip(our_gradients, their_gradients, strict=True))
+
+
+@needs_integer_products
+@pytest.mark.parametrize("shape", [(512,), (3, 512), (2, 3, 512), (0, 512)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("setting", ["auto", "reference"])
+def test_inputs_of_any_shape_and_outputs_that_are_changed_in_place(
+    shape: tuple[int, ...], bias: bool, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTING, setting)
+    module = nn.Linear(512, 24, bias=bias)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(shape, requires_grad=True)
+    out = module(x)
+    assert out.shape == (*shape[:-1], 24)
+    if setting == "auto":
+        out.mul_(2)
+    out.sum().backward()
+    assert x.grad is not None and x.grad.shape == shape and module.weight.grad is not None
+
+
+@needs_integer_products
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("setting", ["auto", "reference"])
+def test_recomputation_finds_the_weight_in_the_cache(
+    use_reentrant: bool, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTING, setting)
+    module = nn.Linear(512, 512)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(3, 512, requires_grad=True)
+    plain = torch.autograd.grad(module(x).square().sum(), x)[0]
+    with cached_weights(module) as cache:
+        for _ in range(3):
+            x.grad = None
+            checkpoint(module, x, use_reentrant=use_reentrant).square().sum().backward()
+            torch.testing.assert_close(x.grad, plain, rtol=1e-5, atol=1e-5 * float(plain.abs().max()))
+        assert cache.quantizations == 1
+
+
+@needs_integer_products
+def test_evaluation_before_training_costs_no_quantization() -> None:
+    module = nn.Linear(512, 24)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(3, 512, requires_grad=True)
+    with cached_weights(module) as cache:
+        with torch.no_grad():
+            module(x)
+        module(x).sum().backward()
+        assert cache.quantizations == 1
+
+
+@needs_integer_products
+def test_without_onednn_values_are_multiplied() -> None:
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not multiplies_codes(512, (256, 256), torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_without_gradients_a_half_precision_layer_is_a_finished_models(autocast: bool) -> None:
+    wq, xq = build("ternary", group_size=256), build("int", **WIDE_INT8)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator) for shape in ((64, 2048), (1024, 2048)))
+    x, weight = (x, weight) if autocast else (x.bfloat16(), weight.bfloat16())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        out = quantized_linear(x, weight, None, weight_quantizer=wq, input_quantizer=xq)
+        assert torch.equal(out, straight(x, weight, None, wq, xq))
 
 
 @needs_integer_products

@@ -181,6 +181,17 @@ def test_checking_finds_a_writer_that_says_nothing() -> None:
             model(ids())
 
 
+@pytest.mark.parametrize("group_size", [32, 256])
+def test_checking_finds_a_writer_whose_weight_is_read_as_codes_alone(group_size: int) -> None:
+    module = nn.Linear(512, 8)
+    make_linear(module, build("ternary", group_size=group_size), build("int", **{**INT8, "group_size": group_size}))
+    with cached_weights(module, check=True):
+        module(torch.randn(3, 512))
+        module.weight.data.mul_(-1)
+        with pytest.raises(AssertionError, match="invalidate"):
+            module(torch.randn(3, 512))
+
+
 def test_an_optimizer_of_another_model_costs_one_more_quantization_and_no_error() -> None:
     model, other = Tied(), nn.Linear(3, 3)
     with cached_weights(model) as cache:

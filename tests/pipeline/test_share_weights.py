@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from edgerazor.pipeline.checkpoint import round_unquantized_
 from edgerazor.pipeline.share_weights import share_frozen_weights
 
 
@@ -29,6 +30,17 @@ def test_frozen_weights_are_held_once_and_logits_stay(build_model):
             if parameter.requires_grad:
                 parameter.add_(1)
     assert torch.equal(teacher(ids).logits, expected)
+
+
+def test_rounding_the_finished_student_leaves_the_teacher_alone(build_model):
+    student = build_model(seed=0).requires_grad_(False)
+    teacher = copy.deepcopy(student)
+    ids = torch.arange(12).reshape(1, 12)
+    expected = teacher(ids).logits
+    assert share_frozen_weights(student, teacher) > 0
+    round_unquantized_(student)
+    assert torch.equal(teacher(ids).logits, expected)
+    assert not torch.equal(student(ids).logits, expected)
 
 
 def test_a_tied_head_counts_once(build_model):

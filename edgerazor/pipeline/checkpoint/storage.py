@@ -157,7 +157,7 @@ def narrowest(tensor: Tensor) -> Tensor:
 
 
 def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
-    """Round every parameter that is not quantized to what `dtype` holds, in place; parameters keep their own dtype.
+    """Round every parameter that is not quantized to what `dtype` holds; parameters keep their own dtype.
 
     Called before the last evaluation of a float32 student, so that what is evaluated is what a checkpoint stores.
     Pass float16 for a student whose base model is a float16 one.
@@ -171,7 +171,9 @@ def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) ->
     with torch.no_grad():
         for parameter in model.parameters():
             if id(parameter) not in latent and parameter.is_floating_point():
-                parameter.copy_(parameter.to(dtype))
+                rounded = parameter.to(dtype).to(parameter.dtype)
+                if not torch.equal(rounded, parameter):
+                    parameter.data = rounded  # a teacher may share the memory of the old values
     return model
 
 
