@@ -8,7 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgerazor.core.contracts import Signal
 from edgerazor.core.manager import load_plugins
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
+from edgerazor.core.weight_cache import cached_weights
 from edgerazor.errors import PlanError
+from edgerazor.kernels.dispatch import SETTING, multiplies_codes
 from edgerazor.pipeline.data import Collator
 from edgerazor.pipeline.distill import Distiller
 from edgerazor.schemas.distillation import DistillationSection
@@ -222,6 +224,46 @@ class NeverWaits(TorchDispatchMode):
             torch.ops.aten.masked_select,
         ), function
         return function(*args, **(kwargs or {}))
+
+
+WIDE = {
+    "weights": [
+        {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 4, "group_size": 256}},
+        {"match": "*", "quantizer": {"name": "sqmp", "high_ratio": 0.125, "group_size": 256}},
+    ],
+    "activations": {"name": "int", "bits": 8, "group_size": 256},
+}
+
+
+@pytest.mark.skipif(
+    not multiplies_codes(256, (256, 256), torch.float32, torch.device("cpu")), reason="this processor multiplies values"
+)
+@pytest.mark.parametrize("kind", ["tied", "untied", "tied, autocast"])
+def test_a_model_whose_layers_and_head_multiply_codes_has_the_losses_of_values(
+    registry, build_model, quantize_model, batch, kind, monkeypatch
+):
+    """One layer: in a deeper model a code that lies on an edge may flip."""
+    autocast = "autocast" in kind
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "head_dim": 64}
+    shape["tie_word_embeddings"] = kind != "untied"
+    teacher, student = (build_model(seed=seed, initializer_range=0.05, **shape) for seed in (0, 1))
+    quantize_model(student, **WIDE)
+    losses = [{"name": "eakld", "weight": 2.0}, {"name": "jsd", "weight": 0.5}]
+    composed, targets = distiller(registry, losses), Targets.from_labels(batch["labels"])
+    found = []
+    for setting in ("auto", "reference"):
+        monkeypatch.setenv(SETTING, setting)
+        student.zero_grad()
+        with cached_weights(student), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            assert (student.lm_head.projection().codes is not None) == (setting == "auto")
+            total = composed(student, teacher, batch, targets)
+        total.value.backward()
+        found.append((total.value.detach(), [parameter.grad.clone() for parameter in student.parameters()]))
+    (value, gradients), (expected, exact) = found
+    tolerance = 2e-2 if autocast else 1e-4
+    torch.testing.assert_close(value, expected, rtol=tolerance, atol=0)
+    for one, other in zip(gradients, exact, strict=True):
+        assert float((one - other).norm()) <= 5 * tolerance * float(other.norm())
 
 
 def test_a_step_does_not_wait_for_the_device(registry, build_model, quantize_model, batch):
