@@ -33,29 +33,29 @@ class InputSlot:
 
     def quantize(self, x: Tensor, quantizer: Any) -> QuantizedTensor:
         """Codes and scales of `x`; the last ones again if nothing changed."""
-        if self._quantized is None or not self._holds(x, quantizer):
-            self._take(x, quantizer, quantizer.quantize(x.detach()))
-        assert self._quantized is not None
-        return self._quantized
+        kept = self._kept(x, quantizer)
+        return self._keep(x, quantizer, quantizer.quantize(x.detach())) if kept is None else kept
 
     def quantize_dequantize(self, x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
         """Codes and scales of `x`, and their values in `dtype`; the last ones again if nothing changed."""
-        if self._quantized is None or not self._holds(x, quantizer):
+        quantized = self._kept(x, quantizer)
+        if quantized is None:
             quantized, value = quantize_dequantize(x, quantizer, dtype)
-            self._take(x, quantizer, quantized)
+            self._keep(x, quantizer, quantized)
             self._values[dtype] = value
-        assert self._quantized is not None
-        if dtype not in self._values:
-            self._values[dtype] = self._quantized.dequantize(x.dtype).to(dtype)
-        return self._quantized, self._values[dtype]
+        elif dtype not in self._values:
+            self._values[dtype] = quantized.dequantize(x.dtype).to(dtype)
+        return quantized, self._values[dtype]
 
-    def _holds(self, x: Tensor, quantizer: Any) -> bool:
-        return self._source is not None and self._source() is x and self._key == _state(x, quantizer)
+    def _kept(self, x: Tensor, quantizer: Any) -> QuantizedTensor | None:
+        same = self._source is not None and self._source() is x and self._key == _state(x, quantizer)
+        return self._quantized if same else None
 
-    def _take(self, x: Tensor, quantizer: Any, quantized: QuantizedTensor) -> None:
+    def _keep(self, x: Tensor, quantizer: Any, quantized: QuantizedTensor) -> QuantizedTensor:
         self.clear()
         self._source, self._key, self._quantized = ref(x), _state(x, quantizer), quantized
         self.quantizations += 1
+        return quantized
 
     def dequantize(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """The value of kept codes; of the last ones again, since q, k and v go backward one after another."""
@@ -173,9 +173,8 @@ class _Layer:
         """Values of the weight."""
         latent = latent if self.latent is None else self.latent
         if self.codes_pay and self.cache is not None and self.weight_quantizer is not None:
-            self.cache.quantized(
-                latent, self.weight_quantizer, self.dtype
-            )  # training will want them: one pass for both
+            # Training will want codes too; one pass makes both.
+            self.cache.quantized(latent, self.weight_quantizer, self.dtype)
         return quantized_weight(latent, self.weight_quantizer, self.cache, self.dtype)
 
     def product(self, value: Tensor, latent: Tensor, bias: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 The environment variable EDGERAZOR_KERNELS says otherwise: `reference` for every tensor; `triton` for every tensor, on a
 CPU in its interpreter (TRITON_INTERPRET=1); `compiled`, by which torch.compile makes the quantizers of CPU tensors.
-Codes, scales and values are the same bits whatever it says.
+Codes, scales and values are the same bits whatever it says. Under `reference` products are those of values, too.
 """
 
 import os

@@ -5,12 +5,12 @@ groups of 256 columns this takes half to two thirds of the time of the float32 p
 exact result.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from edgerazor.kernels.processor import has_instructions
 from edgerazor.kernels.products import emulated
 
 SHORTEST_GROUP = 256
@@ -43,8 +43,10 @@ def multiplies_codes(
         group_sizes: of each of them; None is one group per row.
     """
     # Against native half-precision products it has not been measured.
-    slow = dtype == torch.float32 or emulated(dtype, device)
-    if device.type != "cpu" or not slow or not torch.backends.mkldnn.enabled or not _has_instructions():
+    if device.type != "cpu" or not (dtype == torch.float32 or emulated(dtype, device)):
+        return False
+    onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    if not onednn or not has_instructions(*_INSTRUCTIONS):
         return False
     sizes = [columns if size is None else size for size in group_sizes]
     return min(sizes) >= SHORTEST_GROUP and max(sizes) % min(sizes) == 0
@@ -83,11 +85,3 @@ def integer_linear(operands: CodedOperands, bias: Tensor | None = None, *, out: 
 def _each_group(scale: Tensor, groups: int) -> Tensor:
     """Scales `[N, G]` as float32 `[groups, N]`, repeated where a group of theirs spans several."""
     return scale.float().t().repeat_interleave(groups // scale.shape[1], dim=0).contiguous()
-
-
-@cache
-def _has_instructions() -> bool:
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in _INSTRUCTIONS)

@@ -4,13 +4,13 @@ A processor without instructions for them multiplies in float32 and rounds the r
 time of torch's emulation. For a few rows, as in generation, widening the matrix would cost more.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Names of torch.cpu.get_capabilities: x86, then ARM.
+from edgerazor.kernels.processor import has_instructions
+
+# x86, then ARM.
 _INSTRUCTIONS = {
     torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"),
     torch.float16: ("avx512_fp16", "amx_fp16", "fp16_arith"),
@@ -35,12 +35,4 @@ def matrix_product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 def emulated(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether this is a half precision for whose products the processor has no instructions."""
-    return device.type == "cpu" and dtype in _INSTRUCTIONS and not _has_instructions(dtype)
-
-
-@cache
-def _has_instructions(dtype: torch.dtype) -> bool:
-    if not hasattr(torch.cpu, "get_capabilities"):
-        return True  # an older torch does not tell
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in _INSTRUCTIONS[dtype])
+    return device.type == "cpu" and dtype in _INSTRUCTIONS and has_instructions(*_INSTRUCTIONS[dtype]) is False

@@ -184,6 +184,13 @@ SUPPORTED = multiplies_codes(512, (256, 256), torch.float32, torch.device("cpu")
 needs_integer_products = pytest.mark.skipif(not SUPPORTED, reason="this processor multiplies values")
 
 
+@pytest.fixture(params=["auto", "reference"])
+def setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Products of codes, then of values."""
+    monkeypatch.setenv(SETTING, request.param)
+    return str(request.param)
+
+
 def wide_operands() -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(shape, generator=generator).requires_grad_(True) for shape in ((2, 5, 512), (24, 512), (24,))]
@@ -218,11 +225,9 @@ def test_training_multiplies_codes_and_its_gradients_are_those_of_values(
 @needs_integer_products
 @pytest.mark.parametrize("shape", [(512,), (3, 512), (2, 3, 512), (0, 512)])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("setting", ["auto", "reference"])
 def test_inputs_of_any_shape_and_outputs_that_are_changed_in_place(
-    shape: tuple[int, ...], bias: bool, setting: str, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], bias: bool, setting: str
 ) -> None:
-    monkeypatch.setenv(SETTING, setting)
     module = nn.Linear(512, 24, bias=bias)
     make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
     x = torch.randn(shape, requires_grad=True)
@@ -235,12 +240,9 @@ def test_inputs_of_any_shape_and_outputs_that_are_changed_in_place(
 
 
 @needs_integer_products
+@pytest.mark.usefixtures("setting")
 @pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("setting", ["auto", "reference"])
-def test_recomputation_finds_the_weight_in_the_cache(
-    use_reentrant: bool, setting: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(SETTING, setting)
+def test_recomputation_finds_the_weight_in_the_cache(use_reentrant: bool) -> None:
     module = nn.Linear(512, 512)
     make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
     x = torch.randn(3, 512, requires_grad=True)
