@@ -16,19 +16,19 @@ from contest import machine
 from rich.console import Console
 from rich.table import Table
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.allocate import AllocationSettings, allocate
+from edgerazor.checkpoint import load_model
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.allocate import AllocationSettings, allocate
-from edgerazor.pipeline.checkpoint import load_model
-from edgerazor.pipeline.data import Data, load_data
-from edgerazor.pipeline.evaluate import evaluate_model
-from edgerazor.pipeline.model import adapter_for, load_teacher, load_tokenizer
-from edgerazor.pipeline.quickstart import variants
-from edgerazor.pipeline.quickstart.corpus import load_corpus
-from edgerazor.pipeline.train import train
+from edgerazor.data import Data, load_data
+from edgerazor.evaluate.checkpoints import evaluate_model
+from edgerazor.models.load import adapter_for, load_teacher, load_tokenizer
+from edgerazor.quickstart import variants
+from edgerazor.quickstart.corpus import load_corpus
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
+from edgerazor.training import train
 
 TARGET_BITS = 1.88
 TEACHER = Path(variants.__file__).parent / "teacher"

@@ -16,10 +16,10 @@ from contest import medians, memory, publish, run_rounds
 from random_models import packed_model
 from rich.console import Console
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.checkpoint import open_checkpoint
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.pipeline.checkpoint import open_checkpoint
-from edgerazor.pipeline.export import export_to
+from edgerazor.export.export import export_to
 
 PROMPT, GENERATED = 64, 96
 OURS = {

@@ -16,12 +16,12 @@ from contest import medians, memory, publish, run_rounds
 from random_models import packed_model
 from rich.console import Console
 
+from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.contracts import TensorRole
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.packing import content_digest
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.pipeline.checkpoint import open_checkpoint
-from edgerazor.pipeline.export import export_to
+from edgerazor.export.export import export_to
 
 PROMPT, GENERATED, CONTEXT = 64, 96, 1024
 OURS = {
@@ -95,8 +95,8 @@ def open_model(path: Path, kind: str, threads: int) -> Any:
 
         return LlamaCppRuntime(path, context_length=512, threads=threads)
     if kind == "torch":
-        from edgerazor.pipeline.checkpoint import load_model
-        from edgerazor.pipeline.torch_runtime import TransformersRuntime
+        from edgerazor.checkpoint import load_model
+        from edgerazor.inference.transformers_runtime import TransformersRuntime
 
         torch.set_num_threads(threads)
         return TransformersRuntime(load_model(path, dtype=torch.bfloat16, dequantize=True), _NoWords())

@@ -93,7 +93,7 @@ def open_case(name: str, case: str, device: str) -> Case:
 
 
 def _ours(kind: str, x: Any) -> Callable[[], Any]:
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
 
     registry = load_plugins(external=False)
     values: dict[str, dict[str, Any]] = {

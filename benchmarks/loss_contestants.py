@@ -107,7 +107,7 @@ def _original(inputs: Inputs) -> Loss:
 
 
 def _registered_loss() -> Any:
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
 
     registry = load_plugins(external=False)
     return registry.build(registry.params("loss", "eakld", uniform_support=SUPPORT))

@@ -40,8 +40,8 @@ def parts_recorded(step: Any) -> Iterator[None]:
     import torch
 
     from edgerazor.core.tensor import QuantizedTensor
+    from edgerazor.distill.fused import FusedPass
     from edgerazor.kernels import dispatch, reference
-    from edgerazor.pipeline.distill.fused import FusedPass
     from edgerazor.plugins.losses.layerwise import LayerwiseLoss
 
     marked = [

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from edgerazor.pipeline.quickstart.results import Results
-from edgerazor.pipeline.quickstart.run import DEFAULT_BUDGET, run_quickstart
+from edgerazor.quickstart.results import Results
+from edgerazor.quickstart.runner import DEFAULT_BUDGET, run_quickstart
 
 FIGURES = ("loss", "gap", "bits_per_byte", "kl_teacher", "top1_agreement", "steps")
 

@@ -9,8 +9,8 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from edgerazor.core.manager import load_plugins
-from edgerazor.pipeline.pack import pack_source
+from edgerazor.checkpoint.pack_source import pack_source
+from edgerazor.core.discovery import load_plugins
 
 QWEN3_06B = {
     "vocab_size": 151936,

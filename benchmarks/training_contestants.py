@@ -174,10 +174,10 @@ def _original(step: Step) -> Loss:
 
 def _ours(step: Step) -> Loss:
     from edgerazor.core.apply import apply_plan
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
     from edgerazor.core.plan import build_plan
-    from edgerazor.pipeline.distill import Distiller
+    from edgerazor.distill import Distiller
     from edgerazor.schemas.quantization import QuantizationSection
 
     registry = load_plugins(external=False)
@@ -186,7 +186,7 @@ def _ours(step: Step) -> Loss:
     plan = build_plan(step.student, section, adapter=adapter, registry=registry)
     apply_plan(step.student, plan, registry=registry)
     try:
-        from edgerazor.core.weight_cache import cached_weights
+        from edgerazor.core.layers.weight_cache import cached_weights
     except ImportError:
         pass
     else:

@@ -4,22 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgerazor.checkpoint import load_model as load_model
+    from edgerazor.checkpoint import open_checkpoint as open_checkpoint
+    from edgerazor.checkpoint import pack_model as pack_model
+    from edgerazor.checkpoint import verify_checkpoint as verify_checkpoint
     from edgerazor.core.contracts import Signal as Signal
+    from edgerazor.core.discovery import load_plugins as load_plugins
     from edgerazor.core.hookspecs import hookimpl as hookimpl
-    from edgerazor.core.manager import load_plugins as load_plugins
     from edgerazor.core.outputs import LossOutput as LossOutput
     from edgerazor.core.plan import Plan as Plan
     from edgerazor.core.registry import Registry as Registry
     from edgerazor.core.tensor import QuantizedTensor as QuantizedTensor
     from edgerazor.errors import EdgeRazorError as EdgeRazorError
-    from edgerazor.pipeline.checkpoint import load_model as load_model
-    from edgerazor.pipeline.checkpoint import open_checkpoint as open_checkpoint
-    from edgerazor.pipeline.checkpoint import pack_model as pack_model
-    from edgerazor.pipeline.checkpoint import verify_checkpoint as verify_checkpoint
-    from edgerazor.pipeline.evaluate import evaluate_checkpoint as evaluate_checkpoint
-    from edgerazor.pipeline.generate import generate as generate
-    from edgerazor.pipeline.model import plan_recipe as plan_recipe
-    from edgerazor.pipeline.train import train as train
+    from edgerazor.evaluate.checkpoints import evaluate_checkpoint as evaluate_checkpoint
+    from edgerazor.inference.generate import generate as generate
+    from edgerazor.models.load import plan_recipe as plan_recipe
     from edgerazor.schemas.components import AdapterParams as AdapterParams
     from edgerazor.schemas.components import ExporterParams as ExporterParams
     from edgerazor.schemas.components import LossParams as LossParams
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from edgerazor.schemas.components import SelectorParams as SelectorParams
     from edgerazor.schemas.recipe import Recipe as Recipe
     from edgerazor.schemas.recipe import load_recipe as load_recipe
+    from edgerazor.training import train as train
 
 __version__ = "0.1.0"
 
@@ -43,17 +43,17 @@ _HOMES = {
     "Registry": "core.registry",
     "SelectorParams": "schemas.components",
     "Signal": "core.contracts",
-    "evaluate_checkpoint": "pipeline.evaluate",
-    "generate": "pipeline.generate",
+    "evaluate_checkpoint": "evaluate.checkpoints",
+    "generate": "inference.generate",
     "hookimpl": "core.hookspecs",
-    "load_model": "pipeline.checkpoint",
-    "load_plugins": "core.manager",
+    "load_model": "checkpoint",
+    "load_plugins": "core.discovery",
     "load_recipe": "schemas.recipe",
-    "open_checkpoint": "pipeline.checkpoint",
-    "pack_model": "pipeline.checkpoint",
-    "plan_recipe": "pipeline.model",
-    "train": "pipeline.train",
-    "verify_checkpoint": "pipeline.checkpoint",
+    "open_checkpoint": "checkpoint",
+    "pack_model": "checkpoint",
+    "plan_recipe": "models.load",
+    "train": "training",
+    "verify_checkpoint": "checkpoint",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 

@@ -1,6 +1,6 @@
 """`import edgerazor.hf` makes `from_pretrained` of transformers read packed and quantization-aware checkpoints."""
 
-from edgerazor.pipeline.checkpoint.hugging_face import EdgeRazorConfig, register
+from edgerazor.checkpoint.hugging_face import EdgeRazorConfig, register
 
 register()
 

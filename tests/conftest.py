@@ -13,7 +13,7 @@ from torch import nn
 os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.quantization import QuantizationSection

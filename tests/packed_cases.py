@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from edgerazor.checkpoint import PackedReport, round_unquantized_, write_checkpoint
+from edgerazor.checkpoint.manifest import hash_file
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import PackedReport, round_unquantized_, write_checkpoint
-from edgerazor.pipeline.checkpoint.manifest import hash_file
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
 INT4 = {"name": "int", "bits": 4, "group_size": 32}

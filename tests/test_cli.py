@@ -16,7 +16,7 @@ import yaml
 
 from edgerazor import __version__
 from tests.commands import fail, invoke, succeed
-from tests.pipeline.runs import preset_recipe, save_data, save_model, write_recipe
+from tests.runs import preset_recipe, save_data, save_model, write_recipe
 
 COMMANDS = [
     "quickstart",

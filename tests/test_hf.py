@@ -11,12 +11,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import edgerazor.hf
-from edgerazor.core.modules import QuantEmbedding, QuantLinear
-from edgerazor.core.packed import PackedWeight
+from edgerazor.checkpoint import pack_model, qat_config
+from edgerazor.checkpoint.headers import read_headers, weight_files
+from edgerazor.core.layers.modules import QuantEmbedding, QuantLinear
+from edgerazor.core.layers.packed import PackedWeight
 from edgerazor.errors import CheckpointError
 from edgerazor.hf import EdgeRazorConfig
-from edgerazor.pipeline.checkpoint import pack_model, qat_config
-from edgerazor.pipeline.checkpoint.headers import read_headers, weight_files
 from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import logits, make_student
 

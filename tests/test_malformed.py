@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from edgerazor.cli import app
-from tests.pipeline.runs import SIZES, preset_recipe, save_data, save_model, write_recipe
+from tests.runs import SIZES, preset_recipe, save_data, save_model, write_recipe
 
 Train = Callable[..., str]
 

@@ -13,7 +13,7 @@ from edgerazor.testing import adapter, exporter, loss, quantizer, selector
 from edgerazor.testing.laws import law_name
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guide" / "plugins.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 LAWS = [law for module in (quantizer, loss, selector, adapter, exporter) for law in module.LAWS]
 

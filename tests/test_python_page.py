@@ -10,7 +10,7 @@ import pytest
 import edgerazor
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guide" / "python-api.md").read_text(encoding="utf-8")
 
 
 def test_the_blocks_run_as_one_program(tmp_path: Path) -> None:

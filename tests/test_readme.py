@@ -9,10 +9,14 @@ import pytest
 import yaml
 
 from edgerazor.schemas.recipe import load_recipe
-from tests.pipeline.runs import recipe
+from tests.runs import recipe
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs" / "guide").glob("*.md")),
+    *sorted((ROOT / "docs" / "benchmarks").glob("*.md")),
+]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 

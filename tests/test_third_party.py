@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgerazor.cli import app
-from tests.pipeline.runs import preset_recipe, save_data, save_model, write_recipe
+from tests.runs import preset_recipe, save_data, save_model, write_recipe
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "examples" / "acme-edgerazor"

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from edgerazor.adapters.hidden_states import FewStates
 from edgerazor.core.contracts import Rotary, Signal, TensorRole
-from edgerazor.core.kv_cache import recorded_keys_and_values
-from edgerazor.core.modules import Interceptor, Projecting, make_linear
+from edgerazor.core.layers.attention import recorded_keys_and_values
+from edgerazor.core.layers.modules import Interceptor, Projecting, make_linear
 from edgerazor.core.outputs import Head, ModelOutput
 from edgerazor.errors import PlanError
 from edgerazor.schemas.components import AdapterParams

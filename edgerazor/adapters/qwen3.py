@@ -8,7 +8,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss
 
 from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.contracts import Signal, TensorRole
-from edgerazor.core.experts import fused_experts
+from edgerazor.core.layers.experts import fused_experts
 
 _EXPERT_PARTS = {".mlp.experts.gate_up_proj": "expert_gate_up", ".mlp.experts.down_proj": "expert_down"}
 

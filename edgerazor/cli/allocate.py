@@ -9,8 +9,8 @@ from edgerazor.cli.application import Overrides, RecipePath
 from edgerazor.errors import RecipeError
 
 if TYPE_CHECKING:
-    from edgerazor.pipeline.allocate import Allocation
-    from edgerazor.pipeline.allocate.run import Sized
+    from edgerazor.allocate import Allocation
+    from edgerazor.allocate.allocation import Sized
 
 
 def allocate(
@@ -43,7 +43,7 @@ def allocate(
     overrides: Overrides = None,
 ) -> None:
     """Choose each matrix's width by its sensitivity on data, under a size target; write an explicit recipe."""
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
@@ -52,10 +52,10 @@ def allocate(
         raise RecipeError("--rows chooses among ternary and int rows by itself; leave --candidate out")
     if not output.parent.is_dir():
         raise RecipeError(f"{output}: cannot be written: there is no folder {output.parent}")
-    from edgerazor.pipeline.allocate import AllocationSettings
-    from edgerazor.pipeline.allocate import allocate as run
-    from edgerazor.pipeline.allocate.candidates import DEFAULT_CANDIDATES
-    from edgerazor.pipeline.allocate.write_recipe import write_allocated_recipe
+    from edgerazor.allocate import AllocationSettings
+    from edgerazor.allocate import allocate as run
+    from edgerazor.allocate.candidates import DEFAULT_CANDIDATES
+    from edgerazor.allocate.write_recipe import write_allocated_recipe
 
     chosen = tuple(candidates or DEFAULT_CANDIDATES)
     settings = AllocationSettings(target_bits, batches, chosen, free, rows, measure, seed)

@@ -21,8 +21,8 @@ def convert_recipe(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Turn a configuration of the original EdgeRazor release into a recipe, or say what has no counterpart."""
-    from edgerazor.core.manager import load_plugins
-    from edgerazor.pipeline.convert_recipe import convert_file
+    from edgerazor.convert import convert_file
+    from edgerazor.core.discovery import load_plugins
 
     if output is not None and output.exists() and not force:
         raise RecipeError(f"{output}: is there already; choose another name, or --force to overwrite it")

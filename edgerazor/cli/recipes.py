@@ -15,7 +15,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Write a commented recipe to start from."""
-    from edgerazor.pipeline.starter import write_starter
+    from edgerazor.recipes.starter import write_starter
 
     write_starter(path, force=force)
     typer.echo(f"wrote {path}; set model and data, then: edgerazor check {path}")
@@ -24,8 +24,8 @@ def init(
 def check(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Check a recipe, its data files and, if the model is on this machine, every shape."""
     from edgerazor.cli.tables import summary
-    from edgerazor.core.manager import load_plugins
-    from edgerazor.pipeline.check import check_recipe
+    from edgerazor.core.discovery import load_plugins
+    from edgerazor.recipes.check import check_recipe
 
     report = check_recipe(recipe, registry=load_plugins(), overrides=overrides or [])
     typer.echo(f"{recipe}: ok")
@@ -43,12 +43,12 @@ def plan(
 ) -> None:
     """Show what a recipe does to each module of its model: rule, quantizer, bits and bytes. No weight is loaded."""
     from edgerazor.cli.tables import console, plan_as_dict, plan_table, summary
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
-    from edgerazor.pipeline.model import plan_recipe
+    from edgerazor.models.load import plan_recipe
 
     planned = plan_recipe(loaded, registry=registry)
     if as_json:
@@ -62,7 +62,7 @@ def plan(
 def plugins() -> None:
     """List the plugins that are installed, what they add, and why one is unusable."""
     from edgerazor.cli.tables import console, plugin_table
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
 
     registry = load_plugins()
     console().print(plugin_table(registry.plugins))
@@ -72,8 +72,8 @@ def schema(
     out: Annotated[Path | None, typer.Option("--out", help="File to write; absent: the terminal.")] = None,
 ) -> None:
     """Print the JSON Schema of recipes, plugins included, for completion and checks in an editor."""
-    from edgerazor.core.manager import load_plugins
-    from edgerazor.pipeline.json_schema import recipe_json_schema
+    from edgerazor.core.discovery import load_plugins
+    from edgerazor.recipes.json_schema import recipe_json_schema
 
     text = json.dumps(recipe_json_schema(load_plugins()), indent=2)
     if out is None:

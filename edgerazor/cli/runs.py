@@ -31,7 +31,7 @@ def quickstart(
     from edgerazor.core.allocator import ask_for_huge_pages
 
     ask_for_huge_pages()
-    from edgerazor.pipeline.quickstart.run import run_quickstart
+    from edgerazor.quickstart.runner import run_quickstart
 
     options: dict[str, Any] = {} if budget is None else {"budget": budget}
     run_quickstart(output, **options, smoke=smoke, data=data, train_teacher=train_teacher, seed=seed)
@@ -45,9 +45,9 @@ def pack(
     overrides: Overrides = None,
 ) -> None:
     """Quantize a model once, without training, or a run as it stands, and write the packed checkpoint."""
+    from edgerazor.checkpoint.pack_source import pack_source
     from edgerazor.cli.tables import human_bytes
-    from edgerazor.core.manager import load_plugins
-    from edgerazor.pipeline.pack import pack_source
+    from edgerazor.core.discovery import load_plugins
 
     report = pack_source(
         source, registry=load_plugins(), output=out, preset=preset, recipe=recipe, overrides=overrides or []
@@ -68,12 +68,12 @@ def train(
     from edgerazor.core.allocator import ask_for_huge_pages
 
     ask_for_huge_pages()
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
-    from edgerazor.pipeline.train import train as run
+    from edgerazor.training import train as run
 
     result = run(loaded, registry=registry, output=output, resume=resume)
     if result.interrupted:
@@ -104,11 +104,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a packed checkpoint or an exported model on held-out data: loss, bits per byte, KL to its teacher."""
-    from edgerazor.core.manager import load_plugins
-    from edgerazor.pipeline.evaluate import evaluate_checkpoint
-    from edgerazor.pipeline.evaluate_exported import evaluate_exported
-    from edgerazor.pipeline.evaluation_data import evaluation_data
-    from edgerazor.pipeline.runtime import is_exported
+    from edgerazor.core.discovery import load_plugins
+    from edgerazor.evaluate.checkpoints import evaluate_checkpoint
+    from edgerazor.evaluate.exported import evaluate_exported
+    from edgerazor.evaluate.held_out import evaluation_data
+    from edgerazor.inference.open_runtime import is_exported
 
     registry = load_plugins()
     section = evaluation_data(model, data, overrides or [], registry=registry)
@@ -133,8 +133,8 @@ def generate(
     ] = None,
 ) -> None:
     """Let a packed checkpoint write, or an exported model in the engine it was exported for; text streams."""
-    from edgerazor.pipeline.generate import GenerationSettings
-    from edgerazor.pipeline.generate import generate as run
+    from edgerazor.inference.generate import GenerationSettings
+    from edgerazor.inference.generate import generate as run
 
     def show(text: str) -> None:
         typer.echo(text, nl=False)
@@ -158,8 +158,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a packed checkpoint in another format, codes and scales unchanged, and read it back to prove it."""
-    from edgerazor.core.manager import load_plugins
-    from edgerazor.pipeline.export import export_to
+    from edgerazor.core.discovery import load_plugins
+    from edgerazor.export.export import export_to
 
     export_to(checkpoint, to, out, settings or [], load_plugins())
 
@@ -180,8 +180,8 @@ def verify(
     ] = None,
 ) -> None:
     """Check that a packed checkpoint is whole: files, shapes, codes, scales, digest; or compare an export with it."""
+    from edgerazor.checkpoint import verify_checkpoint
     from edgerazor.cli.tables import human_bytes
-    from edgerazor.pipeline.checkpoint import verify_checkpoint
 
     if against is not None:
         _verify_export(folder, against)
@@ -198,7 +198,7 @@ def verify(
 
 
 def _verify_export(path: Path, checkpoint: Path) -> None:
-    from edgerazor.pipeline.export import verify_export
+    from edgerazor.export.export import verify_export
 
     report = verify_export(path, checkpoint)
     if report.different:

@@ -18,9 +18,9 @@ from edgerazor.schemas.synthesis import (
 )
 
 if TYPE_CHECKING:
-    from edgerazor.pipeline.synthesize.connection import ServerAddress
-    from edgerazor.pipeline.synthesize.drafts import Writer
-    from edgerazor.pipeline.synthesize.run import SynthesisResult
+    from edgerazor.synthesize.connection import ServerAddress
+    from edgerazor.synthesize.drafts import Writer
+    from edgerazor.synthesize.synthesis import SynthesisResult
 
 _BATCH_SIZE, _CONCURRENCY, _KEY_VARIABLE = 8, 8, "EDGERAZOR_API_KEY"
 _REFUSED_SHOWN = 10
@@ -80,10 +80,10 @@ def synthesize(
 ) -> None:
     """Let a teacher write the assistant's turns of dialogues anew; started again, it goes on where it stopped."""
     _check_options(model, server, batch_size, concurrency, standard_only)
-    from edgerazor.pipeline.synthesize.connection import ServerAddress
-    from edgerazor.pipeline.synthesize.run import synthesize as run
-    from edgerazor.pipeline.synthesize.server import find_model
     from edgerazor.schemas.data import Source
+    from edgerazor.synthesize.connection import ServerAddress
+    from edgerazor.synthesize.server import find_model
+    from edgerazor.synthesize.synthesis import synthesize as run
 
     address = None
     if server is not None:
@@ -112,10 +112,10 @@ def _open_writer(
 ) -> "Writer":
     """A model here is loaded; so is the code for it, which a server does without."""
     if address is None:
-        from edgerazor.pipeline.synthesize.local import load_local_writer
+        from edgerazor.synthesize.local import load_local_writer
 
         return load_local_writer(settings, batch_size=batch_size)
-    from edgerazor.pipeline.synthesize.server import ServerWriter
+    from edgerazor.synthesize.server import ServerWriter
 
     return ServerWriter(address, settings, concurrency=concurrency)
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgerazor.core.manager import Plugin
+from edgerazor.core.discovery import Plugin
 from edgerazor.core.names import group_name, layer_pattern
 
 if TYPE_CHECKING:

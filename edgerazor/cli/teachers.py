@@ -20,12 +20,12 @@ def cache_teacher(
     Called again after an interruption it goes on where it stopped.
     """
     from edgerazor.cli.tables import human_bytes
-    from edgerazor.core.manager import load_plugins
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
-    from edgerazor.pipeline.teacher_cache import cache_teacher as run
+    from edgerazor.distill.teacher_cache import cache_teacher as run
 
     report = run(loaded, registry=registry, output=output, top_k=top_k, batch_size=batch_size)
     typer.echo(

@@ -1,7 +1,7 @@
 """glibc's allocator, told to keep large blocks of memory instead of asking the system for new ones at every use.
 
 By default blocks above 32 MiB, such as chunks of logits, are mapped afresh each time, and the system clears them page
-by page: up to a quarter of a training step on a CPU (docs/training-speed.md).
+by page: up to a quarter of a training step on a CPU (docs/benchmarks/training-speed.md).
 """
 
 import ctypes

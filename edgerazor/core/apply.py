@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from edgerazor.core.experts import FusedMatrices, find_matrix, make_experts
-from edgerazor.core.kv_cache import apply_kv_quantizer
-from edgerazor.core.modules import make_embedding, make_linear
+from edgerazor.core.layers.attention import apply_kv_quantizer
+from edgerazor.core.layers.experts import FusedMatrices, find_matrix, make_experts
+from edgerazor.core.layers.modules import make_embedding, make_linear
+from edgerazor.core.layers.quantized_linear import InputSlot
 from edgerazor.core.plan import Plan
-from edgerazor.core.quantized_linear import InputSlot
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgerazor.core.blocks import block_shape, block_widths
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
-from edgerazor.core.experts import FusedMatrices
+from edgerazor.core.layers.experts import FusedMatrices
 from edgerazor.core.packing import packed_bytes
 from edgerazor.core.plan_notes import left_out_notes, shared_weight_notes
 from edgerazor.core.registry import Registry
@@ -245,7 +245,7 @@ class _Planner:
                     "use int or another quantizer that works row by row"
                 )
         if self.kv is not None:
-            from edgerazor.core.kv_cache import attention_modules
+            from edgerazor.core.layers.attention import attention_modules
 
             widths: set[Any] = {module.head_dim for _, module in attention_modules(self.model)}
             for head_dim in sorted(widths):

@@ -11,7 +11,7 @@ from edgerazor.schemas.base import nearest
 from edgerazor.schemas.components import AdapterParams, ComponentParams, Kind, unknown_component
 
 if TYPE_CHECKING:
-    from edgerazor.core.manager import Plugin
+    from edgerazor.core.discovery import Plugin
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgerazor.checkpoint import load_model, verify_checkpoint
 from edgerazor.core.contracts import Rotary, Signal, TensorRole
-from edgerazor.core.experts import FusedMatrices, find_matrix
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
+from edgerazor.core.layers.experts import FusedMatrices, find_matrix
 from edgerazor.core.outputs import Head, Targets
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import load_model, verify_checkpoint
 from edgerazor.schemas.components import AdapterParams
 from edgerazor.testing.adapter_case import AdapterCase, Batch
 from edgerazor.testing.laws import expect, expect_equal, holding, law_name

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.core.contracts import Signal
-from edgerazor.core.model_types import auto_class, register_model_types, vocabulary_size
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
+from edgerazor.models.types import auto_class, register_model_types, vocabulary_size
 from edgerazor.schemas.components import AdapterParams
 from edgerazor.testing.models import quantized, random_recipe, write_packed
 

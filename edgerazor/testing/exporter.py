@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError, ExportError
 from edgerazor.schemas.components import ExporterParams

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.packing import content_digest
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
-from edgerazor.pipeline.checkpoint import open_checkpoint
 from edgerazor.schemas.components import ExporterParams
 
 Value = Tensor | QuantizedTensor

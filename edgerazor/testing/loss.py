@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.core.contracts import Signal, teacher_signals
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets, TeacherRows
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.components import LossParams

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgerazor.checkpoint import pack_model, round_unquantized_, write_checkpoint
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import pack_model, round_unquantized_, write_checkpoint
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
 _WORDS = [f"def f{index}(x): return x * {index}" for index in range(20)]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.packing import pack, unpack
 from edgerazor.core.registry import Registry
 from edgerazor.core.shapes import fitting_group_sizes

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.components import SelectorParams
 from edgerazor.testing.laws import expect, expect_equal, hold_for_examples

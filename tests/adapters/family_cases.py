@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, Qwen2_5OmniForConditionalGeneration
 
+from edgerazor.checkpoint import PackedReport, round_unquantized_, write_checkpoint
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.model_types import auto_class, register_model_types
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import PackedReport, round_unquantized_, write_checkpoint
-from edgerazor.pipeline.model import load_float_model
+from edgerazor.models.load import load_float_model
+from edgerazor.models.types import auto_class, register_model_types
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from tests.adapters.omni_cases import batches, omni_config

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from edgerazor.checkpoint import load_model, verify_checkpoint
 from edgerazor.core.contracts import Signal
-from edgerazor.core.experts import QuantExperts
+from edgerazor.core.layers.experts import QuantExperts
 from edgerazor.core.outputs import Targets
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import load_model, verify_checkpoint
-from edgerazor.pipeline.distill import Distiller
+from edgerazor.distill import Distiller
 from tests.adapters.family_cases import FAMILIES, Family, save_family
 
 families = pytest.mark.parametrize("name", FAMILIES)

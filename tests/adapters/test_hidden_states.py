@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from edgerazor.core.contracts import Signal
-from edgerazor.core.manager import load_plugins
-from edgerazor.core.model_types import register_model_types
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.outputs import Targets
-from edgerazor.pipeline.distill import Distiller
+from edgerazor.distill import Distiller
+from edgerazor.models.types import register_model_types
 
 REGISTRY = load_plugins(external=False)
 IDS = torch.arange(12).reshape(2, 6)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from edgerazor.core.model_types import register_model_types
 from edgerazor.core.plan import Plan
 from edgerazor.errors import PlanError
+from edgerazor.models.types import register_model_types
 
 register_model_types()
 IDS = torch.randint(0, 96, (2, 9), generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.modules import QuantEmbedding, QuantLinear
+from edgerazor.core.layers.modules import QuantEmbedding, QuantLinear
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgerazor.core.modules import make_embedding
+from edgerazor.core.layers.modules import make_embedding
 from edgerazor.core.outputs import PositionMask, Targets
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
+from edgerazor.distill import Distiller
 from edgerazor.errors import PlanError
-from edgerazor.pipeline.distill import Distiller
 from tests.plugins.quantizer_cases import build
 
 Build, Quantize = Callable[..., nn.Module], Callable[..., nn.Module]

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from edgerazor.checkpoint import open_checkpoint, pack_model
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError, RecipeError
-from edgerazor.pipeline.checkpoint import open_checkpoint, pack_model
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.preset import preset_names
 from edgerazor.schemas.recipe import Recipe, load_recipe

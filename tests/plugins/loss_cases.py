@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.outputs import ModelOutput, PositionMask, Targets
 
 REGISTRY = load_plugins(external=False)

@@ -8,7 +8,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.errors import PlanError
 
 REGISTRY = load_plugins(external=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgerazor.core.outputs import ModelOutput, PositionMask, Targets
 from edgerazor.errors import PlanError
-from tests.golden import REGISTRY, cases, difference, manifest, params, selector, targets, tensors
+from tests.golden_cases import REGISTRY, cases, difference, manifest, params, selector, targets, tensors
 
 OWN_LAYERS = {"feature_mse": {"name": "fixed", "layers": [0]}, "attention_relation": {"name": "fixed", "layers": [1]}}
 
@@ -65,7 +65,7 @@ def test_value_and_gradient_agree(case: dict[str, Any]) -> None:
     "case",
     [
         pytest.param(one, id=one["id"])
-        for one in manifest().get("losses", {}).get("cases", [])
+        for one in manifest()["losses"]["cases"]
         if one["match"] and one["ours"]["reduction"] is None
     ],
 )

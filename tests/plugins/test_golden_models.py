@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.contracts import Signal
-from edgerazor.core.modules import make_embedding, make_linear
+from edgerazor.core.layers.modules import make_embedding, make_linear
 from edgerazor.core.plan import build_plan
 from edgerazor.errors import PlanError
 from edgerazor.schemas.quantization import QuantizationSection
-from tests.golden import REGISTRY, cases, difference, manifest, params, same_libraries, targets, tensors
+from tests.golden_cases import REGISTRY, cases, difference, manifest, params, same_libraries, targets, tensors
 
 
 def quantizer(values: dict[str, Any] | None) -> Any:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from edgerazor.errors import PlanError
-from tests.golden import REGISTRY, cases, difference, params, tensors
+from tests.golden_cases import REGISTRY, cases, difference, params, tensors
 
 
 def quantizer_of(case: dict[str, Any]) -> Any:

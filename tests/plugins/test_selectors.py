@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.errors import PlanError
 
 REGISTRY = load_plugins(external=False)

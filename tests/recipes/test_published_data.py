@@ -1,4 +1,4 @@
-"""The program that `docs/recipes.md` gives for making data files makes files that a recipe can read."""
+"""The program that `docs/guide/recipes.md` gives for making data files makes files that a recipe can read."""
 
 import json
 import re
@@ -8,9 +8,9 @@ from typing import Any
 import datasets
 import pytest
 
-from edgerazor.pipeline.data.messages import check_dialogue
+from edgerazor.data.messages import check_dialogue
 
-PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "recipes.md"
 ROW = {"id": 1, "conversations": [{"from": "human", "value": "Who {are} you?"}, {"from": "gpt", "value": "A model."}]}
 
 
@@ -42,7 +42,7 @@ def test_the_files_hold_dialogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_every_recipe_and_every_file_is_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for recipe in (PAGE.parents[1] / "recipes").glob("*.yaml"):
+    for recipe in (PAGE.parents[2] / "recipes").glob("*.yaml"):
         assert f"| `{recipe.stem}` |" in text
         for file in re.findall(r"data/([\w.]+\.jsonl)", recipe.read_text(encoding="utf-8")):
             assert f"| `{file}` |" in text

@@ -9,11 +9,11 @@ import pytest
 
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.distill import Distiller
-from edgerazor.pipeline.model import adapter_for, build_meta_model
-from edgerazor.pipeline.train.arguments import build_training_arguments
+from edgerazor.distill import Distiller
+from edgerazor.models.load import adapter_for, build_meta_model
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
+from edgerazor.training.arguments import build_training_arguments
 from tests.recipes.published import published_config
 
 FOLDER = Path(__file__).parents[2] / "recipes"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.json_schema import recipe_json_schema
+from edgerazor.recipes.json_schema import recipe_json_schema
 from edgerazor.schemas.components import Kind
 from edgerazor.schemas.preset import preset_names
 from edgerazor.schemas.recipe import Recipe

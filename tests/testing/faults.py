@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgerazor.core.manager import load_plugins
+from edgerazor.core.discovery import load_plugins
 from edgerazor.schemas.components import ComponentParams
 
 REGISTRY = load_plugins(external=False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig, Qwen3Config
 
-from edgerazor.core.model_types import register_model_types
+from edgerazor.models.types import register_model_types
 from edgerazor.testing import BrokenLawError, check_adapter
 from edgerazor.testing.adapter import LAWS, the_model_type_is_declared
 from edgerazor.testing.laws import law_name

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from gguf_cases import CASES, Packed, pack_case
 
+from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import PackedCheckpoint, open_checkpoint
 
 
 @pytest.fixture(scope="session")

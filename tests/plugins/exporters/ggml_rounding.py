@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.pipeline.checkpoint import load_model
+from edgerazor.checkpoint import load_model
 from edgerazor.plugins.exporters.gguf.architectures import ARCHITECTURES, tensor_name
 from edgerazor.plugins.exporters.gguf.read import open_gguf
 
@@ -45,6 +45,6 @@ def student_as_rounded_by_ggml(folder: Path, file: Path, model_type: str = "qwen
 
 
 def _role(folder: Path, name: str) -> Any:
-    from edgerazor.pipeline.checkpoint import open_checkpoint
+    from edgerazor.checkpoint import open_checkpoint
 
     return open_checkpoint(folder).role(f"{name}.weight")

@@ -10,11 +10,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from edgerazor.core.model_types import register_model_types
+from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint, pack_model
 from edgerazor.core.packing import content_digest
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.pipeline.checkpoint import PackedCheckpoint, open_checkpoint, pack_model
+from edgerazor.models.types import register_model_types
 from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import update_manifest
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer
 
+from edgerazor import quickstart
+from edgerazor.checkpoint import open_checkpoint, pack_model
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline import quickstart
-from edgerazor.pipeline.checkpoint import open_checkpoint, pack_model
 from edgerazor.schemas.recipe import load_recipe
 
 pytest.importorskip("llama_cpp")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from edgerazor.cli import app
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, ExportError, PluginError
-from edgerazor.pipeline.export import export_checkpoint, export_to, verify_export
+from edgerazor.export.export import export_checkpoint, export_to, verify_export
 
 CASE = "qwen3 1.88-bit g128 untied"
 

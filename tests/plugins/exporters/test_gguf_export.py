@@ -22,8 +22,8 @@ from gguf_cases import (
 )
 
 from edgerazor import __version__
+from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import PackedCheckpoint, open_checkpoint
 from edgerazor.plugins.exporters.gguf.architectures import ARCHITECTURES, tensor_name
 from edgerazor.plugins.exporters.gguf.read import open_gguf
 

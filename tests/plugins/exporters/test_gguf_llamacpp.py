@@ -28,8 +28,8 @@ from test_gguf_blocks import PAIRS, matrices
 from torch.nn import functional
 from transformers import AutoTokenizer
 
+from edgerazor.checkpoint import load_model, open_checkpoint
 from edgerazor.core.registry import Registry
-from edgerazor.pipeline.checkpoint import load_model, open_checkpoint
 from edgerazor.plugins.exporters.gguf.architectures import ARCHITECTURES, tensor_name
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES
 from edgerazor.plugins.exporters.gguf.ggml import dequantizer

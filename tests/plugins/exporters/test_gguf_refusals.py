@@ -9,9 +9,9 @@ import pytest
 import torch
 from gguf_cases import BODIES, Packed, make, pack_case, rules, seal
 
+from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, ExportError
-from edgerazor.pipeline.checkpoint import open_checkpoint
 from tests.limits import quota
 from tests.packed_cases import edit_json, edit_tensors
 

@@ -7,11 +7,11 @@ import pytest
 from gguf_cases import byte_level_tokenizer, make, pack_case
 from transformers import AutoTokenizer
 
+from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError, ExportError, PluginError
-from edgerazor.pipeline.checkpoint import open_checkpoint
-from edgerazor.pipeline.generate import GenerationSettings, generate_text
-from edgerazor.pipeline.runtime import open_runtime
+from edgerazor.inference.generate import GenerationSettings, generate_text
+from edgerazor.inference.open_runtime import open_runtime
 from tests.commands import fail, succeed
 
 TEMPLATE = "{% for message in messages %}<tool>{{ message.content }}\n{% endfor %}answer:"

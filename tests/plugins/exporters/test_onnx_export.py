@@ -13,11 +13,11 @@ from gguf_cases import BODIES, byte_level_tokenizer, pack_case, rules
 from onnx_cases import EXPORTS, make_onnx
 from transformers import AutoTokenizer
 
+from edgerazor import quickstart
+from edgerazor.checkpoint import load_model, open_checkpoint, pack_model
 from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError, ExportError
-from edgerazor.pipeline import quickstart
-from edgerazor.pipeline.checkpoint import load_model, open_checkpoint, pack_model
-from edgerazor.pipeline.runtime import open_runtime
+from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.schemas.recipe import load_recipe
 from tests.commands import fail, succeed
 from tests.limits import quota

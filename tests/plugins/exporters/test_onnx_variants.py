@@ -12,10 +12,10 @@ import torch
 from gguf_cases import BODIES, Packed, pack_case, rules
 from onnx_cases import make_onnx
 
+from edgerazor.checkpoint import PackedCheckpoint, load_model, open_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError, PluginError
-from edgerazor.pipeline.checkpoint import PackedCheckpoint, load_model, open_checkpoint
-from edgerazor.pipeline.runtime import open_runtime
+from edgerazor.inference.open_runtime import open_runtime
 
 ir = pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")

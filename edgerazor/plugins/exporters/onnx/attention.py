@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from edgerazor.core.kv_cache import attention_modules
+from edgerazor.core.layers.attention import attention_modules
 from edgerazor.errors import ExportError
 
 NAME = "edgerazor_onnx"

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgerazor.core.contracts import Checkpoint
-from edgerazor.core.model_types import register_model_types
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
+from edgerazor.models.types import register_model_types
 from edgerazor.plugins.exporters.onnx.attention import NAME, register
 from edgerazor.plugins.exporters.onnx.plan import ExportPlan
 from edgerazor.plugins.exporters.onnx.twins import EmbeddingTwin, LinearTwin, NormTwin, PackedMatrix

@@ -1,0 +1,5 @@
+"""Automatic precision: which matrix gets how many bits, from sensitivities measured on data, under a size target."""
+
+from edgerazor.allocate.allocation import Allocation, AllocationSettings, allocate
+
+__all__ = ["Allocation", "AllocationSettings", "allocate"]

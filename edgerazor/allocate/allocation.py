@@ -1,0 +1,275 @@
+"""`allocate`: sensitivities, options, the best assignment under the target, and what it is worth without training."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerazor.allocate.candidates import DEFAULT_CANDIDATES, Unit, body_rules, tie_modules
+from edgerazor.allocate.options import HUNDREDTHS, Option, Options
+from edgerazor.allocate.sensitivity import measure_sensitivity, row_losses
+from edgerazor.allocate.solve import solve
+from edgerazor.allocate.target import budget_of, exact_target
+from edgerazor.allocate.write_recipe import assigned_section
+from edgerazor.core.apply import apply_plan
+from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
+from edgerazor.core.layers.experts import find_matrix
+from edgerazor.core.plan import ModulePlan, Plan, build_plan
+from edgerazor.core.registry import Registry
+from edgerazor.data import Collator, Data, load_data
+from edgerazor.data.progress import show_progress
+from edgerazor.errors import DataError, PlanError
+from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
+from edgerazor.models.load import (
+    adapter_for,
+    load_config,
+    load_float_model,
+    load_teacher,
+    load_tokenizer,
+    pick_device,
+    teacher_adapter_for,
+)
+from edgerazor.models.types import vocabulary_size
+from edgerazor.schemas.quantization import QuantizationSection
+from edgerazor.schemas.recipe import Recipe
+
+MEASURED_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class AllocationSettings:
+    """What to aim for and what to choose from.
+
+    Attributes:
+        target_bits: nominal bits per weight of the body: the matrices of rules with `sqmp` or for `*`.
+        batches: calibration batches, of the recipe's training data and batch size.
+        candidates: quantizers to choose from, see `candidate_quantizer`.
+        free: q, k, v of a layer need not agree, nor gate and up.
+        rows: choose single rows instead of `candidates`; a matrix is then ternary with int rows where they help most.
+        measure: also round and measure on held-out data.
+        seed: of the labels drawn for the sensitivities.
+    """
+
+    target_bits: float
+    batches: int = 16
+    candidates: tuple[str, ...] = DEFAULT_CANDIDATES
+    free: bool = False
+    rows: bool = False
+    measure: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sized:
+    """One way to quantize the body.
+
+    Attributes:
+        quantization: the whole section.
+        bits: nominal bits per weight of the body.
+        bytes: of a packed checkpoint of the whole model.
+        predicted: KL that rounding the body adds, nats per token, to second order.
+        measured: held-out figures of the rounded model, embeddings, activations and all; None if not asked for.
+    """
+
+    quantization: QuantizationSection
+    bits: float
+    bytes: int
+    predicted: float
+    measured: EvaluationResult | None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The result.
+
+    Attributes:
+        recipe: the recipe with explicit weight rules.
+        choices: what each unit got.
+        allocated, uniform: the allocation, and the same target spent evenly (`sqmp`, every n-th row).
+        uniform_label: the candidate that `uniform` gives every matrix.
+        target: nominal bits aimed for.
+        tokens: predicted tokens the sensitivities were measured on.
+        notes: what a reader should know, one line each.
+    """
+
+    recipe: Recipe
+    choices: Sequence[tuple[Unit, Option]]
+    allocated: Sized
+    uniform: Sized
+    uniform_label: str
+    target: float
+    tokens: int
+    notes: Sequence[str]
+
+
+def allocate(
+    recipe: Recipe, settings: AllocationSettings, *, registry: Registry, data: Data | None = None
+) -> Allocation:
+    """Measure, choose, and compare with the uniform mix of the same size.
+
+    Args:
+        recipe: with a `data` section; its body is what is allocated, everything else stays as it says.
+        settings: target and candidates.
+        registry: loaded plugins.
+        data: rows that `load_data` made from the recipe's data section before; None loads them now.
+
+    Raises:
+        RecipeError: no body, an unknown candidate, or a target below what is possible.
+        DataError: there is no data, or too little.
+        PlanError: the recipe or the target does not fit the model.
+        CheckpointError: the model cannot be loaded.
+    """
+    if recipe.data is None:
+        raise DataError("the recipe has no data section; sensitivities are measured on its training data")
+    body_rules(recipe.quantization)
+    exact_target(settings.target_bits)
+    if data is None:
+        vocabulary = vocabulary_size(load_config(recipe.model))
+        data = load_data(recipe.data, load_tokenizer(recipe.model), vocabulary_size=vocabulary)
+    return _Allocator(recipe, settings, registry, data).run()
+
+
+class _Allocator:
+    def __init__(self, recipe: Recipe, settings: AllocationSettings, registry: Registry, data: Data):
+        self.recipe, self.settings, self.registry, self.data = recipe, settings, registry, data
+        self.device = pick_device(use_cpu=recipe.training.use_cpu)
+        model = load_float_model(recipe.model, dtype=torch.float32).to(self.device)
+        self.model: nn.Module | None = model
+        self.pad = getattr(model.config, "pad_token_id", None) or 0
+        self.adapter: ArchitectureAdapter = adapter_for(model.config, recipe.model, registry)  # type: ignore[arg-type]
+        self.names = [name for name, _ in self.adapter.quantizable(model)]
+        self.plan = self._plan(recipe.quantization, model)
+        rules = body_rules(recipe.quantization)
+        self.units = tie_modules(self.plan, rules, adapter=self.adapter, free=settings.free or settings.rows)
+        if not self.units:
+            raise PlanError("the body rules take no module of this model, so there is nothing to allocate")
+
+    def run(self) -> Allocation:
+        target, uniform_label = exact_target(self.settings.target_bits)
+        options, tokens = self._options()
+        best = self._best(options, budget_of(target, [unit.weights for unit in self.units]))
+        even = [options.of_unit(unit, [uniform_label])[0] for unit in self.units]
+        notes = options.notes
+        # Students and teacher need the memory that the model and its Fisher information take.
+        del options
+        self.model = None
+        held_out, note = self._held_out()
+        teacher = None if held_out is None else load_teacher(self.recipe.model, device=self.device)
+        allocated, uniform = (self._sized(picks, teacher, held_out) for picks in (best, even))
+        return Allocation(
+            self.recipe.model_copy(update={"quantization": allocated.quantization}),
+            list(zip(self.units, best, strict=True)),
+            allocated,
+            uniform,
+            uniform_label,
+            float(target),
+            tokens,
+            [*notes, *note],
+        )
+
+    def _options(self) -> tuple[Options, int]:
+        """What builds options from the sensitivities, and the number of tokens these were measured on."""
+        assert self.model is not None
+        body = [module for unit in self.units for module in unit.modules]
+        matrices: dict[str, Any] = {module.name: find_matrix(self.model, module.name) for module in body}
+        sensitivity = measure_sensitivity(
+            self.model,
+            {module.name: matrices[module.name].weight for module in body if not module.tied_to},
+            self._batches(),
+            adapter=self.adapter,
+            seed=self.settings.seed,
+        )
+        blocks = {name: getattr(matrix, "blocks", 1) for name, matrix in matrices.items()}
+
+        def losses(module: ModulePlan, quantizer: Quantizer) -> Tensor:
+            weight = matrices[module.name].weight
+            return row_losses(sensitivity.fisher[module.name], weight, quantizer, blocks[module.name])
+
+        rules = self.recipe.quantization.weights
+        quantizers = {one.rule: rules[one.rule].quantizer for one in body}
+        body_quantizers = {index: one for index, one in quantizers.items() if one is not None}
+        return Options(body_quantizers, blocks, losses, self.registry), sensitivity.tokens
+
+    def _best(self, options: Options, budget: int) -> list[Option]:
+        """The option of every unit with which the predicted loss is least.
+
+        Raises:
+            PlanError: the cheapest options exceed the budget.
+        """
+        found = [
+            options.by_rows(unit)
+            if self.settings.rows and options.can_list_rows(unit)
+            else options.of_unit(unit, self.settings.candidates)
+            for unit in self.units
+        ]
+        costs = [[option.cost for option in unit] for unit in found]
+        cheapest = sum(map(min, costs))
+        if cheapest > budget:
+            bits = cheapest / HUNDREDTHS / sum(unit.weights for unit in self.units)
+            raise PlanError(
+                f"--target-bits {self.settings.target_bits:g}: the narrowest candidates that fit take {bits:.4f} bits; "
+                "raise the target or add narrower candidates"
+            )
+        chosen = solve(costs, [[option.loss for option in unit] for unit in found], budget)
+        return [unit[index] for unit, index in zip(found, chosen, strict=True)]
+
+    def _sized(self, picks: Sequence[Option], teacher: nn.Module | None, held_out: Any) -> Sized:
+        assignment = {
+            module.name: params
+            for unit, option in zip(self.units, picks, strict=True)
+            for module, params in zip(unit.modules, option.quantizers, strict=True)
+        }
+        rules_of = {module.name: module.rule for unit in self.units for module in unit.modules}
+        section = assigned_section(self.recipe.quantization, rules_of, assignment, self.names)
+        student = load_float_model(self.recipe.model, dtype=torch.float32)
+        plan = self._plan(section, student)
+        self._check_assigned(plan, assignment)
+        measured = None
+        if held_out is not None:
+            apply_plan(student, plan, registry=self.registry)
+            measured = evaluate_model(
+                student.to(self.device),
+                teacher,
+                held_out,
+                adapter=self.adapter,
+                teacher_adapter=teacher_adapter_for(self.recipe.model, self.registry),
+                batch_size=self.recipe.evaluation.batch_size,
+                batches=self.recipe.evaluation.batches or MEASURED_BATCHES,
+                pad_token_id=self.pad,
+            )
+        weights = sum(unit.weights for unit in self.units)
+        bits = sum(option.cost for option in picks) / HUNDREDTHS / weights
+        return Sized(section, bits, plan.bytes, sum(option.loss for option in picks), measured)
+
+    def _plan(self, section: QuantizationSection, model: nn.Module) -> Plan:
+        return build_plan(model, section, adapter=self.adapter, registry=self.registry)
+
+    def _check_assigned(self, plan: Plan, assignment: Mapping[str, Any]) -> None:
+        before = {module.name: module.params for module in self.plan.modules}
+        for module in plan.modules:
+            if module.params != assignment.get(module.name, before[module.name]):
+                raise PlanError(f"{module.name}: the written rules give it {module.params}, not what was chosen")
+
+    def _held_out(self) -> tuple[Any, list[str]]:
+        """Rows to measure on; without held-out data, training rows that the sensitivities have not seen."""
+        if not self.settings.measure:
+            return None, []
+        if self.data.held_out is not None:
+            return self.data.held_out, []
+        used = self.settings.batches * self.recipe.training.per_device_train_batch_size
+        if used >= len(self.data.train):
+            return None, ["nothing was measured: no data is held out, and the sensitivities took all rows"]
+        rest = self.data.train.select(range(used, len(self.data.train)))
+        return rest, ["no data is held out (data.held_out); measured on training rows that no sensitivity was taken on"]
+
+    def _batches(self) -> Iterator[Mapping[str, Tensor]]:
+        """The first rows of the training data, which are in a random order."""
+        rows, size = self.data.train, self.recipe.training.per_device_train_batch_size
+        collator, count = Collator(self.pad), min(len(rows), self.settings.batches * size)
+        with show_progress("Measuring sensitivities", count) as advance:
+            for start in range(0, count, size):
+                batch = [rows[row] for row in range(start, min(start + size, count))]
+                yield collator(batch)
+                advance(len(batch))

@@ -1,0 +1,221 @@
+"""The method "edgerazor" for transformers: `from_pretrained` and `save_pretrained` of packed and QAT checkpoints.
+
+Only four hooks of transformers are used (before and after loading, the state dict to save, dequantize): those have one
+meaning in all supported versions (TRANSFORMERS 2).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.quantizers.auto import (
+    AUTO_QUANTIZATION_CONFIG_MAPPING,
+    AUTO_QUANTIZER_MAPPING,
+    register_quantization_config,
+    register_quantizer,
+)
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from edgerazor.checkpoint.headers import read_headers
+from edgerazor.checkpoint.read import check_header
+from edgerazor.checkpoint.section import METHOD, PackedSection, QATSection, read_section
+from edgerazor.checkpoint.storage import check_weights, pack_modules
+from edgerazor.checkpoint.swap import fill_packed, swap_in_packed, swap_out_packed
+from edgerazor.checkpoint.write import build_section
+from edgerazor.core.apply import apply_plan
+from edgerazor.core.discovery import load_plugins
+from edgerazor.core.layers.attention import apply_kv_quantizer
+from edgerazor.core.plan import Plan, build_plan
+from edgerazor.core.registry import Registry
+from edgerazor.core.resolved_recipe import resolve_recipe
+from edgerazor.errors import CheckpointError, PluginError, RecipeError
+from edgerazor.models.types import register_model_types
+from edgerazor.schemas.recipe import Recipe, load_recipe
+
+
+class EdgeRazorConfig(QuantizationConfigMixin):
+    """`quantization_config` as transformers carries it about; what it holds is checked when it is used.
+
+    `from_pretrained(float_folder, quantization_config=EdgeRazorConfig(mode="qat", recipe=...))` gives a model for
+    quantization-aware training, mode "packed" rounds it; `recipe` is a file, a dict or a `Recipe`.
+    """
+
+    def __init__(self, **content: Any):
+        self.quant_method = METHOD
+        recipe = content.get("recipe")
+        if isinstance(recipe, (str, Path, Recipe)):
+            loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, registry=load_plugins())
+            content["recipe"] = loaded.to_dict()
+        self.content = {**content, "quant_method": METHOD}
+
+    @property
+    def mode(self) -> str | None:
+        """ "packed" or "qat"."""
+        return self.content.get("mode")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content, as config.json holds it."""
+        return dict(self.content)
+
+
+def qat_config(recipe: Recipe, plan: Plan) -> EdgeRazorConfig:
+    """What makes `save_pretrained` of a student in training write a folder that loads as one again.
+
+    Set it as `student.config.quantization_config` after `apply_plan`.
+
+    Args:
+        recipe: the recipe of the run.
+        plan: the plan that was applied; its modules are compared when the folder is loaded.
+    """
+    modules = sorted(module.name for module in plan.modules if module.params)
+    return EdgeRazorConfig(**QATSection(modules=modules, recipe=recipe.to_dict()).to_dict())
+
+
+class EdgeRazorQuantizer(HfQuantizer):
+    """What transformers calls while it loads and saves."""
+
+    requires_calibration = False
+    quantization_config: EdgeRazorConfig
+
+    def __init__(self, quantization_config: EdgeRazorConfig, **kwargs: Any):
+        super().__init__(quantization_config, **kwargs)
+        self.registry = load_plugins()
+        self.section: PackedSection | QATSection | None = None
+        if self.pre_quantized:
+            self.section = read_section(quantization_config.to_dict(), "config.json")
+        elif quantization_config.mode not in ("qat", "packed") or "recipe" not in quantization_config.content:
+            raise CheckpointError(
+                "quantization_config: to quantize a 16-bit model give mode ('qat' or 'packed') and recipe"
+            )
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return self.quantization_config.mode == "qat"
+
+    @property
+    def is_qat_trainable(self) -> bool:
+        return self.is_trainable
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        if isinstance(self.section, PackedSection):
+            swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
+            check_files(model, self.section, kwargs.get("checkpoint_files"))
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        if isinstance(self.section, PackedSection):
+            self._finish_packed(model)
+            return model
+        recipe = self._recipe()
+        adapter = self.registry.adapter_for(recipe.model.family or model.config.model_type)
+        plan = build_plan(model, recipe.quantization, adapter=adapter, registry=self.registry)
+        if self.section is not None and self.section.modules is not None:
+            _check_same(plan, self.section.modules)
+        apply_plan(model, plan, registry=self.registry)
+        if self.quantization_config.mode == "packed":
+            self._pack(model, plan, recipe)
+        else:
+            model.config.quantization_config = self.quantization_config = qat_config(recipe, plan)
+        return model
+
+    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Any] | None, dict[str, str]]:
+        if not isinstance(self.section, PackedSection):
+            return None, {}
+        guard = {self.section.guard: torch.zeros(1, dtype=torch.uint8)}
+        return {**model.state_dict(), **guard}, {}
+
+    def _dequantize(self, model: Any, dtype: torch.dtype | None = None) -> Any:
+        if not isinstance(self.section, PackedSection):
+            raise CheckpointError("only packed models can be dequantized; a model in training holds its latent weights")
+        swap_out_packed(model, dtype or model.dtype)
+        return model
+
+    def _finish_packed(self, model: Any) -> None:
+        model.requires_grad_(False)
+        # Saving writes the names of the packed format; transformers would split those of experts.
+        model._weight_conversions = []
+        quantizer = self._build("kv_cache")
+        if quantizer is not None:
+            apply_kv_quantizer(model, quantizer)
+
+    def _pack(self, model: Any, plan: Plan, recipe: Recipe) -> None:
+        """Pack a model in memory, as loading its packed checkpoint would."""
+        check_weights(model, plan)
+        packed = pack_modules(model, plan)
+        self.section = build_section(packed, plan, resolve_recipe(recipe, registry=self.registry))
+        swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
+        fill_packed(model, packed.tensors)
+        model.config.quantization_config = self.quantization_config = EdgeRazorConfig(**self.section.to_dict())
+        self._finish_packed(model)
+
+    def _build(self, key: str) -> Any:
+        """The quantizer of `activations` or `kv_cache` from its stored parameters; None where there is none."""
+        return build_quantizer(getattr(self.section, key), self.registry, f"config.json: quantization_config.{key}")
+
+    def _recipe(self) -> Recipe:
+        try:
+            return load_recipe(self.quantization_config.content["recipe"], registry=self.registry)
+        except RecipeError as error:
+            raise CheckpointError(f"config.json: quantization_config.recipe:\n{error}") from error
+
+
+def build_quantizer(params: Mapping[str, Any] | None, registry: Registry, where: str) -> Any:
+    """A quantizer from parameters that a file stores.
+
+    Raises:
+        CheckpointError: its plugin is missing, or the parameters are not valid; `where` comes first in the message.
+    """
+    if params is None:
+        return None
+    values = dict(params)
+    name = str(values.pop("name", None))
+    try:
+        return registry.build(registry.params("quantizer", name, **values))
+    except (PluginError, ValueError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def check_files(model: Any, section: PackedSection, files: Any) -> None:
+    """Compare the headers of the files to load with the tensors a packed model has, before any is loaded.
+
+    transformers would only warn about a missing tensor and go on with random numbers.
+
+    Raises:
+        CheckpointError: a file cannot be read, or tensors are missing or of another shape; all are named.
+    """
+    if not files or not all(str(file).endswith(".safetensors") for file in files):
+        return
+    headers = read_headers(Path(file) for file in files)
+    problems = []
+    tied = set(model.all_tied_weights_keys)
+    for name, tensor in model.state_dict().items():
+        module, _, leaf = name.rpartition(".")
+        if module in section.modules and leaf.startswith("weight_"):
+            problems += check_header(name, headers.get(name), tuple(tensor.shape), tensor.dtype)
+        elif name not in headers and name not in tied:
+            problems.append(f"{name}: is missing")
+    if problems:
+        raise CheckpointError("\n".join(f"{Path(files[0]).parent}: {line}" for line in problems))
+
+
+def _check_same(plan: Plan, stored: list[str]) -> None:
+    different = set(stored) ^ {module.name for module in plan.modules if module.params}
+    if different:
+        raise CheckpointError(
+            "config.json: quantization_config.modules: the recipe does not quantize the same modules any more: "
+            + ", ".join(sorted(different)[:5])
+        )
+
+
+def register() -> None:
+    """Make transformers know the method "edgerazor" and the adapters' own model types; safe to call again."""
+    register_model_types()
+    if METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        register_quantization_config(METHOD)(EdgeRazorConfig)
+    if METHOD not in AUTO_QUANTIZER_MAPPING:
+        register_quantizer(METHOD)(EdgeRazorQuantizer)

@@ -1,0 +1,62 @@
+"""Loading a packed checkpoint, checked first."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from edgerazor.checkpoint.hugging_face import register
+from edgerazor.checkpoint.read import open_checkpoint
+from edgerazor.checkpoint.swap import packed_layers
+from edgerazor.core.layers.experts import QuantExperts
+from edgerazor.core.layers.packed import Compute, PackedWeight
+from edgerazor.errors import CheckpointError
+from edgerazor.models.types import auto_class
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    dequantize: bool = False,
+    compute: Compute = "cached",
+    activations: bool = True,
+    device_map: Any = None,
+) -> Any:
+    """Load a packed checkpoint as a transformers model: `AutoModelForCausalLM.from_pretrained` after a full check.
+
+    Args:
+        folder: written by `write_checkpoint` or `pack_model`.
+        dtype: of everything that is not codes or scales; None is the dtype the student computed in.
+        dequantize: give an ordinary float model: linear layers and embeddings with the dequantized values; inputs,
+            keys and values are not quantized.
+        compute: "cached" dequantizes every matrix once (speed and memory of a 16-bit model), "packed" at every call
+            (small and slow).
+        activations: False leaves the inputs of linear layers unquantized; keys and values stay as trained.
+        device_map: as in transformers.
+
+    Raises:
+        CheckpointError: the folder is not a complete packed checkpoint of a known version; names file and key.
+    """
+    if compute not in get_args(Compute):
+        raise CheckpointError(f"compute: is {compute!r}, expected one of {', '.join(get_args(Compute))}")
+    checkpoint = open_checkpoint(folder)
+    register()
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.folder)
+        model = auto_class(config).from_pretrained(checkpoint.folder, dtype=dtype or "auto", device_map=device_map)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: cannot be loaded: {error}") from error
+    if dequantize:
+        return model.dequantize()
+    for module in packed_layers(model):
+        if isinstance(module, PackedWeight):
+            module.compute = compute
+        if not activations and hasattr(module, "input_quantizer"):
+            module.input_quantizer = None
+    for module in model.modules():
+        if not activations and isinstance(module, QuantExperts):
+            module.input_quantizers.clear()
+    return model

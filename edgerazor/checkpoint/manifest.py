@@ -1,0 +1,118 @@
+"""`edgerazor.json`: the files of a checkpoint with their hashes, and its origin. Written last, so it means complete."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError
+
+from edgerazor import __version__
+from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST
+from edgerazor.errors import CheckpointError
+from edgerazor.schemas.base import Schema
+from edgerazor.schemas.recipe import key_path
+
+
+class FileEntry(Schema):
+    """Size and hash of one file."""
+
+    title: ClassVar[str] = "file"
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class BitsPerWeight(Schema):
+    """Mean over the quantized weights: codes alone, codes and scales, bytes spent in the file."""
+
+    title: ClassVar[str] = "bits_per_weight"
+
+    nominal: float
+    effective: float
+    file: float
+
+
+class Manifest(Schema):
+    """The content of `edgerazor.json`."""
+
+    title: ClassVar[str] = "the manifest"
+
+    format_version: Literal[1] = 1
+    mode: Literal["packed"] = "packed"
+    edgerazor_version: str = __version__
+    files: dict[str, FileEntry]
+    base_model: dict[str, str | None]
+    content_sha256: str
+    parameters: int
+    bits_per_weight: BitsPerWeight
+    plugins: dict[str, str]
+    evaluation: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def hash_file(path: Path) -> FileEntry:
+    """Bytes and sha256 of a file."""
+    with path.open("rb") as file:
+        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def files_in(folder: Path) -> list[str]:
+    """Relative names of all files below a folder, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `edgerazor.json`; all other files must be there already."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `edgerazor.json`.
+
+    Raises:
+        CheckpointError: it is missing, malformed, or names a file outside its folder.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise CheckpointError(
+            f"{path}: is missing, so this folder is not a finished packed checkpoint; write it again, or load what "
+            "save_pretrained wrote with AutoModelForCausalLM.from_pretrained after `import edgerazor.hf`"
+        )
+    content = read_json(path)
+    version = content.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version: is {version}; edgerazor {__version__} reads up to {FORMAT_VERSION}: "
+            "install a newer edgerazor"
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{path}: {key_path(line['loc'])}: {line['msg']}" for line in error.errors()]
+        raise CheckpointError("\n".join(lines)) from error
+    for name in manifest.files:
+        check_file_name(name, f"{path}: files")
+    return manifest
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or CheckpointError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def check_file_name(name: str, where: str) -> None:
+    """Raise CheckpointError unless `name` stays inside the folder it was read in."""
+    if {"", ".", ".."} & set(name.split("/")) or set(name) & {"\\", "\0", ":"}:
+        raise CheckpointError(f"{where}: {name!r} is not the name of a file in this folder")

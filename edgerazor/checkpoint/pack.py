@@ -1,0 +1,63 @@
+"""Packing without training: a 16-bit model, or the latent weights of a run, rounded to the recipe's quantizers."""
+
+from pathlib import Path
+from typing import Any
+
+from edgerazor.checkpoint.folder import check_replaceable
+from edgerazor.checkpoint.storage import round_unquantized_
+from edgerazor.checkpoint.write import PackedReport, write_checkpoint
+from edgerazor.core.apply import apply_plan
+from edgerazor.core.plan import build_plan
+from edgerazor.core.registry import Registry
+from edgerazor.errors import CheckpointError
+from edgerazor.models.load import adapter_for, load_config, load_float_model, load_tokenizer
+from edgerazor.schemas.recipe import Recipe
+
+
+def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> PackedReport:
+    """Quantize `recipe.model` as its weights are stored, without training, and write a packed checkpoint.
+
+    Args:
+        recipe: the model is a folder or hub name of a 16-bit model, or a folder of latent weights that a run saved;
+            the latter must have been trained with the same quantizers.
+        registry: loaded plugins.
+        output: folder of the checkpoint; free, empty, or a checkpoint to replace.
+
+    Raises:
+        CheckpointError: the model is missing, already packed, trained with other quantizers, or not finite; or the
+            output cannot be written.
+        PlanError: the recipe does not fit the model.
+    """
+    check_replaceable(Path(output))
+    latent = _check_latent_weights(recipe)
+    model = load_float_model(recipe.model)
+    adapter = adapter_for(model.config, recipe.model, registry)
+    plan = build_plan(model, recipe.quantization, adapter=adapter, registry=registry)
+    apply_plan(model, plan, registry=registry)
+    if latent:
+        # As the end of a run does, so that both ways of packing it give the same files.
+        round_unquantized_(model)
+    return write_checkpoint(model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=_tokenizer(recipe))
+
+
+def _check_latent_weights(recipe: Recipe) -> bool:
+    """Whether the model is one in training; CheckpointError if its quantizers are not those of the recipe."""
+    stored: Any = getattr(load_config(recipe.model), "quantization_config", None)
+    if stored is None:
+        return False
+    content = stored if isinstance(stored, dict) else stored.to_dict()
+    trained = (content.get("recipe") or {}).get("quantization")
+    if trained != recipe.quantization.model_dump(mode="json"):
+        raise CheckpointError(
+            f"{recipe.model.name_or_path}: was trained with other quantizers than the recipe has; pack it with the "
+            "recipe of its run"
+        )
+    return True
+
+
+def _tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer beside the model; None for a model folder without one."""
+    folder = Path(recipe.model.tokenizer or recipe.model.name_or_path)
+    known = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    absent = folder.is_dir() and not any((folder / name).exists() for name in known)
+    return None if absent and recipe.model.tokenizer is None else load_tokenizer(recipe.model)

@@ -1,0 +1,94 @@
+"""`pack`: which recipe applies to a model or to a run, then one rounding and one packed checkpoint."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from transformers.trainer_utils import get_last_checkpoint
+
+from edgerazor.checkpoint import PackedReport, pack_model
+from edgerazor.core.registry import Registry
+from edgerazor.errors import CheckpointError, RecipeError
+from edgerazor.models.load import load_config
+from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.overrides import apply_overrides
+from edgerazor.schemas.preset import local_config
+from edgerazor.schemas.recipe import Recipe, load_recipe
+
+
+def pack_source(
+    source: str,
+    *,
+    registry: Registry,
+    output: Path,
+    preset: str | None = None,
+    recipe: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> PackedReport:
+    """Pack a 16-bit model by a preset or a recipe, or the newest checkpoint of a run by the run's own recipe.
+
+    Args:
+        source: folder or hub name of a 16-bit model, or the folder of a run.
+        registry: loaded plugins.
+        output: folder of the packed checkpoint.
+        preset: name of a preset, whose rules then replace those of `recipe`.
+        recipe: file with a `quantization` section or a preset.
+        overrides: `key.path=value` strings.
+
+    Raises:
+        RecipeError: neither preset nor recipe is given for a model, or the recipe has faults.
+        CheckpointError: the run holds no checkpoint yet, or the model cannot be loaded.
+        PlanError: the recipe does not fit the model.
+    """
+    return pack_model(packing_recipe(source, registry, preset, recipe, overrides), registry=registry, output=output)
+
+
+def packing_recipe(
+    source: str, registry: Registry, preset: str | None, recipe: Path | None, overrides: Sequence[str]
+) -> Recipe:
+    """The recipe that packs `source`; arguments as for `pack_source`."""
+    weights = source
+    own_recipe = Path(source) / "recipe.yaml"
+    if own_recipe.is_file() and not (Path(source) / "config.json").is_file():
+        weights = _latest_weights(Path(source))
+        recipe = recipe or (own_recipe if preset is None else None)
+    if recipe is None:
+        if preset is None:
+            raise RecipeError(f"{source}: pack needs --preset NAME or --recipe FILE to know what to pack it to")
+        content: Mapping[str, Any] = {"model": _model_section(weights, overrides), "preset": preset}
+        return load_recipe(content, registry=registry, overrides=overrides)
+    changes = [f"model.name_or_path={json.dumps(weights)}", *overrides]
+    if preset is not None:
+        raise RecipeError(f"--preset {preset} and --recipe {recipe} both say what to pack to; give one of them")
+    return load_recipe(recipe, registry=registry, overrides=changes)
+
+
+def _model_section(weights: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The model with its family, which a preset needs; a hub model's config.json is fetched to learn it.
+
+    Raises:
+        CheckpointError: there is no such folder, and the hub cannot be reached or has no such model.
+    """
+    written: dict[str, Any] = {"name_or_path": weights}
+    changed, _ = apply_overrides({"model": written}, [one for one in overrides if one.startswith("model.")])
+    try:
+        section = ModelSection.model_validate(changed["model"])
+    except ValidationError:
+        # Reading the recipe reports it, with everything else that is wrong.
+        return written
+    if section.family or local_config(section.name_or_path, section.revision):
+        return written
+    return {**written, "family": load_config(section).model_type}
+
+
+def _latest_weights(run: Path) -> str:
+    checkpoints = run / "checkpoints"
+    packed = run / "packed"
+    if packed.is_dir():
+        raise CheckpointError(f"{run}: this run is finished and packed already: {packed}")
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if last is None:
+        raise CheckpointError(f"{run}: this run holds no checkpoint under {checkpoints} yet")
+    return str(last)

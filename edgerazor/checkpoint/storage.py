@@ -1,0 +1,189 @@
+"""What a model's weights become on disk: codes for the quantized, a 16-bit float for the rest where that is exact."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerazor.core.blocks import quantize_blocks
+from edgerazor.core.contracts import Quantizer
+from edgerazor.core.layers.experts import FusedMatrices, find_matrix, fused_experts
+from edgerazor.core.layers.modules import QuantEmbedding, QuantLinear
+from edgerazor.core.packing import Layout, Tensors, content_digest, pack
+from edgerazor.core.plan import ModulePlan, Plan
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import CheckpointError
+
+_BLOCK = 1 << 24  # weights quantized at a time, which bounds the float32 copies of a large embedding
+_NOT_ZERO = 2.0**-15  # groups up to here become zero under every quantizer (METHOD 1.4)
+
+
+@dataclass
+class PackedModules:
+    """All quantized modules of a model, packed.
+
+    Attributes:
+        tensors: by their names in the file, on the CPU.
+        layouts: by module name.
+        digest: content_sha256 over the modules by sorted name.
+        constant_groups: `{module: groups}` of constant magnitude that a ternary row cannot hold (METHOD 1.4).
+        mixed_inside: modules whose rows mix widths, stored at each row's widest.
+        wide_tensors: other tensors of the model that no 16-bit float holds exactly.
+    """
+
+    tensors: Tensors = field(default_factory=dict)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    digest: str = ""
+    constant_groups: dict[str, int] = field(default_factory=dict)
+    mixed_inside: list[str] = field(default_factory=list)
+    wide_tensors: list[str] = field(default_factory=list)
+
+
+def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:
+    """Quantize and pack every module that owns a quantized weight, one after the other.
+
+    Raises:
+        CheckpointError: a module is not quantization-aware, or its scales or widths cannot be stored.
+    """
+    packed = PackedModules()
+
+    def stream() -> Iterator[tuple[str, QuantizedTensor]]:
+        for entry in sorted(plan.quantized, key=lambda one: one.name):
+            module, quantizer = _quantized_module(model, entry)
+            weight = module.weight.detach().flatten(0, -2)
+            if isinstance(module, FusedMatrices) and not quantizer.rows_independent:
+                quantized = quantize_blocks(quantizer, weight, module.blocks)
+            else:
+                quantized = quantize_rows(quantizer, weight)
+            try:
+                layout, tensors = pack(quantized)
+            except CheckpointError as error:
+                raise CheckpointError(f"{entry.parameter_name}: {error}") from error
+            packed.layouts[entry.name] = layout
+            packed.tensors |= {f"{entry.name}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
+            if constant := count_constant_groups(weight, quantized):
+                packed.constant_groups[entry.name] = constant
+            if quantized.qmax.ndim == 2:
+                packed.mixed_inside.append(entry.name)
+            yield entry.name, quantized
+
+    with torch.no_grad():
+        packed.digest = content_digest(stream())
+    return packed
+
+
+def quantize_rows(quantizer: Quantizer, weight: Tensor, *, block: int = _BLOCK) -> QuantizedTensor:
+    """`quantizer.quantize(weight)`, about `block` weights at a time where rows are independent; the same bits."""
+    rows = max(block // weight.shape[-1], 1)
+    if not quantizer.rows_independent or weight.shape[0] <= rows:
+        return quantizer.quantize(weight)
+    parts = [quantizer.quantize(block) for block in weight.split(rows)]
+    codes, scale, qmax = (torch.cat([getattr(part, name) for part in parts]) for name in ("codes", "scale", "qmax"))
+    return QuantizedTensor(codes, scale, qmax, parts[0].group_size)
+
+
+def count_constant_groups(weight: Tensor, quantized: QuantizedTensor) -> int:
+    """Ternary groups whose magnitudes are all equal and which come out as zero or doubled (METHOD 1.4).
+
+    `scale: absmax` is exact on them.
+
+    Args:
+        weight: `[R, C]`, what was quantized.
+        quantized: what came of it.
+    """
+    ternary = quantized.widest_qmax() == 1
+    if not bool(ternary.any()):
+        return 0
+    groups = weight[ternary].float().abs().unflatten(-1, (-1, quantized.group_size))
+    low, high = groups.amin(dim=-1), groups.amax(dim=-1)
+    first = quantized.codes[ternary].unflatten(-1, (-1, quantized.group_size))[..., 0]
+    value = first.float().abs() * quantized.scale[ternary].float()
+    return int(((low == high) & (high > _NOT_ZERO) & ((value - high).abs() > 0.01 * high)).sum())
+
+
+def check_weights(model: nn.Module, plan: Plan) -> None:
+    """Raise CheckpointError that names every module without a quantizer and every tensor that is not finite."""
+    problems = []
+    for entry in plan.quantized:
+        try:
+            _quantized_module(model, entry)
+        except CheckpointError as error:
+            problems.append(str(error))
+    problems += [
+        f"{name}: holds NaN or infinite values; nothing can be packed from it"
+        for name, tensor in model.named_parameters()
+        if not bool(torch.isfinite(tensor).all())
+    ]
+    if problems:
+        raise CheckpointError("\n".join(problems))
+
+
+def unquantized_tensors(model: nn.Module, owners: Mapping[str, Layout]) -> tuple[Tensors, list[str]]:
+    """Everything else under its own name, a shared tensor once, in the narrowest dtype that holds it exactly.
+
+    Args:
+        model: the model.
+        owners: modules whose weight is packed.
+
+    Returns:
+        The tensors on the CPU, and the names of those that no 16-bit float holds (they keep their dtype).
+    """
+    packed = {id(getattr(find_matrix(model, name), "weight", None)) for name in owners}
+    tensors: Tensors = {}
+    wide = []
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in packed:
+            tensors[name] = narrowest(parameter.detach()).cpu().contiguous()
+            if tensors[name].is_floating_point() and tensors[name].itemsize > 2:
+                wide.append(name)
+    persistent = model.state_dict().keys()
+    for name, buffer in model.named_buffers():
+        if name in persistent:
+            tensors[name] = buffer.detach().cpu().clone()
+    return tensors, wide
+
+
+def narrowest(tensor: Tensor) -> Tensor:
+    """The tensor in bfloat16 or float16 if one of them holds every value of it, else unchanged."""
+    if not tensor.is_floating_point() or tensor.itemsize <= 2:
+        return tensor
+    for dtype in (torch.bfloat16, torch.float16):
+        rounded = tensor.to(dtype)
+        if torch.equal(rounded.to(tensor.dtype), tensor):
+            return rounded
+    return tensor
+
+
+def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+    """Round every parameter that is not quantized to what `dtype` holds; parameters keep their own dtype.
+
+    Called before the last evaluation of a float32 student, so that what is evaluated is what a checkpoint stores.
+    Pass float16 for a student whose base model is a float16 one.
+    """
+    latent = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, (QuantLinear, QuantEmbedding)) and module.weight_quantizer is not None
+    }
+    latent |= {id(matrices.weight) for _, matrices in fused_experts(model) if matrices.weight_quantizer is not None}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if id(parameter) not in latent and parameter.is_floating_point():
+                rounded = parameter.to(dtype).to(parameter.dtype)
+                if not torch.equal(rounded, parameter):
+                    parameter.data = rounded  # a teacher may share the memory of the old values
+    return model
+
+
+def _quantized_module(model: nn.Module, entry: ModulePlan) -> tuple[Any, Quantizer]:
+    module: Any = find_matrix(model, entry.name)
+    if module is None:
+        raise CheckpointError(f"{entry.name}: the model has no such module; the plan was made for another one")
+    quantizer = getattr(module, "weight_quantizer", None)
+    if not isinstance(module, (QuantLinear, QuantEmbedding, FusedMatrices)) or quantizer is None:
+        raise CheckpointError(f"{entry.name}: {type(module).__name__} has no quantizer; apply the plan before packing")
+    if tuple(module.weight.shape) != entry.shape:
+        raise CheckpointError(f"{entry.name}: weight is {list(module.weight.shape)}, the plan says {list(entry.shape)}")
+    return module, quantizer

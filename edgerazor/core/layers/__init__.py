@@ -1,0 +1,1 @@
+"""Layers that quantize in training and layers that compute from packed codes."""

@@ -1,0 +1,202 @@
+"""Modules that compute from packed codes: what a finished checkpoint loads as (TRANSFORMERS 5 and 7).
+
+Codes and scales are buffers under the names of the packed format, so a state dict of the model is the checkpoint. The
+values are `dequantize(codes, scale)` in the dtype of the model, exactly what quantization-aware training saw.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgerazor.core.contracts import Quantizer
+from edgerazor.core.layers.modules import Projecting
+from edgerazor.core.outputs import Head
+from edgerazor.core.packing import Layout, pack_bits, unpack, unpack_bits
+from edgerazor.core.tensor import QuantizedTensor
+
+Compute = Literal["cached", "packed"]
+
+
+class PackedWeight(nn.Module):
+    """A matrix `[R, C]` as packed buffers; the base of packed layers.
+
+    Args:
+        layout: how the rows are stored.
+        tensors: `weight_t5`, `weight_i4`, `weight_i8`, `weight_scale`, `weight_rows`, as many as the layout has.
+        dtype: float dtype of the values; follows `.to(dtype)`, while the float16 scales stay as they are.
+
+    Attributes:
+        compute: "cached" keeps the dequantized matrix after its first use (speed and memory of a 16-bit model),
+            "packed" dequantizes at every call (small and slow).
+    """
+
+    weight_scale: Tensor
+    value_dtype: Tensor
+    cached_weight: Tensor | None
+    compute: Compute = "cached"
+
+    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
+        super().__init__()
+        self.layout = layout
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+        self.rows, groups = self.weight_scale.shape
+        self.columns = groups * layout.group_size
+        device = self.weight_scale.device
+        self.register_buffer("value_dtype", torch.empty(0, dtype=dtype, device=device), persistent=False)
+        self.register_buffer("cached_weight", None, persistent=False)
+
+    @classmethod
+    def empty(cls, layout: Layout, shape: tuple[int, int], *, dtype: torch.dtype, device: torch.device) -> Self:
+        """A module with buffers of the right shapes and no content, to be loaded into."""
+        shapes = layout.shapes(*shape).items()
+        return cls(layout, {name: torch.empty(size, dtype=kind, device=device) for name, (size, kind) in shapes}, dtype)
+
+    @property
+    def packed_tensors(self) -> dict[str, Tensor]:
+        """The buffers of the packed format, by their names in it."""
+        return {name: getattr(self, name) for name in self.layout.shapes(self.rows, self.columns)}
+
+    @property
+    def weight(self) -> Tensor:
+        """The dequantized matrix `[R, C]`; read-only."""
+        if self.cached_weight is not None:
+            return self.cached_weight
+        # A tensor made in inference mode could not take part in autograd later.
+        with torch.inference_mode(False), torch.no_grad():
+            values = self.quantized().dequantize(self.value_dtype.dtype)
+        if self.compute == "cached" and not values.is_meta:
+            self.cached_weight = values
+        return values
+
+    def quantized(self) -> QuantizedTensor:
+        """Codes and scales."""
+        return unpack(self.layout, self.packed_tensors, self.columns)
+
+    def extra_repr(self) -> str:
+        return f"{self.rows}, {self.columns}, {'+'.join(self.layout.storage)}, group_size={self.layout.group_size}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        scale, self.cached_weight = self.weight_scale, None
+        super()._apply(fn, recurse)
+        if self.weight_scale.dtype != scale.dtype:
+            self.weight_scale = scale.to(self.weight_scale.device)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.cached_weight = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+class PackedLinear(Projecting, PackedWeight):
+    """A linear layer from packed codes; `input_quantizer` is None where activations are not quantized."""
+
+    bias: nn.Parameter | None
+    input_quantizer: Quantizer | None = None
+
+    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
+        super().__init__(layout, tensors, dtype)
+        self.register_parameter("bias", None)
+
+    @property
+    def in_features(self) -> int:
+        return self.columns
+
+    @property
+    def out_features(self) -> int:
+        return self.rows
+
+    def projection(self) -> Head:
+        return Head(
+            self.weight, self.bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize
+        )
+
+
+class PackedEmbedding(PackedWeight):
+    """An embedding from packed codes; with `compute = "packed"` only the rows looked up are dequantized."""
+
+    padding_idx: int | None = None
+
+    @property
+    def num_embeddings(self) -> int:
+        return self.rows
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.columns
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.compute == "cached":
+            return functional.embedding(input, self.weight)
+        rows = _select_rows(self.layout, self.packed_tensors, input.flatten(), self.columns)
+        return rows.dequantize(self.value_dtype.dtype).reshape(*input.shape, self.columns)
+
+
+class PackedMatrices(PackedWeight):
+    """Equal matrices one after the other, as a mixture's experts are held; indexing gives one of them `[rows, C]`."""
+
+    count: int = 1
+
+    def __getitem__(self, index: int) -> Tensor:
+        each = self.rows // self.count
+        if self.compute == "cached":
+            return self.weight[index * each : (index + 1) * each]
+        chosen = torch.arange(index * each, (index + 1) * each, device=self.weight_scale.device)
+        rows = _select_rows(self.layout, self.packed_tensors, chosen, self.columns)
+        return rows.dequantize(self.value_dtype.dtype)
+
+
+class TiedPackedLinear(Projecting, nn.Module):
+    """An output head whose weight is that of a packed embedding; it owns no codes, so nothing is stored twice."""
+
+    bias: nn.Parameter | None
+    input_quantizer: Quantizer | None = None
+
+    def __init__(self, owner: PackedWeight):
+        super().__init__()
+        self.register_parameter("bias", None)
+        # Inside a list, so that it is not registered as a child, yet follows deepcopy.
+        self._owner = [owner]
+
+    @property
+    def owner(self) -> PackedWeight:
+        return self._owner[0]
+
+    @property
+    def weight(self) -> Tensor:
+        """The owner's dequantized matrix `[R, C]`; read-only."""
+        return self.owner.weight
+
+    @property
+    def in_features(self) -> int:
+        return self.owner.columns
+
+    @property
+    def out_features(self) -> int:
+        return self.owner.rows
+
+    def projection(self) -> Head:
+        return Head(
+            self.weight, self.bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize
+        )
+
+
+def _select_rows(layout: Layout, tensors: Mapping[str, Tensor], index: Tensor, columns: int) -> QuantizedTensor:
+    """Rows `index [N]` of a packed matrix, in that order, without unpacking the others."""
+    chosen = {"weight_scale": tensors["weight_scale"][index]}
+    if len(layout.qmax) == 1:
+        name = f"weight_{layout.storage[0]}"
+        return unpack(layout, chosen | {name: tensors[name][index]}, columns)
+    wide = unpack_bits(tensors["weight_rows"], tensors["weight_scale"].shape[0])
+    chosen["weight_rows"] = pack_bits(wide[index])
+    if len(set(layout.storage)) == 1:
+        name = f"weight_{layout.storage[0]}"
+        return unpack(layout, chosen | {name: tensors[name][index]}, columns)
+    # A row's place among the rows of its own kind.
+    place = torch.where(wide, wide.cumsum(0), (~wide).cumsum(0))[index] - 1
+    for storage, mask in zip(layout.storage, (~wide[index], wide[index]), strict=True):
+        chosen[f"weight_{storage}"] = tensors[f"weight_{storage}"][place[mask]]
+    return unpack(layout, chosen, columns)

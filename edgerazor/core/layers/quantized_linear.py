@@ -1,0 +1,231 @@
+"""A quantized linear layer as one autograd function (KERNELS 1.3 and 1.8).
+
+Gradients pass straight through both quantizers. For the backward pass it keeps the input as int8 codes and scales,
+about one byte per element, and the latent weight, which is quantized again, or taken from the weight cache.
+"""
+
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edgerazor.core.contracts import Quantizer
+from edgerazor.core.layers.weight_cache import WeightCache
+from edgerazor.core.tensor import QuantizedTensor, quantize_dequantize
+from edgerazor.kernels.dispatch import dequantize, multiplies_codes
+from edgerazor.kernels.integer_linear import CodedMatrix, CodedOperands, integer_linear
+from edgerazor.kernels.products import linear, matrix_product
+
+
+class InputSlot:
+    """The last quantized input of a model: q, k and v get the same tensor, so do gate and up; it is quantized once."""
+
+    def __init__(self) -> None:
+        self._source: ref[Tensor] | None = None
+        self._key: tuple[Any, ...] = ()
+        self._quantized: QuantizedTensor | None = None
+        self._values: dict[torch.dtype, Tensor] = {}
+        self._codes: ref[Tensor] | None = None
+        self._value: Tensor | None = None
+        self.quantizations = self.dequantizations = 0
+
+    def quantize(self, x: Tensor, quantizer: Any) -> QuantizedTensor:
+        """Codes and scales of `x`; the last ones again if nothing changed."""
+        kept = self._kept(x, quantizer)
+        return self._keep(x, quantizer, quantizer.quantize(x.detach())) if kept is None else kept
+
+    def quantize_dequantize(self, x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
+        """Codes and scales of `x`, and their values in `dtype`; the last ones again if nothing changed."""
+        quantized = self._kept(x, quantizer)
+        if quantized is None:
+            quantized, value = quantize_dequantize(x, quantizer, dtype)
+            self._keep(x, quantizer, quantized)
+            self._values[dtype] = value
+        elif dtype not in self._values:
+            self._values[dtype] = quantized.dequantize(x.dtype).to(dtype)
+        return quantized, self._values[dtype]
+
+    def _kept(self, x: Tensor, quantizer: Any) -> QuantizedTensor | None:
+        same = self._source is not None and self._source() is x and self._key == _state(x, quantizer)
+        return self._quantized if same else None
+
+    def _keep(self, x: Tensor, quantizer: Any, quantized: QuantizedTensor) -> QuantizedTensor:
+        self.clear()
+        self._source, self._key, self._quantized = ref(x), _state(x, quantizer), quantized
+        self.quantizations += 1
+        return quantized
+
+    def dequantize(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """The value of kept codes; of the last ones again, since q, k and v go backward one after another."""
+        if self._value is None or self._value.dtype != dtype or self._codes is None or self._codes() is not codes:
+            self._codes, self._value = ref(codes), dequantize(codes, scale, dtype)
+            self.dequantizations += 1
+        return self._value
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._source = self._quantized = self._codes = self._value = None
+        self._values = {}
+
+
+def _state(x: Tensor, quantizer: Any) -> tuple[Any, ...]:
+    # A tensor made in inference mode counts no versions, so it is never taken for unchanged.
+    return (object() if x.is_inference() else x._version, quantizer.params)
+
+
+def quantized_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    weight_quantizer: Quantizer | None,
+    input_quantizer: Quantizer | None,
+    cache: WeightCache | None = None,
+    slot: InputSlot | None = None,
+) -> Tensor:
+    """`linear(Q(x), Q(weight), bias)` in the dtype that autocast asks for, or that of the weight.
+
+    Args:
+        x: `[..., C]`.
+        weight: latent `[R, C]`.
+        weight_quantizer, input_quantizer: either may be None.
+        cache: holds the quantized weight between optimizer steps; None quantizes in every pass.
+        slot: shares the quantized input with other layers.
+    """
+    layer = _Layer(weight_quantizer, input_quantizer, cache, slot or InputSlot(), weight)
+    result: Tensor = _QuantizedLinear.apply(x, weight, bias, layer)  # type: ignore[no-untyped-call]
+    return result
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What autocast asks for on this device, else the dtype of the weight."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def quantized_weight(
+    weight: Tensor, quantizer: Quantizer | None, cache: WeightCache | None, dtype: torch.dtype
+) -> Tensor:
+    """Detached values of a latent weight in `dtype`."""
+    if quantizer is None:
+        return weight.detach().to(dtype)
+    if cache is not None:
+        return cache.value(weight, quantizer, dtype)
+    with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        return quantizer.fake_quantize(weight.detach()).to(dtype)
+
+
+def codes_pay(weight: Tensor, weight_quantizer: Any, input_quantizer: Any) -> bool:
+    """Whether training multiplies codes in place of values."""
+    if weight_quantizer is None or input_quantizer is None:
+        return False
+    sizes = (input_quantizer.params.group_size, weight_quantizer.params.group_size)
+    return multiplies_codes(weight.shape[-1], sizes, compute_dtype(weight), weight.device)
+
+
+def coded_operands(x: QuantizedTensor, weight: QuantizedTensor) -> CodedOperands:
+    """Codes and scales as the kernel takes them; `x` loses its leading axes."""
+    rows = CodedMatrix(*(part.reshape(-1, part.shape[-1]) for part in (x.codes, x.scale)))
+    return CodedOperands(rows, CodedMatrix(weight.codes, weight.scale))
+
+
+class WeightValue(torch.autograd.Function):
+    """Quantized values of a latent weight, with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, quantizer: Quantizer, cache: WeightCache, dtype: torch.dtype) -> Tensor:
+        ctx.dtype = weight.dtype
+        # Another tensor object each time: autograd writes its history into the one that is returned.
+        return quantized_weight(weight, quantizer, cache, dtype).view(weight.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return gradient.to(ctx.dtype), None, None, None
+
+
+class _Layer:
+    """What the function needs besides tensors.
+
+    Attributes:
+        trains: gradients are made. Without, the product is that of a finished model's layers, bit for bit.
+        codes_pay: training multiplies codes.
+    """
+
+    def __init__(
+        self,
+        weight_quantizer: Quantizer | None,
+        input_quantizer: Quantizer | None,
+        cache: WeightCache | None,
+        slot: InputSlot,
+        weight: Tensor,
+    ):
+        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
+        self.cache, self.slot, self.dtype = cache, slot, compute_dtype(weight)
+        # Checkpointing gives the backward pass another tensor object, which the cache would not know.
+        self.latent = None if cache is None else weight
+        self.trains = torch.is_grad_enabled()
+        self.codes_pay = codes_pay(weight, weight_quantizer, input_quantizer)
+
+    def weight(self, latent: Tensor) -> Tensor:
+        """Values of the weight."""
+        latent = latent if self.latent is None else self.latent
+        if self.codes_pay and self.cache is not None and self.weight_quantizer is not None:
+            # Training will want codes too; one pass makes both.
+            self.cache.quantized(latent, self.weight_quantizer, self.dtype)
+        return quantized_weight(latent, self.weight_quantizer, self.cache, self.dtype)
+
+    def product(self, value: Tensor, latent: Tensor, bias: Tensor | None) -> Tensor:
+        """Of values."""
+        multiply = linear if self.trains else functional.linear
+        return multiply(value, self.weight(latent), None if bias is None else bias.to(self.dtype))
+
+    def product_of_codes(self, x: QuantizedTensor, latent: Tensor, bias: Tensor | None) -> Tensor:
+        """The same from codes, in training."""
+        assert self.weight_quantizer is not None
+        if self.cache is None:
+            weight = self.weight_quantizer.quantize(latent.detach())
+        else:
+            weight = self.cache.quantized(latent, self.weight_quantizer, self.dtype)
+        # A view of the product could not be changed in place, which is what some models do.
+        result = x.scale.new_empty((*x.codes.shape[:-1], len(weight.codes)), dtype=torch.float32)
+        integer_linear(coded_operands(x, weight), bias, out=result.view(-1, len(weight.codes)))
+        return result.to(self.dtype)
+
+
+class _QuantizedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: _Layer) -> Tensor:
+        ctx.layer, ctx.dtypes = layer, (x.dtype, weight.dtype, None if bias is None else bias.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            if layer.input_quantizer is None:
+                value = x.to(layer.dtype)
+                ctx.save_for_backward(weight, value)
+            elif layer.trains and layer.codes_pay:
+                quantized = layer.slot.quantize(x, layer.input_quantizer)
+                ctx.save_for_backward(weight, quantized.codes, quantized.scale)
+                return layer.product_of_codes(quantized, weight, bias)
+            else:
+                quantized, value = layer.slot.quantize_dequantize(x, layer.input_quantizer, layer.dtype)
+                ctx.save_for_backward(weight, quantized.codes, quantized.scale)
+            return layer.product(value, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        layer, (weight, *kept) = ctx.layer, ctx.saved_tensors
+        need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
+        of_input = of_weight = of_bias = None
+        rows = gradient.to(layer.dtype).reshape(-1, weight.shape[0])
+        with torch.autocast(gradient.device.type, enabled=False):
+            if need_input:
+                of_rows = matrix_product(rows, layer.weight(weight), ctx.dtypes[0])
+                of_input = of_rows.reshape(*gradient.shape[:-1], weight.shape[1])
+            if need_weight:
+                value = kept[0] if len(kept) == 1 else layer.slot.dequantize(*kept, ctx.dtypes[0]).to(layer.dtype)
+                of_weight = matrix_product(rows.t(), value.reshape(-1, weight.shape[1]), ctx.dtypes[1])
+            if need_bias:
+                of_bias = rows.sum(dim=0, dtype=ctx.dtypes[2])
+        return of_input, of_weight, of_bias, None

@@ -1,0 +1,20 @@
+"""The resolved recipe: every default filled in, with the versions that filled them."""
+
+from pathlib import Path
+
+from edgerazor.core.discovery import own_version
+from edgerazor.core.registry import Registry
+from edgerazor.schemas.recipe import Recipe, WrittenBy
+
+
+def resolve_recipe(recipe: Recipe, *, registry: Registry) -> Recipe:
+    """The recipe with the versions of edgerazor and of every plugin."""
+    written_by = WrittenBy(edgerazor=own_version(), plugins=registry.versions())
+    return recipe.model_copy(update={"written_by": written_by})
+
+
+def write_resolved_recipe(recipe: Recipe, path: Path, *, registry: Registry) -> None:
+    """Write it as YAML, by way of a temporary file."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(resolve_recipe(recipe, registry=registry).to_yaml(), encoding="utf-8")
+    temporary.replace(path)

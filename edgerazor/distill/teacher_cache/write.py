@@ -1,0 +1,173 @@
+"""`cache_teacher`: run the teacher over the training data once and keep its likeliest tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgerazor.core.contracts import ArchitectureAdapter
+from edgerazor.core.outputs import Targets
+from edgerazor.core.registry import Registry
+from edgerazor.data import Collator, Data, load_data
+from edgerazor.data.progress import show_progress
+from edgerazor.distill import Distiller
+from edgerazor.distill.teacher_cache.folder import finish_folder, prepare_folder, write_whole
+from edgerazor.distill.teacher_cache.format import SHARD_ROWS, Manifest, data_digest, row_digest, shard_name
+from edgerazor.distill.teacher_cache.read import check_losses, teacher_of
+from edgerazor.errors import RecipeError
+from edgerazor.kernels.cached_teacher import TopTokens, top_tokens
+from edgerazor.kernels.fused_linear import TeacherLogits
+from edgerazor.kernels.projection import chunk_rows
+from edgerazor.models.load import (
+    check_vocabularies,
+    load_config,
+    load_teacher,
+    load_tokenizer,
+    pick_device,
+    student_adapter_for,
+    teacher_adapter_for,
+)
+from edgerazor.models.types import vocabulary_size
+from edgerazor.schemas.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What was written: rows of training data, predicted positions, bytes, and shards that were there already."""
+
+    folder: Path
+    rows: int
+    positions: int
+    bytes: int
+    kept_shards: int
+
+
+def cache_teacher(
+    recipe: Recipe,
+    *,
+    registry: Registry,
+    output: Path,
+    top_k: int = 64,
+    batch_size: int = 8,
+) -> CacheReport:
+    """Write the cache that `distillation.teacher_cache` names.
+
+    An interrupted call goes on where it stopped; what another recipe wrote into the folder is refused.
+
+    Args:
+        recipe: with `data` and `distillation`; the temperatures of its losses are what the cache serves.
+        top_k: tokens kept per position.
+        batch_size: rows per forward pass of the teacher.
+
+    Raises:
+        RecipeError: a section is missing, `top_k` is larger than the vocabulary, or the folder holds something else.
+        PlanError: a loss needs more of the teacher than a cache holds.
+        CheckpointError: the folder cannot be written, for example because the disk is full.
+    """
+    data, wanted = _wanted(recipe, registry, top_k)
+    prepare_folder(output, wanted)
+    writer = _Writer(data.train, wanted, output, batch_size)
+    kept = writer.finished()
+    if len(kept) < wanted.shards:
+        device = pick_device(use_cpu=recipe.training.use_cpu)
+        teacher = load_teacher(recipe.model, device=device)
+        adapter = teacher_adapter_for(recipe.model, registry)
+        with show_progress("Caching the teacher", wanted.shards) as advance:
+            for index in range(wanted.shards):
+                if index not in kept:
+                    writer.write(index, teacher, adapter, device)
+                advance(1)
+    finish_folder(output, wanted)
+    size = sum(path.stat().st_size for path in output.iterdir())
+    return CacheReport(output, wanted.rows, wanted.positions, size, len(kept))
+
+
+def _wanted(recipe: Recipe, registry: Registry, top_k: int) -> tuple[Data, Manifest]:
+    """The training data, and what the finished cache will say of itself."""
+    if recipe.data is None or recipe.distillation is None:
+        missing = "data" if recipe.data is None else "distillation"
+        raise RecipeError(f"{missing}: the recipe has no such section, and a teacher cache is made for it")
+    check_vocabularies(recipe.model)
+    name, revision = teacher_of(recipe.model)
+    vocabulary = vocabulary_size(load_config(recipe.model, name=name))
+    if not 1 <= top_k <= vocabulary:
+        raise RecipeError(f"top_k is {top_k}; the teacher has {vocabulary} tokens to keep")
+    distiller = Distiller.from_recipe(
+        recipe.distillation,
+        registry=registry,
+        adapter=student_adapter_for(recipe.model, registry),
+        teacher_adapter=teacher_adapter_for(recipe.model, registry),
+    )
+    if not distiller.fused.temperatures:
+        raise RecipeError("distillation.losses: none is a forward or reverse KL of logits, so nothing can be cached")
+    check_losses(distiller)
+    data = load_data(recipe.data, load_tokenizer(recipe.model), vocabulary_size=vocabulary)
+    wanted = Manifest(
+        teacher=name,
+        revision=revision,
+        vocabulary_size=vocabulary,
+        top_k=top_k,
+        temperatures=tuple(sorted(distiller.fused.temperatures)),
+        rows=len(data.train),
+        positions=data.usage.labels,
+        shard_rows=SHARD_ROWS,
+        data_digest=data_digest([row_digest(row) for row in data.train]),
+    )
+    return data, wanted
+
+
+class _Writer:
+    def __init__(self, dataset: Any, manifest: Manifest, folder: Path, batch_size: int):
+        self.dataset, self.manifest, self.folder, self.batch_size = dataset, manifest, folder, batch_size
+
+    def finished(self) -> set[int]:
+        """Shards that an earlier call wrote."""
+        return {index for index in range(self.manifest.shards) if self._is_whole(index)}
+
+    def _is_whole(self, index: int) -> bool:
+        path = self.folder / shard_name(index)
+        digests = (row_digest(self.dataset[row]) for row in self.manifest.rows_of(index))
+        return path.exists() and self.manifest.shard_is_whole(path, list(digests))
+
+    def write(self, index: int, teacher: nn.Module, adapter: ArchitectureAdapter, device: torch.device) -> None:
+        """Make one shard; it appears under its name when it is whole."""
+        rows = [self.dataset[row] for row in self.manifest.rows_of(index)]
+        parts, counts = [], []
+        for start in range(0, len(rows), self.batch_size):
+            tokens, per_row = self._batch(rows[start : start + self.batch_size], teacher, adapter, device)
+            parts.append(tokens)
+            counts += per_row
+        columns = {name: torch.cat([getattr(part, name) for part in parts]).cpu() for name in TopTokens._fields}
+        # Below the smallest float16, infinity times probability 0 would be no number.
+        columns["log_probabilities"] = columns["log_probabilities"].clamp(min=-60000).to(torch.float16)
+        digests = np.frombuffer(b"".join(row_digest(row) for row in rows), dtype=np.uint8)
+        columns["digests"] = torch.from_numpy(digests.reshape(len(rows), -1).copy())
+        columns["offsets"] = torch.tensor([0, *counts]).cumsum(0)
+        whole = {key: value.contiguous() for key, value in columns.items()}
+        write_whole(self.folder / shard_name(index), lambda part: save_file(whole, part))
+
+    @torch.no_grad()
+    def _batch(
+        self, rows: list[Any], teacher: nn.Module, adapter: ArchitectureAdapter, device: torch.device
+    ) -> tuple[TopTokens, list[int]]:
+        batch = {key: value.to(device) for key, value in Collator(0)(rows).items()}
+        targets = Targets.from_labels(batch["labels"])
+        positions = batch["prediction_rows"]
+        output = adapter.forward(teacher, batch, frozenset())
+        assert output.final_hidden is not None and output.head is not None
+        projection = output.head.projection(output.final_hidden, positions, autocast=False)
+        labels = targets.next_labels().flatten()[positions]
+        chunk = chunk_rows(len(labels), len(projection.weight), projection.weight.device)
+        parts = list(self._chunks(TeacherLogits(projection, chunk), labels))
+        joined = TopTokens(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return joined, targets.predictions.mask.sum(dim=-1).tolist()
+
+    def _chunks(self, logits: TeacherLogits, labels: Tensor) -> Iterator[TopTokens]:
+        for start in range(0, max(len(labels), 1), logits.chunk):
+            rows = slice(start, start + logits.chunk)
+            yield top_tokens(logits.rows(rows), labels[rows], self.manifest.top_k, self.manifest.temperatures)

@@ -1,0 +1,1 @@
+"""Measuring models on held-out text: checkpoints in Transformers, exported files in their own engines."""

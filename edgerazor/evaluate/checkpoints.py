@@ -1,0 +1,223 @@
+"""Held-out figures of a quantized model: loss, bits per byte, KL to the teacher, agreement on the likeliest token."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerazor.checkpoint import load_model, open_checkpoint
+from edgerazor.core.contracts import ArchitectureAdapter
+from edgerazor.core.outputs import Head, ModelOutput, Targets
+from edgerazor.core.registry import Registry
+from edgerazor.data import Collator, load_data
+from edgerazor.errors import CheckpointError, DataError, PlanError
+from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics
+from edgerazor.kernels.projection import chunk_rows
+from edgerazor.models.load import adapter_for, load_teacher, load_tokenizer, pick_device
+from edgerazor.models.types import vocabulary_size
+from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.recipe import load_recipe
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Means over predicted tokens; without a teacher the last two are None.
+
+    Attributes:
+        loss: cross entropy, nats per token.
+        bits_per_byte: the same in bits per byte of the predicted text.
+        kl_teacher: KL(teacher, student) at temperature 1, nats per token.
+        top1_agreement: share of tokens where both find the same token likeliest.
+        tokens: predicted tokens.
+        notes: why a figure is None, where that is not what was asked for.
+    """
+
+    loss: float
+    bits_per_byte: float | None
+    kl_teacher: float | None
+    top1_agreement: float | None
+    tokens: int
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """The figures alone."""
+        return {key: value for key, value in asdict(self).items() if key != "notes"}
+
+
+@torch.no_grad()
+def evaluate_model(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    dataset: Any,
+    *,
+    adapter: ArchitectureAdapter,
+    teacher_adapter: ArchitectureAdapter | None = None,
+    batch_size: int = 8,
+    batches: int | None = None,
+    pad_token_id: int = 0,
+    accelerator: Any = None,
+) -> EvaluationResult:
+    """Evaluate a model as quantized, activations, keys and values included.
+
+    Args:
+        student: any model the adapter can run, wrapped or not; its device is where batches go.
+        teacher: compared with, or None.
+        dataset: rows of `edgerazor.data.load_data`.
+        teacher_adapter: where the teacher is of another family.
+        batches: at most this many; None is all.
+        pad_token_id: fills shorter rows.
+        accelerator: an `accelerate.Accelerator`; each process then takes its share and the sums are reduced.
+    """
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    device = next(student.parameters(), next(student.buffers(), torch.zeros(()))).device
+    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    with _evaluation_mode(student):
+        for batch in _share(dataset, Collator(pad_token_id), batch_size, batches, rank, world):
+            moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+            reference = ModelOutput()
+            if teacher is not None:
+                reference = (teacher_adapter or adapter).forward(teacher, moved, frozenset())
+            sums += _batch_sums(student, reference, moved, adapter)
+    if accelerator is not None:
+        sums = accelerator.reduce(sums, reduction="sum")
+    loss, divergence, agreement, tokens, text_bytes = (float(value) for value in sums)
+    count = max(tokens, 1.0)
+    return EvaluationResult(
+        loss=loss / count,
+        bits_per_byte=loss / math.log(2) / text_bytes if text_bytes else None,
+        kl_teacher=divergence / count if teacher is not None else None,
+        top1_agreement=agreement / count if teacher is not None else None,
+        tokens=int(tokens),
+    )
+
+
+def _batch_sums(
+    student: nn.Module, reference: ModelOutput, batch: Mapping[str, Tensor], adapter: ArchitectureAdapter
+) -> Tensor:
+    targets = Targets.from_labels(batch["labels"], batch.get("token_mask"))
+    rows = batch["prediction_rows"]
+    labels = targets.next_labels().flatten()[rows]
+
+    def inside_head(hidden: Tensor, head: Head) -> Tensor:
+        teacher_logits = None
+        if reference.final_hidden is not None and reference.head is not None:
+            projection = reference.head.projection(reference.final_hidden, rows, autocast=False)
+            chunk = chunk_rows(len(rows), projection.weight.shape[0], projection.weight.device)
+            teacher_logits = TeacherLogits(projection, chunk)
+        student_rows = head.projection(hidden, rows, autocast=True)
+        statistics, agreement = fused_linear_statistics(student_rows, teacher_logits, labels)
+        parts = (statistics.cross_entropy, statistics.forward_kl, agreement)
+        return torch.stack([part.sum(dtype=torch.float64) for part in parts]).reshape(1, 1, 3)
+
+    output = adapter.forward(student, batch, frozenset(), inside_head=inside_head)
+    assert output.inside_head is not None
+    tokens = torch.tensor(float(len(rows)), dtype=torch.float64, device=labels.device)
+    return torch.cat(
+        [output.inside_head.double().flatten(), torch.stack([tokens, batch["label_bytes"].sum().double()])]
+    )
+
+
+def _share(
+    dataset: Any, collator: Collator, batch_size: int, batches: int | None, rank: int, world: int
+) -> Iterator[dict[str, Any]]:
+    """This process's batches; all processes get equally many, the missing ones without labels."""
+    count = math.ceil(len(dataset) / batch_size)
+    count = count if batches is None else min(count, batches)
+    for first in range(0, count, world):
+        index = first + rank
+        rows = [dataset[row] for row in range(index * batch_size, min((index + 1) * batch_size, len(dataset)))]
+        if index >= count or not rows:
+            blank = dataset[0]
+            rows = [{**blank, "labels": [-100] * len(blank["labels"]), "label_bytes": 0}]
+        yield collator(rows)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def evaluate_checkpoint(
+    folder: Path, *, registry: Registry, data: DataSection | None = None, teacher: str | None = None
+) -> EvaluationResult:
+    """Evaluate a packed checkpoint as it lies on disk.
+
+    Args:
+        folder: a packed checkpoint.
+        registry: loaded plugins.
+        data: what to evaluate on; None takes the held-out data of the recipe the checkpoint was made by.
+        teacher: 16-bit model to compare with; None takes the one of the checkpoint's recipe. If that cannot be loaded
+            any more, its figures are None and `notes` says why.
+
+    Raises:
+        CheckpointError: the folder is no packed checkpoint, or `teacher` cannot be loaded.
+        PlanError: `teacher` has another vocabulary.
+        DataError: there is nothing to evaluate on.
+    """
+    opened = open_checkpoint(folder)
+    recipe = load_recipe(opened.recipe, registry=registry)
+    dataset = _held_out(
+        data or recipe.data, load_tokenizer(ModelSection(name_or_path=str(folder))), given=data is not None
+    )
+    device = pick_device(use_cpu=recipe.training.use_cpu)
+    student: Any = load_model(folder, dtype=torch.float32).to(device)
+    compared: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+    try:
+        compared = _teacher(recipe.model, teacher, folder, vocabulary_size(student.config), device)
+    except (CheckpointError, PlanError) as error:
+        if teacher is not None:
+            raise
+        notes = (f"compared with no teacher: {error}",)
+    ours = str(student.config.model_type)
+    theirs = ours if compared is None else str(compared.config.model_type)  # type: ignore[union-attr]
+    adapter = adapter_for(student.config, recipe.model, registry)
+    result = evaluate_model(
+        student,
+        compared,
+        dataset,
+        adapter=adapter,
+        teacher_adapter=adapter if theirs == ours else registry.adapter_for(theirs),
+        batch_size=recipe.evaluation.batch_size,
+        batches=recipe.evaluation.batches,
+        pad_token_id=student.config.pad_token_id or 0,
+    )
+    return replace(result, notes=notes)
+
+
+def _teacher(model: ModelSection, given: str | None, folder: Path, vocabulary: int, device: torch.device) -> nn.Module:
+    """The teacher that was given, or the one of the recipe.
+
+    A recipe that came with a checkpoint is not trusted to name a model inside that checkpoint's folder.
+    """
+    name = given or model.teacher or model.name_or_path
+    if given is None and Path(name).resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"{name}: lies inside the checkpoint {folder}; give a teacher with --teacher")
+    revision = model.revision if name == model.name_or_path else None
+    section = ModelSection(name_or_path=name, revision=revision, teacher_dtype=model.teacher_dtype)
+    teacher: Any = load_teacher(section, device=device)
+    if (theirs := vocabulary_size(teacher.config)) != vocabulary:
+        raise PlanError(f"{name}: has a vocabulary of {theirs} tokens, the checkpoint {vocabulary}")
+    return teacher  # type: ignore[no-any-return]
+
+
+def _held_out(section: DataSection | None, tokenizer: Any, *, given: bool) -> Any:
+    if section is None:
+        raise DataError("the checkpoint's recipe has no data section; give a file to evaluate on with --data")
+    loaded = load_data(section, tokenizer)
+    if loaded.held_out is not None:
+        return loaded.held_out
+    if not given:
+        raise DataError("the checkpoint's recipe holds out no data (data.held_out); give a file with --data")
+    return loaded.train

@@ -1,0 +1,134 @@
+"""Held-out figures of a model as it lies on disk, computed by the engine that runs it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from edgerazor.core.contracts import Runtime
+from edgerazor.core.registry import Registry
+from edgerazor.data import load_data
+from edgerazor.errors import DataError, PlanError
+from edgerazor.evaluate.checkpoints import EvaluationResult
+from edgerazor.inference.open_runtime import open_runtime
+from edgerazor.inference.transformers_runtime import TransformersRuntime
+from edgerazor.models.load import load_teacher, load_tokenizer, pick_device
+from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.recipe import load_recipe
+
+_IGNORED = -100
+_CHUNK = 256
+
+
+def evaluate_runtime(
+    runtime: Runtime, teacher: Runtime | None, dataset: Any, *, rows: int | None = None
+) -> EvaluationResult:
+    """As `evaluate_model`, through engines: each document is read from an empty cache.
+
+    Args:
+        runtime: the model.
+        teacher: compared with, or None.
+        dataset: rows of `edgerazor.data.load_data`.
+        rows: at most this many; None is all.
+    """
+    loss = divergence = 0.0
+    tokens = agreed = text_bytes = 0
+    for index in range(len(dataset) if rows is None else min(rows, len(dataset))):
+        row = dataset[index]
+        text_bytes += int(row["label_bytes"])
+        for ids, labels in _documents(row):
+            for found, expected, wanted in _predictions(runtime, teacher, ids, labels):
+                loss -= float(found[np.arange(len(wanted)), wanted].sum())
+                tokens += len(wanted)
+                if expected is not None:
+                    divergence += float((np.exp(expected) * (expected - found)).sum())
+                    agreed += int((expected.argmax(-1) == found.argmax(-1)).sum())
+    count = max(tokens, 1)
+    return EvaluationResult(
+        loss=loss / count,
+        bits_per_byte=loss / math.log(2) / text_bytes if text_bytes else None,
+        kl_teacher=divergence / count if teacher is not None else None,
+        top1_agreement=agreed / count if teacher is not None else None,
+        tokens=tokens,
+    )
+
+
+def evaluate_exported(
+    path: Path, *, registry: Registry, data: DataSection | None = None, teacher: str | None = None
+) -> EvaluationResult:
+    """Evaluate an exported model in its engine.
+
+    Args:
+        path: file or folder that an exporter wrote.
+        registry: loaded plugins.
+        data: what to evaluate on; None takes the held-out data of the recipe in the export.
+        teacher: 16-bit model to compare with, whose tokenizer reads the data; None takes that of the recipe.
+
+    Raises:
+        EdgeRazorError: the model, the teacher or the data cannot be loaded, or they do not fit each other.
+    """
+    runtime = open_runtime(path, registry=registry)
+    try:
+        if not runtime.recipe:
+            raise DataError(f"{path}: holds no recipe; export it again, or evaluate the checkpoint it was made of")
+        recipe = load_recipe(dict(runtime.recipe), registry=registry)
+        name = teacher or recipe.model.teacher or recipe.model.name_or_path
+        section = ModelSection(name_or_path=name, teacher_dtype=recipe.model.teacher_dtype)
+        tokenizer: PreTrainedTokenizerBase = load_tokenizer(section)
+        loaded = load_data(_section(data or recipe.data, path), tokenizer)
+        dataset = loaded.held_out if loaded.held_out is not None else loaded.train
+        _check_tokens(runtime, tokenizer, path, name)
+        model: Any = load_teacher(section, device=pick_device(use_cpu=recipe.training.use_cpu))
+        batches = recipe.evaluation.batches
+        rows = None if batches is None else batches * recipe.evaluation.batch_size
+        return evaluate_runtime(runtime, TransformersRuntime(model, tokenizer), dataset, rows=rows)
+    finally:
+        runtime.close()
+
+
+def _section(section: DataSection | None, path: Path) -> DataSection:
+    if section is None or not (section.held_out or section.sources):
+        raise DataError(f"{path}: its recipe holds out no data (data.held_out); give a file with --data")
+    return section
+
+
+def _check_tokens(runtime: Runtime, tokenizer: Any, path: Path, name: str) -> None:
+    text = "It's 12 o'clock;\n    naïve = [x for x in range(10)]\n"
+    if list(tokenizer(text)["input_ids"]) != runtime.encode(text, chat=False):
+        raise PlanError(f"{name}: its tokenizer splits text otherwise than the one of {path}; give another --teacher")
+
+
+def _documents(row: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids and labels of each document that was packed into a row."""
+    ids, labels = list(row["input_ids"]), list(row["labels"])
+    starts = [index for index, position in enumerate(row.get("position_ids") or [0]) if position == 0]
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        yield ids[start:end], labels[start:end]
+
+
+def _predictions(
+    runtime: Runtime, teacher: Runtime | None, ids: list[int], labels: list[int]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.intp]]]:
+    """Log probabilities `[n, vocabulary]` of both models and the tokens that came next, some positions at a time."""
+    runtime.restart()
+    if teacher is not None:
+        teacher.restart()
+    for start in range(0, len(ids) - 1, _CHUNK):
+        piece = ids[start : start + _CHUNK]
+        following = np.array([*labels[start + 1 : start + 1 + len(piece)], _IGNORED][: len(piece)])
+        chosen = following != _IGNORED
+        found = _log_softmax(runtime.feed(piece, every=True)[chosen])
+        expected = None if teacher is None else _log_softmax(teacher.feed(piece, every=True)[chosen])
+        yield found, expected, following[chosen]
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return shifted

@@ -1,0 +1,1 @@
+"""Packed checkpoints to the formats of other engines, and back for verification."""

@@ -1,0 +1,1 @@
+"""Running finished models: one interface over Transformers, llama.cpp and ONNX Runtime."""

@@ -1,0 +1,79 @@
+"""Models on disk behind one interface: packed checkpoints in Transformers, exported ones in their own engines."""
+
+from pathlib import Path
+
+from edgerazor.core.contracts import Runtime
+from edgerazor.core.registry import Registry
+from edgerazor.errors import CheckpointError, ExportError
+
+
+def open_runtime(path: str | Path, *, registry: Registry) -> Runtime:
+    """Load a packed checkpoint, or a model that any exporter wrote.
+
+    Raises:
+        CheckpointError: the folder is neither, or the checkpoint is damaged or has no tokenizer.
+        ExportError: the file does not exist, no exporter knows it, or its exporter brings no engine.
+        PluginError: the engine is not installed.
+    """
+    path = Path(path)
+    name = _find_exporter(path, registry)
+    if name is None and not path.is_file():
+        return _open_packed(path, registry)
+    if not path.exists():
+        raise ExportError(f"{path}: there is no such file or folder")
+    runtime: Runtime | None = registry.runtime(name or exporter_of(path, registry), path)
+    if runtime is None:
+        raise ExportError(f"{path}: exporter '{name}' brings no engine that could run it")
+    return runtime
+
+
+def is_exported(path: Path, registry: Registry) -> bool:
+    """Whether `path` is what an exporter writes; a packed checkpoint is not."""
+    return _find_exporter(path, registry) is not None
+
+
+def _open_packed(folder: Path, registry: Registry) -> Runtime:
+    from transformers import AutoTokenizer
+
+    from edgerazor.checkpoint import load_model, open_checkpoint
+    from edgerazor.inference.transformers_runtime import TransformersRuntime
+    from edgerazor.models.types import register_model_types
+
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")
+    opened = open_checkpoint(folder, registry=registry)
+    register_model_types()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}: no usable tokenizer: {str(error).splitlines()[0]}") from error
+    return TransformersRuntime(load_model(folder), tokenizer, opened.recipe)
+
+
+def exporter_of(path: Path, registry: Registry) -> str:
+    """Name of the exporter that declares the file's first bytes, a file inside the folder, or the suffix.
+
+    Raises:
+        ExportError: none does.
+    """
+    name = _find_exporter(path, registry)
+    if name is None:
+        names = ", ".join(registry.names("exporter")) or "none"
+        raise ExportError(f"{path}: no exporter knows this kind of file; there are: {names}")
+    return name
+
+
+def _find_exporter(path: Path, registry: Registry) -> str | None:
+    start = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(16)
+    declared = [registry.declared("exporter", name) for name in registry.names("exporter")]
+    for params in declared:
+        magic, marker = getattr(params, "magic", b""), getattr(params, "marker", "")
+        if params and ((magic and start.startswith(magic)) or (marker and (path / marker).is_file())):
+            return params.component_name()
+    for params in declared:
+        if params and path.suffix in getattr(params, "suffixes", ()):
+            return params.component_name()
+    return None

@@ -1,5 +1,0 @@
-"""Automatic precision: which matrix gets how many bits, from sensitivities measured on data, under a size target."""
-
-from edgerazor.pipeline.allocate.run import Allocation, AllocationSettings, allocate
-
-__all__ = ["Allocation", "AllocationSettings", "allocate"]

@@ -1,5 +1,0 @@
-"""Recipes from configuration files of the original EdgeRazor release 1.3.5 (METHOD 10)."""
-
-from edgerazor.pipeline.convert_recipe.run import Converted, convert_file, convert_recipe
-
-__all__ = ["Converted", "convert_file", "convert_recipe"]

@@ -1,5 +1,0 @@
-"""One training step: teacher, student, and the losses between them."""
-
-from edgerazor.pipeline.distill.distiller import Distiller
-
-__all__ = ["Distiller"]

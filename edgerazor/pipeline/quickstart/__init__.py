@@ -1,5 +1,0 @@
-"""The main job end to end on text every user already has: teacher, low-bit students, baselines, report."""
-
-from edgerazor.pipeline.quickstart.run import run_quickstart
-
-__all__ = ["run_quickstart"]

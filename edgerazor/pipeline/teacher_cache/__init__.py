@@ -1,6 +1,0 @@
-"""The teacher's likeliest tokens on disk, as an alternative to a teacher that runs along."""
-
-from edgerazor.pipeline.teacher_cache.read import CachedTeacherCollator, TeacherCache
-from edgerazor.pipeline.teacher_cache.write import CacheReport, cache_teacher
-
-__all__ = ["CacheReport", "CachedTeacherCollator", "TeacherCache", "cache_teacher"]

@@ -1,0 +1,98 @@
+"""The quickstart's students in other engines: exported, read back, run, and measured as they lie on disk."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgerazor.checkpoint import open_checkpoint
+from edgerazor.core.contracts import ExportReport, Runtime
+from edgerazor.core.registry import Registry
+from edgerazor.errors import ExportError, PluginError
+from edgerazor.evaluate.exported import evaluate_runtime
+from edgerazor.inference.generate import GenerationSettings, generate_text
+from edgerazor.inference.open_runtime import open_runtime
+from edgerazor.quickstart.results import Row
+from edgerazor.quickstart.variants import DISTILLED
+from edgerazor.training.output import PACKED
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of export.
+
+    Attributes:
+        exporter: its name.
+        settings: its parameters.
+        place: file or folder inside the student's folder.
+        engine: what runs it, for the table.
+        extras: what has to be installed for all of it.
+    """
+
+    exporter: str
+    settings: Mapping[str, Any]
+    place: str
+    engine: str
+    extras: str
+
+
+TARGETS = (
+    Target("gguf", {"profile": "size"}, "model.gguf", "llama.cpp", "gguf,llamacpp"),
+    Target("onnx", {"context_length": 512}, "onnx", "ONNX Runtime", "onnx"),
+)
+BITS = (1.88, 1.58)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What every exported file is measured with: the teacher, held-out rows, how many, and a prompt."""
+
+    teacher: Runtime
+    held_out: Any
+    rows: int
+    prompt: str
+
+
+def export_students(
+    output: Path, comparison: Comparison, *, registry: Registry, say: Callable[[str], None]
+) -> Iterator[tuple[Row, str]]:
+    """Export the students of few bits to every target; rows of what could be run, and text that it wrote.
+
+    What cannot be done because a package is absent is said, with how to install it.
+
+    Raises:
+        ExportError: what was written differs from the checkpoint.
+    """
+    for target in TARGETS:
+        for student in (one for one in DISTILLED if one.bits in BITS):
+            folder = output / student.slug
+            try:
+                path, report = _export(folder, target, registry)
+                say(f"exported {path}: {report.bytes / 1e6:.3f} MB, equal to the checkpoint")
+                runtime = open_runtime(path, registry=registry)
+            except PluginError as error:
+                say(f"{error}\n  for this step of the quickstart: pip install 'edgerazor[{target.extras}]'")
+                break
+            try:
+                name = f"{student.bits:g} bit in {target.engine}"
+                figures = asdict(
+                    evaluate_runtime(runtime, comparison.teacher, comparison.held_out, rows=comparison.rows)
+                )
+                kept = {key: figures[key] for key in ("loss", "bits_per_byte", "kl_teacher", "top1_agreement")}
+                text = comparison.prompt + generate_text(runtime, comparison.prompt, GenerationSettings(64))
+                say(f"[{name}, {runtime.engine}] writes:\n{text}")
+                yield Row(name, "exported", student.bits, report.bits_per_weight, report.bytes, **kept), text
+            finally:
+                runtime.close()
+
+
+def _export(folder: Path, target: Target, registry: Registry) -> tuple[Path, ExportReport]:
+    path = folder / target.place
+    exporter = registry.build(registry.params("exporter", target.exporter, path=str(path), **target.settings))
+    opened = open_checkpoint(folder / PACKED, registry=registry)
+    exporter.check(opened)
+    report: ExportReport = exporter.export(opened, path)
+    different = exporter.verify(path, opened).different
+    if different:
+        raise ExportError(f"{path}: {len(different)} tensors differ from the checkpoint, first {different[0]}")
+    return path, report

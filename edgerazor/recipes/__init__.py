@@ -1,0 +1,1 @@
+"""What is said about a recipe before it runs: faults, a commented starter, its JSON schema."""

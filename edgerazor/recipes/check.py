@@ -1,0 +1,129 @@
+"""Everything that can be said about a recipe before a weight is loaded."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgerazor.core.registry import Registry
+from edgerazor.errors import EdgeRazorError, RecipeError
+from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.preset import local_config
+from edgerazor.schemas.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from edgerazor.core.plan import Plan
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A recipe without faults.
+
+    Attributes:
+        recipe: with every default filled in.
+        plan: what it does to its model; None if the model is not on this machine.
+        notes: what was not checked and what stays at 16 bit, one line each.
+    """
+
+    recipe: Recipe
+    plan: "Plan | None"
+    notes: tuple[str, ...]
+
+
+def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] = ()) -> CheckReport:
+    """Validate a recipe, look for its data files, import its components, and plan it on the meta device.
+
+    Raises:
+        RecipeError: with one line per fault.
+    """
+    recipe = load_recipe(source, registry=registry, overrides=overrides)
+    data_problems = [
+        f"{key}: there is no file or folder {path}"
+        for key, path in (_data_paths(recipe.data) if recipe.data else ())
+        if not Path(path).expanduser().exists()
+    ]
+    model_problems, notes = _model_problems(recipe)
+    component_problems = _component_problems(recipe, registry)
+    problems = [*data_problems, *model_problems, *component_problems]
+    plan = None
+    if local_config(recipe.model.name_or_path, recipe.model.revision) and not component_problems:
+        plan, plan_problems = _plan(recipe, registry)
+        problems += plan_problems
+        if local_config(recipe.model.teacher or recipe.model.name_or_path):
+            problems += _teacher_problems(recipe, registry)
+    if problems:
+        raise RecipeError([f"{source}: {line}" for line in problems])
+    if recipe.data is None:
+        notes.append("the recipe has no data section; it can be planned and packed, not trained")
+    return CheckReport(recipe, plan, (*notes, *(plan.notes if plan else ())))
+
+
+def _model_problems(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Model folders that cannot be, and notes about models that may be on the hub."""
+    problems, notes = [], []
+    for key, name in (("name_or_path", recipe.model.name_or_path), ("teacher", recipe.model.teacher)):
+        if name is None or local_config(name, recipe.model.revision):
+            continue
+        if Path(name).is_dir():
+            problems.append(f"model.{key}: the folder {name} holds no config.json")
+        elif _HUB_NAME.fullmatch(name):
+            notes.append(f"model.{key}: {name} is not on this machine; shapes and vocabulary were not checked")
+        else:
+            problems.append(f"model.{key}: there is no folder {name}")
+    return problems, notes
+
+
+def _data_paths(data: DataSection) -> Iterator[tuple[str, str]]:
+    for index, source in enumerate(data.sources):
+        yield f"data.sources[{index}].path", source.path
+    if isinstance(data.held_out, tuple):
+        for index, source in enumerate(data.held_out):
+            yield f"data.held_out[{index}].path", source.path
+
+
+def _component_problems(recipe: Recipe, registry: Registry) -> list[str]:
+    problems = []
+    losses = recipe.distillation.losses if recipe.distillation else ()
+    for key, components in (("distillation.losses", losses), ("export", recipe.export)):
+        for index, params in enumerate(components):
+            try:
+                registry.build(params)
+            except EdgeRazorError as error:
+                problems.append(f"{key}[{index}]: {error}")
+    return problems
+
+
+def _plan(recipe: Recipe, registry: Registry) -> "tuple[Plan | None, list[str]]":
+    from edgerazor.models.load import plan_recipe
+
+    try:
+        return plan_recipe(recipe, registry=registry), []
+    except EdgeRazorError as error:
+        return None, str(error).splitlines()
+
+
+def _teacher_problems(recipe: Recipe, registry: Registry) -> list[str]:
+    """What keeps this student from learning from this teacher: vocabularies, depths, widths, what a cache lacks."""
+    from edgerazor.distill import Distiller
+    from edgerazor.distill.teacher_cache import TeacherCache
+    from edgerazor.models.load import check_vocabularies, load_config, student_adapter_for, teacher_adapter_for
+    from edgerazor.models.types import vocabulary_size
+
+    try:
+        config = load_config(recipe.model)
+        adapters = {
+            "adapter": student_adapter_for(recipe.model, registry),
+            "teacher_adapter": teacher_adapter_for(recipe.model, registry),
+        }
+        check_vocabularies(recipe.model)
+        distiller = Distiller.from_recipe(recipe.distillation, registry=registry, **adapters)
+        distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
+        if recipe.distillation is not None and recipe.distillation.teacher_cache is not None:
+            cache = TeacherCache(Path(recipe.distillation.teacher_cache).expanduser())
+            cache.check_recipe(distiller, vocabulary_size(config), recipe.model)
+    except EdgeRazorError as error:
+        return str(error).splitlines()
+    return []

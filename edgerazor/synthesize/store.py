@@ -1,0 +1,149 @@
+"""The file that is written: a row per finished dialogue, appended, so that an interruption loses no row."""
+
+import fcntl
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from edgerazor.errors import SynthesisError
+from edgerazor.schemas.synthesis import SynthesisSettings
+from edgerazor.synthesize.drafts import Written
+
+_ROW_BEGINS = b'{"id"'
+_SECONDS_BETWEEN_SYNCS = 1.0
+
+
+class RowStore:
+    """JSON lines `{"id", "messages", "finish_reasons", "settings"}`, ready as an entry of `data.sources`.
+
+    Opening takes a lock, removes a last line that was torn by a kill, and reads which ids are there. A row is one
+    `write` to a file in append mode, taken back if it does not fit; the disk is synchronized about once a second.
+
+    Raises:
+        SynthesisError: it cannot be opened or written, another run writes to it, it holds rows of other settings (each
+            is named) or lines of another origin.
+    """
+
+    def __init__(self, path: Path, settings: SynthesisSettings):
+        self.path, self.done = path, set[str]()
+        self._settings = settings.model_dump(mode="json")
+        self._created = not path.exists()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise SynthesisError(f"{path}: cannot be written: {error.strerror}") from error
+        try:
+            self._lock()
+            self._size = self._repair()
+            self._read()
+        except OSError as error:
+            os.close(self._file)
+            raise SynthesisError(f"{path}: cannot be read or repaired: {error.strerror}") from error
+        except SynthesisError:
+            os.close(self._file)
+            raise
+        self._synced, self._unsynced = time.monotonic(), False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; a file that this run created and wrote nothing to is removed."""
+        if self._unsynced:
+            with suppress(OSError):
+                os.fsync(self._file)
+        if self._created and not self._size:
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def append(self, written: Written) -> None:
+        """Write one row, whole or not at all."""
+        row = {
+            "id": written.prompt.id,
+            "messages": written.messages,
+            "finish_reasons": written.finish_reasons,
+            "settings": self._settings,
+        }
+        line = (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode()
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            self._unsynced = time.monotonic() - self._synced < _SECONDS_BETWEEN_SYNCS
+            if not self._unsynced:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise SynthesisError(f"{self.path}: cannot be written: {error.strerror}") from error
+        self._size += len(line)
+        self.done.add(written.prompt.id)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SynthesisError(f"{self.path}: another run is writing to it") from error
+        except OSError as error:
+            raise SynthesisError(f"{self.path}: cannot be locked: {error.strerror}") from error
+
+    def _repair(self) -> int:
+        """Cut what follows the last line break, unless only the break is missing; return the size in bytes."""
+        with self.path.open("rb") as file:
+            size = end = file.seek(0, os.SEEK_END)
+            tail = b""
+            while end and b"\n" not in tail:
+                start = max(0, end - (1 << 16))
+                file.seek(start)
+                tail, end = file.read(end - start) + tail, start
+        torn = tail[tail.rfind(b"\n") + 1 :]
+        if not torn:
+            return size
+        if _parse(torn) is not None:
+            os.write(self._file, b"\n")
+            return size + 1
+        begun = torn.rstrip(b"\0")  # a machine that lost power may leave zeros
+        if not begun.startswith(_ROW_BEGINS[: len(begun)]):
+            raise self._foreign("its last line")
+        os.ftruncate(self._file, size - len(torn))
+        return size - len(torn)
+
+    def _read(self) -> None:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                row = _parse(line)
+                if row is None:
+                    raise self._foreign(f"line {number}")
+                if row["settings"] != self._settings:
+                    raise SynthesisError("\n".join(self._differences(number, row["settings"])))
+                self.done.add(row["id"])
+
+    def _foreign(self, what: str) -> SynthesisError:
+        return SynthesisError(f"{self.path}: {what} is not from `edgerazor synthesize`; choose another file")
+
+    def _differences(self, number: int, theirs: dict[str, Any]) -> list[str]:
+        ours = self._settings
+        return [
+            f"{self.path}: line {number} was written with {key} {json.dumps(theirs.get(key), ensure_ascii=False)}, now "
+            f"it is {json.dumps(ours.get(key), ensure_ascii=False)}; go on with the same, or choose another file"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A row of ours, or None."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    sound = isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("settings"), dict)
+    return row if sound else None

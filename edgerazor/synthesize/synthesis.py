@@ -1,0 +1,158 @@
+"""`synthesize`: every assistant turn of the sources written anew by a teacher (METHOD 7), resumable."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from edgerazor.data.progress import show_progress
+from edgerazor.errors import SynthesisError
+from edgerazor.schemas.data import Source
+from edgerazor.schemas.synthesis import SynthesisSettings
+from edgerazor.synthesize.drafts import CUT, Refusal, Writer, Written
+from edgerazor.synthesize.prompts import PromptReader, Survey
+from edgerazor.synthesize.store import RowStore
+
+
+@dataclass
+class SynthesisResult:
+    """What a run did.
+
+    Attributes:
+        prompts: distinct dialogues of the sources, within the limit.
+        written: by this run.
+        present: of `prompts`, written by earlier runs.
+        duplicates: rows whose prompt is that of an earlier row.
+        cut: answers of this run that the limit of tokens ended.
+        empty: answers of this run without a word.
+        refused: (place, reason) of the dialogues left out.
+        interrupted: True after Ctrl-C or SIGTERM; what was finished is in the file.
+        seconds: of this run, with reading and loading.
+    """
+
+    prompts: int = 0
+    written: int = 0
+    present: int = 0
+    duplicates: int = 0
+    cut: int = 0
+    empty: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+
+
+def synthesize(
+    sources: Sequence[Source],
+    output: Path,
+    settings: SynthesisSettings,
+    *,
+    open_writer: Callable[[], Writer],
+    limit: int | None = None,
+    skip_refused: bool = False,
+) -> SynthesisResult:
+    """Let a teacher write the assistant's turns of the sources into `output`, where that is not done already.
+
+    Args:
+        sources: as in the recipe's data section; a row of text is one message of a user.
+        output: JSON lines, appended to: one row per dialogue, written when it is finished.
+        settings: teacher and sampling; those of the rows in the file, if there are any.
+        open_writer: makes the teacher; called after the sources were read, if there is anything to write.
+        limit: use the first this many distinct dialogues.
+        skip_refused: leave out dialogues that cannot be answered (too long, for example); False: they are errors.
+
+    Raises:
+        DataError: a source or one of its rows is not as expected.
+        SynthesisError: the file is not ours or cannot be written, or the teacher cannot go on.
+    """
+    began, result = time.monotonic(), SynthesisResult()
+
+    def refuse(where: str, reason: str) -> None:
+        if not skip_refused:
+            raise SynthesisError(f"{where}: {reason}")
+        result.refused.append((where, reason))
+
+    _check_apart(sources, output)
+    with RowStore(output, settings) as store:
+        reader = PromptReader(sources, settings)
+        survey = reader.survey(store.done, refuse, limit=limit)
+        result.prompts, result.duplicates = survey.distinct, survey.duplicates
+        result.present = survey.distinct - len(survey)
+        if len(survey):
+            _write(open_writer(), reader, survey, store, refuse, result)
+    if result.refused and not result.written and not result.present:
+        where, reason = result.refused[0]
+        raise SynthesisError(f"no dialogue could be answered; the first is {where}: {reason}")
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _write(
+    writer: Writer,
+    reader: PromptReader,
+    survey: Survey,
+    store: RowStore,
+    refuse: Callable[[str, str], None],
+    result: SynthesisResult,
+) -> None:
+    try:
+        with _stopped_by_signals(writer) as received, show_progress("Writing", len(survey)) as advance:
+            for outcome in writer.write(reader.prompts(survey)):
+                if isinstance(outcome, Refusal):
+                    refuse(outcome.prompt.where, outcome.reason)
+                else:
+                    store.append(outcome)
+                    _count(outcome, result)
+                advance(1)
+            result.interrupted = bool(received) and result.written + result.present < result.prompts
+    except SynthesisError as error:
+        there = result.present + result.written
+        raise SynthesisError(
+            f"{error}\n{store.path}: {there} of {result.prompts} dialogues are written; the same command goes on"
+        ) from error
+
+
+def _count(written: Written, result: SynthesisResult) -> None:
+    result.written += 1
+    result.cut += written.finish_reasons.count(CUT)
+    answers = [message["content"] for message in written.messages if message["role"] == "assistant"]
+    result.empty += sum(not answer.strip() for answer in answers)
+
+
+def _check_apart(sources: Sequence[Source], output: Path) -> None:
+    """A file that is read must not grow, and a folder must not hold its own answers."""
+    target = output.resolve()
+    if target.is_dir():
+        raise SynthesisError(f"{output}: is a folder; expected the name of a JSON-lines file")
+    if output.suffix != ".jsonl":
+        raise SynthesisError(f"{output}: must end in .jsonl, so that a recipe can name it as a source")
+    for source in sources:
+        path = Path(source.path).expanduser().resolve()
+        if target == path or path in target.parents:
+            raise SynthesisError(f"{output}: belongs to the source {source.path}; write to another place")
+
+
+@contextmanager
+def _stopped_by_signals(writer: Writer) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM end the writing, not the program; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not received:
+            received.append(number)
+            writer.stop()
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

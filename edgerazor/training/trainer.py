@@ -1,0 +1,217 @@
+"""A Trainer whose loss is the distiller's; launchers, sharding, resume and loggers stay transformers' own.
+
+Every loss is a sum over positions with factors that hold the counts of the whole optimizer step on all ranks, so 8x1,
+2x4 and 1x8 (batch x accumulation) give the same gradient (METHOD 4.7).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer
+
+from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
+from edgerazor.distill import Distiller
+from edgerazor.distill.on_policy import FLAG, OnPolicySampler
+from edgerazor.distill.state import load_state, save_state
+from edgerazor.distill.teacher_cache.read import cached_tokens
+from edgerazor.errors import TrainingError
+from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
+from edgerazor.schemas.recipe import Recipe
+from edgerazor.training.clock import Clock, learning_rate_factor
+from edgerazor.training.learned import add_to_optimizer, prepare_learned
+from edgerazor.training.sharding import shard_on_cpu
+
+MASKS = 4
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student with a `Distiller`.
+
+    Args:
+        teacher: what every step and every evaluation runs; None without one, or where batches hold its tokens.
+        evaluation_teacher: loads the teacher for an evaluation alone.
+        on_policy: makes texts of the student's own.
+    """
+
+    loss_is_scaled_for_ga = True
+    lr_scheduler: Any
+    control: Any
+
+    def __init__(
+        self,
+        *args: Any,
+        recipe: Recipe,
+        distiller: Distiller,
+        teacher: nn.Module | None,
+        clock: Clock | None,
+        evaluation_teacher: Callable[[], nn.Module] | None = None,
+        on_policy: OnPolicySampler | None = None,
+        **kwargs: Any,
+    ):
+        self.recipe, self.distiller, self.teacher, self.clock = recipe, distiller, teacher, clock
+        self.evaluation_teacher, self.on_policy = evaluation_teacher, on_policy
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True
+        self._counts: Tensor | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._share_names: set[str] = set()
+        self._steps_summed = self._passes_summed = 0
+        if self.accelerator.mixed_precision == "fp16":
+            raise TrainingError("mixed precision fp16 would lose the gradients of the head; launch with bf16 or no")
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        prepare_learned(distiller, self.args.device, world_size=self.args.world_size, sharded=sharded)
+        if on_policy is not None and sharded:
+            raise TrainingError("distillation.on_policy: a sharded student cannot answer; train without sharding")
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Also shard where accelerate would not."""
+        super().create_accelerator_and_postprocess()
+        if shard_on_cpu(self.accelerator, getattr(self.args, "fsdp_plugin_args", None)):
+            self.is_fsdp_enabled = True
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Fetch the micro-batches of one step and count their positions and live rows, over all ranks."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            batches = [self._own_answers(batch, index) for index, batch in enumerate(batches)]
+            counts = torch.zeros(MASKS, 2, dtype=torch.int64, device=device)
+            for batch in batches:
+                masks = _masks(batch)
+                counts += torch.stack([torch.stack(count_positions(mask)) for mask in masks]).to(device)
+                self.state.num_input_tokens_seen += batch["input_ids"].numel() * self.args.world_size
+            if self.args.world_size > 1:
+                counts = self.accelerator.gather(counts.unsqueeze(0)).sum(dim=0)
+            self._counts = counts
+            self._steps_summed += 1
+        return batches, items
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The distiller's total on this micro-batch's share of the step."""
+        teacher = cached_tokens(inputs) or self.teacher
+        result = self.distiller(model, teacher, inputs, self._targets(inputs))
+        with torch.no_grad():
+            for name, figure in (*result.shares.items(), *result.metrics.items()):
+                self._sums[name] = self._sums.get(name, 0) + figure.detach().float()
+        self._share_names |= result.shares.keys()
+        self._passes_summed += 1
+        # Wrappers average gradients over ranks, while the factors above divide by the counts of all ranks.
+        return result.value * self.args.world_size
+
+    def _targets(self, inputs: dict[str, Any]) -> Targets:
+        assert self._counts is not None
+        tokens, predictions, attention, task = (
+            PositionMask(mask, positions, sequences)
+            for mask, (positions, sequences) in zip(_masks(inputs), self._counts, strict=True)
+        )
+        return Targets(inputs["labels"], tokens, predictions, attention, task=task)
+
+    def _own_answers(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """The batch, or its prompts with answers of the student."""
+        step = self.state.global_step
+        if self.on_policy is None or not self.on_policy.is_chosen(step, index):
+            return batch
+        student = self.accelerator.unwrap_model(self.model)
+        return self.on_policy.resample(student, batch, step=step, index=index, rank=self.args.process_index)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Also for what the losses learn themselves."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh:
+            add_to_optimizer(self.distiller, optimizer, max_grad_norm=self.args.max_grad_norm)
+        return optimizer
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            save_state(self.distiller, Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            load_state(self.distiller, Path(checkpoint))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None, **kwargs: Any) -> None:
+        """Add the metrics since the last log; the only place that reads tensors from the device."""
+        if "loss" in logs and not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']} at step {self.state.global_step}; lower training.learning_rate or check "
+                f"the data. What was saved before is in {self.args.output_dir}"
+            )
+        if "loss" in logs and self._steps_summed:
+            names = sorted(self._sums)
+            figures = torch.stack([self._sums[name] for name in names]) if names else torch.zeros(0)
+            if self.args.world_size > 1 and names:
+                figures = self.accelerator.reduce(figures, reduction="sum")
+            passes = self._passes_summed * self.args.world_size
+            for name, figure in zip(names, figures.tolist(), strict=True):
+                logs[name] = figure / (self._steps_summed if name in self._share_names else passes)
+            self._sums, self._steps_summed, self._passes_summed = {}, 0, 0
+        super().log(logs, start_time, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """By the clock where the recipe gives seconds, else transformers' own schedule."""
+        if self.clock is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer, learning_rate_factor(self.recipe.training, self.clock)
+        )
+        return self.lr_scheduler
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Held-out figures from sums over tokens, never from gathered logits."""
+        model = self.model_wrapped if self.args.world_size > 1 else self.model
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self._report(self._measure(model, dataset, self.accelerator), metric_key_prefix)
+
+    def evaluate_whole(self, student: nn.Module | None) -> dict[str, float]:
+        """Held-out figures of a student gathered on the main process; empty on the others, which hold none."""
+        if student is None:
+            return {}
+        student.to(self.args.device)
+        return self._report(self._measure(student, self.eval_dataset, None), "eval")
+
+    def _measure(self, model: nn.Module, dataset: Any, accelerator: Any) -> EvaluationResult:
+        teacher = self.evaluation_teacher() if self.evaluation_teacher else self.teacher
+        return evaluate_model(
+            model,
+            teacher,
+            dataset,
+            adapter=self.distiller.adapter,
+            teacher_adapter=self.distiller.teacher_adapter,
+            batch_size=self.recipe.evaluation.batch_size,
+            batches=self.recipe.evaluation.batches,
+            pad_token_id=self.data_collator.pad_token_id,
+            accelerator=accelerator,
+        )
+
+    def _report(self, result: EvaluationResult, prefix: str) -> dict[str, float]:
+        wanted = {*self.recipe.evaluation.metrics, "tokens"}
+        values = {key: value for key, value in result.to_dict().items() if value is not None and key in wanted}
+        figures = {f"{prefix}_{key}": float(value) for key, value in values.items()}
+        self.log(dict(figures))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        return figures
+
+
+def _masks(batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`tokens`, `predictions`, `attention`, and the predictions that the task counts, each bool `[batch, seq]`."""
+    attention: Tensor | None = batch.get("token_mask", batch.get("attention_mask"))
+    tokens, predictions, attention = position_masks(batch["labels"], attention)
+    task = torch.zeros_like(predictions) if batch.get(FLAG) else predictions
+    return tokens, predictions, attention, task

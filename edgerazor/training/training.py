@@ -1,0 +1,247 @@
+"""`train`: from a recipe to a packed low-bit checkpoint; what can go wrong is said before the first step."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from edgerazor.checkpoint import qat_config
+from edgerazor.core.allocator import keep_large_blocks
+from edgerazor.core.contracts import Signal
+from edgerazor.core.layers.weight_cache import cached_weights
+from edgerazor.core.plan import Plan
+from edgerazor.core.registry import Registry
+from edgerazor.core.resolved_recipe import write_resolved_recipe
+from edgerazor.data import Collator, Data, load_data
+from edgerazor.distill import Distiller
+from edgerazor.distill.on_policy import OnPolicySampler
+from edgerazor.distill.state import settle_layers
+from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
+from edgerazor.errors import DataError, PlanError, RecipeError
+from edgerazor.export.export import build_exporters, export_checkpoint
+from edgerazor.models.load import (
+    check_vocabularies,
+    load_config,
+    load_student,
+    load_teacher,
+    load_tokenizer,
+    student_adapter_for,
+    teacher_adapter_for,
+)
+from edgerazor.models.share_weights import share_frozen_weights
+from edgerazor.models.types import vocabulary_size
+from edgerazor.schemas.recipe import Recipe
+from edgerazor.training.arguments import build_training_arguments
+from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWeights
+from edgerazor.training.clock import Clock
+from edgerazor.training.finish import finish_run
+from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, prepare_output
+from edgerazor.training.trainer import DistillationTrainer
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        output: the run's folder: resolved recipe, metrics, latent checkpoints, packed checkpoint.
+        checkpoint: the packed checkpoint; None if the run was interrupted before its end.
+        steps, tokens: optimizer steps and input tokens on all ranks, earlier parts of a resumed run included.
+        seconds: wall clock of training in this call.
+        history: what was logged, in order.
+        evaluation: held-out figures of the finished student; empty without held-out data.
+        interrupted: True after Ctrl-C or SIGTERM; the state is saved and `resume` goes on.
+    """
+
+    output: Path
+    checkpoint: Path | None
+    steps: int
+    tokens: int
+    seconds: float
+    history: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def train(
+    recipe: Recipe,
+    *,
+    registry: Registry,
+    output: str | Path,
+    resume: bool = False,
+    data: Data | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    console: Console | None = None,
+) -> TrainResult:
+    """Train the recipe's student, then pack, verify and export it.
+
+    Args:
+        recipe: a checked recipe with a `data` section.
+        registry: loaded plugins.
+        output: folder of the run.
+        resume: go on from the last checkpoint in `output`; without it a folder that holds a run is refused.
+        data: rows that `load_data` made from the recipe's data section before; None loads them now.
+        callbacks: further transformers callbacks.
+        console: where progress goes; None is standard error.
+
+    Raises:
+        RecipeError, PlanError, DataError, CheckpointError: before any training, whatever can be known by then.
+        TrainingError: the folder holds a run already, or the loss stops being finite.
+    """
+    console, output = console or Console(stderr=True), Path(output)
+    exporters = build_exporters(recipe, registry=registry)
+    last = prepare_output(output, recipe, resume=resume, registry=registry)
+    trainer, plan = _build_trainer(recipe, registry, output, data)
+    interrupt, progress = Interrupt(console), LiveProgress(console, trainer.clock)
+    for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt):
+        trainer.add_callback(callback)
+    if trainer.is_world_process_zero():
+        write_resolved_recipe(recipe, output / RECIPE, registry=registry)
+    started = time.monotonic()
+    if last is None:
+        _settle_layers(trainer, console)
+    # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    with cached_weights(trainer.accelerator.unwrap_model(trainer.model), policy="off" if sharded else None) as cache:
+        trainer.add_callback(StepsChangeWeights(cache))
+        try:
+            trainer.train(resume_from_checkpoint=last)
+        finally:
+            interrupt.restore()
+            progress.stop()
+        seconds, state = time.monotonic() - started, trainer.state
+        result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
+        if interrupt.received is not None:
+            return replace(result, interrupted=True)
+        evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
+    if trainer.is_world_process_zero():
+        for index, exporter in enumerate(exporters):
+            export_checkpoint(output / PACKED, exporter, console=console, registry=registry, where=f"export[{index}]")
+    trainer.accelerator.wait_for_everyone()
+    return replace(result, checkpoint=output / PACKED, evaluation=evaluation)
+
+
+def _build_trainer(
+    recipe: Recipe, registry: Registry, output: Path, data: Data | None
+) -> tuple[DistillationTrainer, Plan]:
+    if recipe.data is None:
+        raise RecipeError("data: the recipe has no data section; training needs sources")
+    arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
+    if arguments.device.type == "cpu":
+        keep_large_blocks()
+    check_vocabularies(recipe.model)
+    config = load_config(recipe.model)
+    adapter, teacher_adapter = (one(recipe.model, registry) for one in (student_adapter_for, teacher_adapter_for))
+    distiller = Distiller.from_recipe(
+        recipe.distillation, registry=registry, adapter=adapter, teacher_adapter=teacher_adapter
+    )
+    _check_recomputed(recipe, distiller)
+    if distiller.needs_teacher:
+        distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
+    tokenizer = load_tokenizer(recipe.model)
+    vocabulary = vocabulary_size(config)
+    data = load_data(recipe.data, tokenizer, vocabulary_size=vocabulary) if data is None else data
+    _check_enough(data, arguments)
+    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    rows, collator = _training_rows(recipe, distiller, data, pad_token_id or 0, vocabulary)
+    student, plan = load_student(recipe, registry=registry, attentions=Signal.ATTENTIONS in distiller.signals)
+    _choose_parameters(student, plan, recipe.training.train_parameters)
+    student.config.quantization_config = qat_config(recipe, plan)  # type: ignore[union-attr]
+    compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
+    attentions = Signal.ATTENTIONS in distiller.teacher_signals
+    load = partial(load_teacher, recipe.model, device=arguments.device, attentions=attentions)
+    cached = isinstance(collator, CachedTeacherCollator)
+    clock = Clock(recipe.training.max_seconds) if recipe.training.max_seconds else None
+    trainer = DistillationTrainer(
+        model=student,
+        args=arguments,
+        recipe=recipe,
+        distiller=distiller,
+        teacher=load() if not cached and (distiller.needs_teacher or compared) else None,
+        evaluation_teacher=load if cached and compared else None,
+        on_policy=_sampler(recipe, student, tokenizer, pad_token_id or 0),
+        clock=clock,
+        train_dataset=rows,
+        eval_dataset=data.held_out,
+        data_collator=collator,
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.teacher is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        share_frozen_weights(student, trainer.teacher)
+    return trainer, plan
+
+
+def _training_rows(
+    recipe: Recipe, distiller: Distiller, data: Data, pad_token_id: int, vocabulary: int
+) -> tuple[Any, Collator]:
+    """The rows to train on and what makes batches of them, with the teacher's tokens where a cache is given."""
+    section = recipe.distillation
+    if section is None or section.teacher_cache is None:
+        return data.train, Collator(pad_token_id)
+    cache = TeacherCache(Path(section.teacher_cache).expanduser())
+    cache.check_recipe(distiller, vocabulary, recipe.model)
+    cache.check_rows(data.train)
+    return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
+
+
+def _sampler(recipe: Recipe, student: Any, tokenizer: Any, pad_token_id: int) -> OnPolicySampler | None:
+    section = recipe.distillation.on_policy if recipe.distillation else None
+    if section is None or recipe.data is None:
+        return None
+    stop = student.generation_config.eos_token_id
+    stop = tokenizer.eos_token_id if stop is None else stop
+    return OnPolicySampler(
+        section,
+        seed=recipe.training.seed,
+        sequence_length=recipe.data.sequence_length,
+        pad_token_id=pad_token_id,
+        stop_ids=[stop] if isinstance(stop, int) else list(stop or []),
+    )
+
+
+def _settle_layers(trainer: DistillationTrainer, console: Console) -> None:
+    """Choose layers by calibration on the first batches of the data, the same ones on every rank."""
+    if trainer.teacher is None:
+        return
+    size, rows = trainer.args.per_device_train_batch_size, trainer.train_dataset
+    starts = (range(start, min(start + size, len(rows))) for start in range(0, len(rows), size))
+    batches = (trainer.data_collator([rows[row] for row in some]) for some in starts)
+    for name, layers in settle_layers(trainer.distiller, trainer.teacher, batches).items():
+        if trainer.is_world_process_zero():
+            console.print(f"{name}: calibration chose the layers {', '.join(map(str, layers))}")
+
+
+def _check_recomputed(recipe: Recipe, distiller: Distiller) -> None:
+    """Reentrant checkpointing runs layers without a graph: only what they return would have a gradient."""
+    inner = {Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES, Signal.ROUTER_LOGITS}
+    if (recipe.training.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        for name, loss in distiller.named():
+            if read := sorted(signal.value for signal in inner & loss.signals):
+                raise PlanError(
+                    f"training.gradient_checkpointing_kwargs: with use_reentrant: true {name} would have no gradient, "
+                    f"because it reads {', '.join(read)} inside the layers; leave use_reentrant out"
+                )
+
+
+def _check_enough(data: Data, arguments: TrainingArguments) -> None:
+    needed = arguments.per_device_train_batch_size * arguments.world_size if arguments.dataloader_drop_last else 1
+    if len(data.train) < needed:
+        raise DataError(
+            f"data.sources give {len(data.train)} rows, fewer than one batch of {needed}; add data, lower "
+            "training.per_device_train_batch_size, or set training.dataloader_drop_last: false"
+        )
+
+
+def _choose_parameters(student: nn.Module, plan: Plan, which: str) -> None:
+    if which == "quantized":
+        names = {module.parameter_name for module in plan.quantized}
+        for name, parameter in student.named_parameters():
+            parameter.requires_grad_(name in names)

@@ -1,0 +1,323 @@
+"""The quantized linear as one autograd function: what it computes, what it keeps, what it shares (KERNELS 1.3, 1.8)."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from edgerazor.core.layers.modules import make_linear
+from edgerazor.core.layers.quantized_linear import InputSlot, quantized_linear
+from edgerazor.core.layers.weight_cache import cached_weights
+from edgerazor.kernels.dispatch import SETTING, multiplies_codes
+from tests.plugins.quantizer_cases import build
+
+INT8 = {"bits": 8, "group_size": 16, "scale_dtype": "float32"}
+TERNARY = {"group_size": 32}
+
+
+def operands(dtype: torch.dtype = torch.float32, *, bias: bool = True) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 5, 64), (24, 64), (24,))[: 2 + bias]
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_(True) for shape in shapes]
+
+
+def straight(x: Tensor, weight: Tensor, bias: Tensor | None, wq: Any, xq: Any) -> Tensor:
+    """The same in separate steps of autograd."""
+    value = xq.fake_quantize(x) if xq else x
+    return functional.linear(value, wq.fake_quantize(weight) if wq else weight, bias)
+
+
+def saved_bytes(run: Any) -> tuple[int, Any]:
+    """Bytes that autograd keeps, each storage once, latent weights left out."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = run()
+    return sum(kept.values()), out
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("inputs", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_value_and_gradients_are_those_of_separate_steps(
+    bias: bool, weights: bool, inputs: bool, dtype: torch.dtype
+) -> None:
+    wq, xq = build("ternary", **TERNARY) if weights else None, build("int", **INT8) if inputs else None
+    ours, theirs = operands(dtype, bias=bias), operands(dtype, bias=bias)
+    x, weight, *rest = ours
+    out = quantized_linear(x, weight, rest[0] if rest else None, weight_quantizer=wq, input_quantizer=xq)
+    expected = straight(theirs[0], theirs[1], theirs[2] if bias else None, wq, xq)
+    assert out.dtype == dtype and torch.equal(out, expected)
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    expected.backward(upstream)
+    tolerance = {} if dtype != torch.bfloat16 else {"rtol": 2e-2, "atol": 5e-2}
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, **tolerance)
+
+
+def test_under_autocast_it_computes_in_its_dtype_and_gives_gradients_in_that_of_the_latents() -> None:
+    wq, xq = build("ternary", **TERNARY), build("int", **INT8)
+    ours, theirs = operands(), operands()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = quantized_linear(*ours, weight_quantizer=wq, input_quantizer=xq)
+        expected = straight(*theirs, wq, xq)
+    assert out.dtype == torch.bfloat16 and torch.equal(out, expected)
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    expected.backward(upstream)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None and one.grad.dtype == torch.float32
+        torch.testing.assert_close(one.grad, other.grad, rtol=2e-2, atol=5e-2)
+
+
+def test_the_gradient_of_the_weight_from_codes_is_that_from_values() -> None:
+    wq, xq = build("ternary", **TERNARY), build("int", **INT8)
+    x, weight, bias = operands()
+    out = quantized_linear(x, weight, bias, weight_quantizer=wq, input_quantizer=xq)
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    value = xq.quantize(x).dequantize().flatten(0, -2)
+    assert weight.grad is not None and torch.equal(weight.grad, upstream.flatten(0, -2).t() @ value)
+
+
+def test_one_byte_per_input_element_and_its_scales_are_kept() -> None:
+    x = torch.randn(4, 32, 256, requires_grad=True)
+    module = nn.Linear(256, 16, bias=False)
+    int8 = build("int", bits=8, group_size=256, scale_dtype="float32")
+    make_linear(module, build("ternary", group_size=256), int8)
+    kept, out = saved_bytes(lambda: module(x))
+    assert kept == x.numel() * (1 + 4 / 256)
+    out.sum().backward()
+
+
+def test_layers_of_one_slot_quantize_and_keep_their_input_once() -> None:
+    slot, layers = InputSlot(), [nn.Linear(64, 16) for _ in range(3)]
+    xq = build("int", **INT8)
+    for layer in layers:
+        make_linear(layer, build("ternary", **TERNARY), xq, slot)
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    kept, outs = saved_bytes(lambda: [layer(x) for layer in layers])
+    assert slot.quantizations == 1 and kept == x.numel() * (1 + 4 / 16)
+    layers[0](x.clone())
+    assert slot.quantizations == 2
+    sum(out.sum() for out in outs).backward()
+    assert slot.dequantizations == 1
+    alone = [nn.Linear(64, 16) for _ in range(3)]
+    again = x.detach().clone().requires_grad_(True)
+    for one, layer in zip(alone, layers, strict=True):
+        one.load_state_dict(layer.state_dict())
+        make_linear(one, build("ternary", **TERNARY), xq)
+    sum(layer(again).sum() for layer in alone).backward()
+    torch.testing.assert_close(x.grad, again.grad)
+
+
+def test_a_slot_sees_that_its_input_changed() -> None:
+    slot, xq = InputSlot(), build("int", **INT8)
+
+    def values(x: Tensor, quantizer: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+        return slot.quantize_dequantize(x, quantizer, dtype)[1]
+
+    x = torch.randn(3, 64)
+    first = values(x, xq).clone()
+    x.mul_(2)
+    assert torch.equal(values(x, xq), 2 * first)
+    other = build("int", **{**INT8, "bits": 4})
+    assert not torch.equal(values(x, other), 2 * first)
+    assert values(x, other, torch.bfloat16).dtype == torch.bfloat16
+    assert slot.quantizations == 3
+    address = id(x)
+    del x
+    fresh = [torch.randn(3, 64) for _ in range(8)]
+    for one in fresh:
+        assert torch.equal(values(one, xq), xq.fake_quantize(one)), address
+
+
+@pytest.mark.parametrize("codes_first", [True, False])
+def test_codes_and_values_of_a_slot_are_one_quantization(codes_first: bool) -> None:
+    slot, xq, x = InputSlot(), build("int", **INT8), torch.randn(3, 64)
+    codes = slot.quantize(x, xq) if codes_first else None
+    quantized, value = slot.quantize_dequantize(x, xq, torch.float32)
+    assert slot.quantize(x, xq) is quantized and slot.quantizations == 1
+    assert codes is None or codes is quantized
+    assert torch.equal(value, xq.fake_quantize(x))
+
+
+def test_recomputation_saves_what_the_first_pass_saved() -> None:
+    slot, xq = InputSlot(), build("int", **INT8)
+    layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(3))
+    for layer in layers:
+        make_linear(layer, build("ternary", **TERNARY), xq, slot)  # type: ignore[arg-type]
+
+    def block(x: Tensor) -> Tensor:
+        return layers[2](layers[0](x) * layers[1](x))  # type: ignore[no-any-return]
+
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    plain = torch.autograd.grad(block(x).square().sum(), [x, *layers.parameters()])
+    again = checkpoint(block, x, use_reentrant=False)
+    found = torch.autograd.grad(again.square().sum(), [x, *layers.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(plain, found, strict=True))
+
+
+def test_frozen_weights_and_inputs_get_no_gradient() -> None:
+    x, weight, bias = operands()
+    wq, xq = build("ternary", **TERNARY), build("int", **INT8)
+    out = quantized_linear(x.detach(), weight, None, weight_quantizer=wq, input_quantizer=xq)
+    out.sum().backward()
+    assert weight.grad is not None and x.grad is None
+    quantized_linear(x, weight.detach(), bias, weight_quantizer=wq, input_quantizer=xq).sum().backward()
+    assert x.grad is not None and bias.grad is not None
+
+
+WIDE_INT8 = {"bits": 8, "group_size": 256, "scale_dtype": "float32"}
+SUPPORTED = multiplies_codes(512, (256, 256), torch.float32, torch.device("cpu"))
+needs_integer_products = pytest.mark.skipif(not SUPPORTED, reason="this processor multiplies values")
+
+
+@pytest.fixture(params=["auto", "reference"])
+def setting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Products of codes, then of values."""
+    monkeypatch.setenv(SETTING, request.param)
+    return str(request.param)
+
+
+def wide_operands() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(shape, generator=generator).requires_grad_(True) for shape in ((2, 5, 512), (24, 512), (24,))]
+
+
+@needs_integer_products
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("weights", ["ternary", "sqmp"])
+def test_training_multiplies_codes_and_its_gradients_are_those_of_values(
+    weights: str, autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"high_ratio": 0.125} if weights == "sqmp" else {}
+    wq, xq = build(weights, group_size=256, **options), build("int", **WIDE_INT8)
+    upstream = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(2))
+    found = []
+    for setting in ("auto", "reference"):
+        monkeypatch.setenv(SETTING, setting)
+        inputs = wide_operands()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            out = quantized_linear(*inputs, weight_quantizer=wq, input_quantizer=xq)
+        found.append((out, torch.autograd.grad(out, inputs, upstream.to(out.dtype))))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    x, weight, bias = (one.detach() for one in inputs)
+    exact = functional.linear(xq.fake_quantize(x).double(), wq.fake_quantize(weight).double(), bias.double())
+    unit = 2**-8 if autocast else 1e-6
+    assert ours.dtype == theirs.dtype and not torch.equal(ours, theirs)
+    for one in (ours, theirs):
+        torch.testing.assert_close(one.double(), exact, rtol=2 * unit, atol=unit * float(exact.abs().max()))
+    assert all(torch.equal(one, other) for one, other in zip(our_gradients, their_gradients, strict=True))
+
+
+@needs_integer_products
+@pytest.mark.parametrize("shape", [(512,), (3, 512), (2, 3, 512), (0, 512)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_inputs_of_any_shape_and_outputs_that_are_changed_in_place(
+    shape: tuple[int, ...], bias: bool, setting: str
+) -> None:
+    module = nn.Linear(512, 24, bias=bias)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(shape, requires_grad=True)
+    out = module(x)
+    assert out.shape == (*shape[:-1], 24)
+    if setting == "auto":
+        out.mul_(2)
+    out.sum().backward()
+    assert x.grad is not None and x.grad.shape == shape and module.weight.grad is not None
+
+
+@needs_integer_products
+@pytest.mark.usefixtures("setting")
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_recomputation_finds_the_weight_in_the_cache(use_reentrant: bool) -> None:
+    module = nn.Linear(512, 512)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(3, 512, requires_grad=True)
+    plain = torch.autograd.grad(module(x).square().sum(), x)[0]
+    with cached_weights(module) as cache:
+        for _ in range(3):
+            x.grad = None
+            checkpoint(module, x, use_reentrant=use_reentrant).square().sum().backward()
+            torch.testing.assert_close(x.grad, plain, rtol=1e-5, atol=1e-5 * float(plain.abs().max()))
+        assert cache.quantizations == 1
+
+
+@needs_integer_products
+def test_evaluation_before_training_costs_no_quantization() -> None:
+    module = nn.Linear(512, 24)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(3, 512, requires_grad=True)
+    with cached_weights(module) as cache:
+        with torch.no_grad():
+            module(x)
+        module(x).sum().backward()
+        assert cache.quantizations == 1
+
+
+@needs_integer_products
+def test_without_onednn_values_are_multiplied() -> None:
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not multiplies_codes(512, (256, 256), torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_without_gradients_a_half_precision_layer_is_a_finished_models(autocast: bool) -> None:
+    wq, xq = build("ternary", group_size=256), build("int", **WIDE_INT8)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator) for shape in ((64, 2048), (1024, 2048)))
+    x, weight = (x, weight) if autocast else (x.bfloat16(), weight.bfloat16())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        out = quantized_linear(x, weight, None, weight_quantizer=wq, input_quantizer=xq)
+        assert torch.equal(out, straight(x, weight, None, wq, xq))
+
+
+@needs_integer_products
+def test_without_gradients_it_multiplies_the_values_of_a_finished_model() -> None:
+    wq, xq = build("ternary", group_size=256), build("int", **WIDE_INT8)
+    inputs = wide_operands()
+    with torch.no_grad():
+        out = quantized_linear(*inputs, weight_quantizer=wq, input_quantizer=xq)
+        assert torch.equal(out, straight(*inputs, wq, xq))
+    trained = quantized_linear(*inputs, weight_quantizer=wq, input_quantizer=xq)
+    assert not torch.equal(trained, out)
+    torch.testing.assert_close(trained, out, rtol=1e-5, atol=1e-5)
+
+
+@needs_integer_products
+@pytest.mark.parametrize("policy", ["full", "codes"])
+def test_codes_and_values_of_a_weight_are_one_quantization(policy: Any) -> None:
+    module = nn.Linear(512, 24)
+    make_linear(module, build("ternary", group_size=256), build("int", **WIDE_INT8))
+    x = torch.randn(3, 512, requires_grad=True)
+
+    def gradients() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(module(x).square().sum(), [x, *module.parameters()])
+
+    def negate() -> None:
+        with torch.no_grad():
+            module.weight.neg_()
+
+    uncached = []
+    for _ in range(2):
+        uncached.append(gradients())
+        negate()
+    with cached_weights(module, policy=policy, check=True) as cache:
+        for expected in uncached:
+            before = cache.quantizations
+            for _ in range(2):
+                assert all(torch.equal(one, other) for one, other in zip(gradients(), expected, strict=True))
+            assert cache.quantizations == before + 1
+            negate()

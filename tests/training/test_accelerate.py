@@ -1,0 +1,69 @@
+"""Two CPU processes (gloo) train what one process trains: DDP and FSDP2, under `accelerate launch`."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.runs import recipe
+
+STEPS = 4
+CONFIGURATIONS = {
+    "one": {"distributed_type": "NO", "num_processes": 1},
+    "ddp": {"distributed_type": "MULTI_GPU", "num_processes": 2},
+    "fsdp2": {
+        "distributed_type": "FSDP",
+        "num_processes": 2,
+        "fsdp_config": {
+            "fsdp_version": 2,
+            "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "fsdp_transformer_layer_cls_to_wrap": "Qwen3DecoderLayer",
+            "fsdp_reshard_after_forward": True,
+            "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        },
+    },
+}
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def launch(folder: Path, name: str) -> dict:
+    """Train under a configuration; the same eight rows make a step whatever the number of processes."""
+    configuration = CONFIGURATIONS[name]
+    processes = configuration["num_processes"]
+    training = {
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 8 // processes,
+        "learning_rate": 1e-3,
+        "save_steps": STEPS,
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe(folder, training=training)))
+    settings = {"compute_environment": "LOCAL_MACHINE", "use_cpu": True, "mixed_precision": "no", "num_machines": 1}
+    settings |= {"main_process_port": free_port(), "machine_rank": 0, **configuration}
+    (folder / f"accelerate-{name}.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate-{name}.yaml"]
+    command += ["-m", "edgerazor", "train", f"{name}.yaml", "--output", name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((folder / name / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(tmp_path):
+    one = launch(tmp_path, "one")
+    losses = [entry["loss"] for entry in one["history"] if "loss" in entry]
+    for name, sharding in (("ddp", None), ("fsdp2", "fsdp")):
+        two = launch(tmp_path, name)
+        assert (two["processes"], two["sharding"]) == (2, sharding)
+        assert [entry["loss"] for entry in two["history"] if "loss" in entry] == pytest.approx(losses, rel=1e-4)
+        assert two["evaluation"]["eval_loss"] == pytest.approx(one["evaluation"]["eval_loss"], rel=1e-4)
+        assert two["evaluation"]["eval_tokens"] == one["evaluation"]["eval_tokens"]
+        assert (tmp_path / name / "packed" / "edgerazor.json").exists()
