@@ -1,0 +1,40 @@
+"""What the code behind a declaration implements. Importing this package imports no torch."""
+
+from edgerazor.core.contracts.adapter import ArchitectureAdapter, Rotary, TensorRole
+from edgerazor.core.contracts.exporter import Checkpoint, Exporter, ExportReport, Progress, VerifyReport
+from edgerazor.core.contracts.loss import DistillationLoss, Signal, teacher_signals
+from edgerazor.core.contracts.quantizer import Quantizer
+from edgerazor.core.contracts.runtime import Runtime
+from edgerazor.core.contracts.selector import LayerSelector
+
+__all__ = [
+    "ArchitectureAdapter",
+    "Checkpoint",
+    "DistillationLoss",
+    "ExportReport",
+    "Exporter",
+    "LayerSelector",
+    "Progress",
+    "Quantizer",
+    "Rotary",
+    "Runtime",
+    "Signal",
+    "TensorRole",
+    "VerifyReport",
+    "teacher_signals",
+]
+
+REQUIRED_MEMBERS: dict[str, tuple[str, ...]] = {
+    "quantizer": ("params", "rows_independent", "check_shape", "widths", "quantize", "fake_quantize"),
+    "loss": ("params", "signals", "__call__"),
+    "selector": ("weights",),
+    "adapter": ("signals", "quantizable", "forward", "role", "rotary"),
+    "exporter": ("params", "check", "export", "verify"),
+}
+PROTOCOL_NAMES = {
+    "quantizer": "a Quantizer",
+    "loss": "a DistillationLoss",
+    "selector": "a LayerSelector",
+    "adapter": "an ArchitectureAdapter",
+    "exporter": "an Exporter",
+}
