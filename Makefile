@@ -9,7 +9,7 @@ CPU := $(shell (uname -m; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | c
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(CPU)
 LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 
-.PHONY: quickstart test lint typecheck bench llamacpp format clean
+.PHONY: quickstart test test-processors lint typecheck bench llamacpp format clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -20,6 +20,12 @@ test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory llamacpp \
 		|| echo "llama.cpp could not be built (is there a C++ compiler?): tests marked llamacpp are skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# What depends on the processor, as on processors that this machine need not be.
+test-processors: $(VENV)/.installed-dev
+	@for processor in none vnni bfloat16 vnni+bfloat16; do echo "EDGERAZOR_PROCESSOR=$$processor"; \
+		EDGERAZOR_PROCESSOR=$$processor OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet \
+		tests/kernels tests/core/layers tests/distill tests/training tests/benchmarks || exit 1; done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "convert": BASE,
     "allocate": [*BASE, "kernels", "models", "data", "evaluate"],
     "synthesize": [*BASE, "models", "data", "inference"],
-    "quickstart": [*BASE, "models", "data", "checkpoint", "inference", "evaluate", "export", "training"],
+    "quickstart": [*BASE, "kernels", "models", "data", "checkpoint", "inference", "evaluate", "export", "training"],
     "hf": [*BASE, "checkpoint"],
     "testing": [*BASE, "models", "checkpoint"],
     "cli": [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgerazor.kernels.integer_linear import CodedOperands
+from edgerazor.kernels.cpu_products import CodedOperands
 from edgerazor.kernels.projection import Projection
 from edgerazor.schemas.components import Reduction
 

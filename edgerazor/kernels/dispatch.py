@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from edgerazor.errors import EdgeRazorError
-from edgerazor.kernels import divergence, integer_linear, reference, similarity
+from edgerazor.kernels import cpu_products, divergence, reference, similarity
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
+from edgerazor.kernels.processor import Processor
 from edgerazor.kernels.reference import GroupRule
 
 SETTING = "EDGERAZOR_KERNELS"
@@ -93,11 +94,15 @@ def row_cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def multiplies_codes(
-    columns: int, group_sizes: tuple[int | None, ...], dtype: torch.dtype, device: torch.device
+    columns: int,
+    group_sizes: tuple[int | None, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    processor: Processor,
 ) -> bool:
-    """`integer_linear.multiplies_codes`, unless the reference is asked for."""
+    """`cpu_products.multiplies_codes`, unless the reference is asked for."""
     allowed = os.environ.get(SETTING, "auto") != "reference"
-    return allowed and integer_linear.multiplies_codes(columns, group_sizes, dtype, device)
+    return allowed and cpu_products.multiplies_codes(columns, group_sizes, dtype, device, processor)
 
 
 def chooses_triton(x: Tensor) -> bool:

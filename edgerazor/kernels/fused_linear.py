@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from edgerazor.kernels.cpu_products import CodedOperands
 from edgerazor.kernels.dispatch import row_gradient, row_statistics, teacher_row_statistics
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
-from edgerazor.kernels.integer_linear import CodedOperands
 from edgerazor.kernels.projection import HeadGradients, Projection, chunk_rows, chunks, scaled_
 
 KEEP_BYTES = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgerazor.kernels.cpu_products import CodedOperands
 from edgerazor.kernels.fused_linear import TeacherLogits
-from edgerazor.kernels.integer_linear import CodedOperands
 from edgerazor.kernels.projection import HeadGradients, Projection, chunk_rows, chunks, scaled_
 
 

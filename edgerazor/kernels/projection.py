@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from edgerazor.kernels.integer_linear import CodedMatrix, CodedOperands, integer_linear
+from edgerazor.kernels.cpu_products import CodedMatrix, CodedOperands, integer_linear
 
 CHUNK_BYTES = 64 * 2**20
 CUDA_CHUNK_BYTES = 512 * 2**20

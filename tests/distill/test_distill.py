@@ -1,5 +1,8 @@
 """The composed step: every term reaches the student, and the total is what its parts say."""
 
+import os
+from unittest.mock import patch
+
 import pytest
 import torch
 from torch.nn import functional
@@ -7,13 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgerazor.core.contracts import Signal
 from edgerazor.core.discovery import load_plugins
+from edgerazor.core.layers.modules import QuantLinear
 from edgerazor.core.layers.weight_cache import cached_weights
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.data import Collator
 from edgerazor.distill import Distiller
 from edgerazor.errors import PlanError
-from edgerazor.kernels.dispatch import SETTING, multiplies_codes
+from edgerazor.kernels.dispatch import SETTING
 from edgerazor.schemas.distillation import DistillationSection
+from tests.processors import PROCESSORS, name
 
 EAKLD = {"name": "eakld", "weight": 2.0, "scope": "sequence"}
 EXPERTS = {"qwen3": {}, "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}}
@@ -235,12 +240,10 @@ WIDE = {
 }
 
 
-@pytest.mark.skipif(
-    not multiplies_codes(256, (256, 256), torch.float32, torch.device("cpu")), reason="this processor multiplies values"
-)
+@pytest.mark.parametrize("processor", PROCESSORS, ids=name)
 @pytest.mark.parametrize("kind", ["tied", "untied", "tied, autocast"])
 def test_a_model_whose_layers_and_head_multiply_codes_has_the_losses_of_values(
-    registry, build_model, quantize_model, batch, kind, monkeypatch
+    registry, build_model, quantize_model, batch, kind, processor
 ):
     """One layer: in a deeper model a code that lies on an edge may flip."""
     autocast = "autocast" in kind
@@ -248,14 +251,21 @@ def test_a_model_whose_layers_and_head_multiply_codes_has_the_losses_of_values(
     shape["tie_word_embeddings"] = kind != "untied"
     teacher, student = (build_model(seed=seed, initializer_range=0.05, **shape) for seed in (0, 1))
     quantize_model(student, **WIDE)
+    for layer in student.modules():
+        if isinstance(layer, QuantLinear):
+            layer.processor = processor
+    of_codes = processor.vnni and not (autocast and processor.bfloat16)
     losses = [{"name": "eakld", "weight": 2.0}, {"name": "jsd", "weight": 0.5}]
     composed, targets = distiller(registry, losses), Targets.from_labels(batch["labels"])
     found = []
     for setting in ("auto", "reference"):
-        monkeypatch.setenv(SETTING, setting)
         student.zero_grad()
-        with cached_weights(student), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            assert (student.lm_head.projection().codes is not None) == (setting == "auto")
+        with (
+            patch.dict(os.environ, {SETTING: setting}),
+            cached_weights(student),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast),
+        ):
+            assert (student.lm_head.projection().codes is not None) == (of_codes and setting == "auto")
             total = composed(student, teacher, batch, targets)
         total.value.backward()
         found.append((total.value.detach(), [parameter.grad.clone() for parameter in student.parameters()]))

@@ -22,7 +22,8 @@ from edgerazor.core.layers.quantized_linear import (
 )
 from edgerazor.core.layers.weight_cache import WeightCache
 from edgerazor.core.outputs import Head
-from edgerazor.kernels.integer_linear import CodedOperands
+from edgerazor.kernels.cpu_products import CodedOperands
+from edgerazor.kernels.processor import Processor, this_processor
 
 Interceptor = Callable[[Tensor, Head], Tensor]
 
@@ -52,12 +53,14 @@ class QuantLinear(Projecting, nn.Linear):
     Attributes:
         weight_cache: set while `cached_weights` is entered.
         input_slot: shared by the layers of a model; None for a layer of its own.
+        processor: what products on a CPU are chosen for.
     """
 
     weight_quantizer: Quantizer | None
     input_quantizer: Quantizer | None
     weight_cache: WeightCache | None = None
     input_slot: InputSlot | None = None
+    processor: Processor
 
     def forward(self, x: Tensor) -> Tensor:
         if self.interceptor is not None:
@@ -72,6 +75,7 @@ class QuantLinear(Projecting, nn.Linear):
             input_quantizer=self.input_quantizer,
             cache=self.weight_cache,
             slot=self.input_slot,
+            processor=self.processor,
         )
 
     def projection(self) -> Head:
@@ -87,7 +91,7 @@ class QuantLinear(Projecting, nn.Linear):
         cache, of_weight, of_input = self.weight_cache, self.weight_quantizer, self.input_quantizer
         if cache is None or of_weight is None or of_input is None or not torch.is_grad_enabled():
             return None
-        if not codes_pay(self.weight, of_weight, of_input):
+        if not codes_pay(self.weight, of_weight, of_input, self.processor):
             return None
         weight = cache.quantized(self.weight, of_weight, compute_dtype(self.weight))
         return lambda hidden: coded_operands(of_input.quantize(hidden.detach()), weight)
@@ -127,13 +131,24 @@ def _differentiable(
 
 
 def make_linear(
-    module: nn.Linear, weight: Quantizer | None, activation: Quantizer | None, slot: InputSlot | None = None
+    module: nn.Linear,
+    weight: Quantizer | None,
+    activation: Quantizer | None,
+    slot: InputSlot | None = None,
+    processor: Processor | None = None,
 ) -> None:
-    """Turn a linear layer into a `QuantLinear` in place; layers with one `slot` share the quantized input."""
+    """Turn a linear layer into a `QuantLinear` in place.
+
+    Args:
+        weight, activation: quantizers of weight and input; either may be None.
+        slot: layers that have one in common share the quantized input.
+        processor: what products on a CPU are chosen for; None is this machine's.
+    """
     module.__class__ = QuantLinear
     module.weight_quantizer = weight  # type: ignore[assignment]
     module.input_quantizer = activation  # type: ignore[assignment]
     module.input_slot = slot  # type: ignore[assignment]
+    module.processor = processor or this_processor()  # type: ignore[assignment]
 
 
 def make_embedding(module: nn.Embedding, weight: Quantizer) -> None:

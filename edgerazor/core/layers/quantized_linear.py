@@ -14,9 +14,9 @@ from torch.nn import functional
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.weight_cache import WeightCache
 from edgerazor.core.tensor import QuantizedTensor, quantize_dequantize
+from edgerazor.kernels.cpu_products import CodedMatrix, CodedOperands, integer_linear, linear, matrix_product
 from edgerazor.kernels.dispatch import dequantize, multiplies_codes
-from edgerazor.kernels.integer_linear import CodedMatrix, CodedOperands, integer_linear
-from edgerazor.kernels.products import linear, matrix_product
+from edgerazor.kernels.processor import Processor, this_processor
 
 
 class InputSlot:
@@ -84,6 +84,7 @@ def quantized_linear(
     input_quantizer: Quantizer | None,
     cache: WeightCache | None = None,
     slot: InputSlot | None = None,
+    processor: Processor | None = None,
 ) -> Tensor:
     """`linear(Q(x), Q(weight), bias)` in the dtype that autocast asks for, or that of the weight.
 
@@ -93,8 +94,9 @@ def quantized_linear(
         weight_quantizer, input_quantizer: either may be None.
         cache: holds the quantized weight between optimizer steps; None quantizes in every pass.
         slot: shares the quantized input with other layers.
+        processor: what products on a CPU are chosen for; None is this machine's.
     """
-    layer = _Layer(weight_quantizer, input_quantizer, cache, slot or InputSlot(), weight)
+    layer = _Layer(weight_quantizer, input_quantizer, cache, slot or InputSlot(), processor or this_processor(), weight)
     result: Tensor = _QuantizedLinear.apply(x, weight, bias, layer)  # type: ignore[no-untyped-call]
     return result
 
@@ -117,12 +119,12 @@ def quantized_weight(
         return quantizer.fake_quantize(weight.detach()).to(dtype)
 
 
-def codes_pay(weight: Tensor, weight_quantizer: Any, input_quantizer: Any) -> bool:
-    """Whether training multiplies codes in place of values."""
+def codes_pay(weight: Tensor, weight_quantizer: Any, input_quantizer: Any, processor: Processor) -> bool:
+    """Whether training multiplies codes of this weight and its input in place of values."""
     if weight_quantizer is None or input_quantizer is None:
         return False
     sizes = (input_quantizer.params.group_size, weight_quantizer.params.group_size)
-    return multiplies_codes(weight.shape[-1], sizes, compute_dtype(weight), weight.device)
+    return multiplies_codes(weight.shape[-1], sizes, compute_dtype(weight), weight.device, processor)
 
 
 def coded_operands(x: QuantizedTensor, weight: QuantizedTensor) -> CodedOperands:
@@ -160,14 +162,15 @@ class _Layer:
         input_quantizer: Quantizer | None,
         cache: WeightCache | None,
         slot: InputSlot,
+        processor: Processor,
         weight: Tensor,
     ):
         self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
-        self.cache, self.slot, self.dtype = cache, slot, compute_dtype(weight)
+        self.cache, self.slot, self.processor, self.dtype = cache, slot, processor, compute_dtype(weight)
         # Checkpointing gives the backward pass another tensor object, which the cache would not know.
         self.latent = None if cache is None else weight
         self.trains = torch.is_grad_enabled()
-        self.codes_pay = codes_pay(weight, weight_quantizer, input_quantizer)
+        self.codes_pay = codes_pay(weight, weight_quantizer, input_quantizer, processor)
 
     def weight(self, latent: Tensor) -> Tensor:
         """Values of the weight."""
@@ -178,12 +181,14 @@ class _Layer:
         return quantized_weight(latent, self.weight_quantizer, self.cache, self.dtype)
 
     def product(self, value: Tensor, latent: Tensor, bias: Tensor | None) -> Tensor:
-        """Of values."""
-        multiply = linear if self.trains else functional.linear
-        return multiply(value, self.weight(latent), None if bias is None else bias.to(self.dtype))
+        """The output from values of the input."""
+        weight, bias = self.weight(latent), None if bias is None else bias.to(self.dtype)
+        if self.trains:
+            return linear(value, weight, bias, self.processor)
+        return functional.linear(value, weight, bias)
 
     def product_of_codes(self, x: QuantizedTensor, latent: Tensor, bias: Tensor | None) -> Tensor:
-        """The same from codes, in training."""
+        """The output from codes of the input, in training."""
         assert self.weight_quantizer is not None
         if self.cache is None:
             weight = self.weight_quantizer.quantize(latent.detach())
@@ -221,11 +226,11 @@ class _QuantizedLinear(torch.autograd.Function):
         rows = gradient.to(layer.dtype).reshape(-1, weight.shape[0])
         with torch.autocast(gradient.device.type, enabled=False):
             if need_input:
-                of_rows = matrix_product(rows, layer.weight(weight), ctx.dtypes[0])
+                of_rows = matrix_product(rows, layer.weight(weight), ctx.dtypes[0], layer.processor)
                 of_input = of_rows.reshape(*gradient.shape[:-1], weight.shape[1])
             if need_weight:
                 value = kept[0] if len(kept) == 1 else layer.slot.dequantize(*kept, ctx.dtypes[0]).to(layer.dtype)
-                of_weight = matrix_product(rows.t(), value.reshape(-1, weight.shape[1]), ctx.dtypes[1])
+                of_weight = matrix_product(rows.t(), value.reshape(-1, weight.shape[1]), ctx.dtypes[1], layer.processor)
             if need_bias:
                 of_bias = rows.sum(dim=0, dtype=ctx.dtypes[2])
         return of_input, of_weight, of_bias, None
