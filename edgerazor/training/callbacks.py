@@ -1,7 +1,9 @@
 """What a person sees and can do while a run goes on: a progress bar with live figures, and a clean Ctrl-C."""
 
+import math
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -28,13 +30,22 @@ _SHOWN = ("loss", "task", "eakld", "feature_mse", "eval_loss", "eval_kl_teacher"
 
 
 class LiveProgress(TrainerCallback):
-    """A rich progress bar: steps or seconds, time left, and the newest losses."""
+    """A rich progress bar: steps or seconds, time left, and the newest losses.
 
-    def __init__(self, console: Console, clock: Clock | None = None, title: str = "train"):
-        self.console, self.clock, self.title = console, clock, title
+    On a console that is no terminal it prints a line now and then instead, the first as soon as there are figures.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        clock: Clock | None = None,
+        title: str = "train",
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.console, self.clock, self.title, self.now = console, clock, title, now
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._last_line = 0.0
+        self._last_line = -math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -65,8 +76,8 @@ class LiveProgress(TrainerCallback):
         if self._progress is not None and self._task is not None and logs:
             figures = "  ".join(f"{key} {logs[key]:.4f}" for key in _SHOWN if isinstance(logs.get(key), float))
             self._progress.update(self._task, figures=f"step {state.global_step}  {figures}")
-            if not self.console.is_terminal and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-                self._last_line = time.monotonic()
+            if not self.console.is_terminal and self.now() - self._last_line >= SECONDS_BETWEEN_LINES:
+                self._last_line = self.now()
                 self.console.print(
                     f"{self.title}: step {state.global_step}  {figures}", highlight=False, soft_wrap=True
                 )

@@ -13,10 +13,16 @@ from edgerazor.schemas.training import TrainingSection
 
 
 class Clock(TrainerCallback, ExportableState):
-    """Wall-clock budget of a run; the time used travels in trainer_state.json, so a resumed run goes on with it."""
+    """A run's budget of seconds; the time used travels in trainer_state.json, so a resumed run goes on with it.
 
-    def __init__(self, seconds: float, used: float = 0.0):
-        self.seconds, self.used = seconds, used
+    Args:
+        seconds: the budget.
+        used: what earlier parts of the run took of it.
+        now: seconds that have passed since any fixed moment; never decreases.
+    """
+
+    def __init__(self, seconds: float, used: float = 0.0, now: Callable[[], float] = time.monotonic):
+        self.seconds, self.used, self.now = seconds, used, now
         self._started: float | None = None
 
     def fraction(self) -> float:
@@ -25,12 +31,12 @@ class Clock(TrainerCallback, ExportableState):
 
     def elapsed(self) -> float:
         """Seconds trained so far, earlier parts of a resumed run included."""
-        return self.used + (0.0 if self._started is None else time.monotonic() - self._started)
+        return self.used + (0.0 if self._started is None else self.now() - self._started)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         saved = state.stateful_callbacks.get("Clock", {})
         self.used = float(saved.get("args", {}).get("used", 0.0))
-        self._started = time.monotonic()
+        self._started = self.now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.fraction() >= 1.0:
@@ -51,7 +57,7 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 
 
 def learning_rate_factor(training: TrainingSection, clock: Clock) -> Callable[[int], float]:
-    """The factor of the learning rate at a step, from the clock instead of the number of steps.
+    """The factor of the learning rate by step, which asks the clock how much of the budget has passed.
 
     Raises:
         RecipeError: the schedule has no form that depends on the elapsed share alone.

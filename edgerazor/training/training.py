@@ -1,7 +1,7 @@
 """`train`: from a recipe to a packed low-bit checkpoint; what can go wrong is said before the first step."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -79,6 +79,7 @@ def train(
     data: Data | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     console: Console | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Train the recipe's student, then pack, verify and export it.
 
@@ -90,6 +91,7 @@ def train(
         data: rows that `load_data` made from the recipe's data section before; None loads them now.
         callbacks: further transformers callbacks.
         console: where progress goes; None is standard error.
+        now: seconds that have passed since any fixed moment; the clock that `training.max_seconds` is measured by.
 
     Raises:
         RecipeError, PlanError, DataError, CheckpointError: before any training, whatever can be known by then.
@@ -98,13 +100,13 @@ def train(
     console, output = console or Console(stderr=True), Path(output)
     exporters = build_exporters(recipe, registry=registry)
     last = prepare_output(output, recipe, resume=resume, registry=registry)
-    trainer, plan = _build_trainer(recipe, registry, output, data)
-    interrupt, progress = Interrupt(console), LiveProgress(console, trainer.clock)
+    trainer, plan = _build_trainer(recipe, registry, output, data, now)
+    interrupt, progress = Interrupt(console), LiveProgress(console, trainer.clock, now=now)
     for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt):
         trainer.add_callback(callback)
     if trainer.is_world_process_zero():
         write_resolved_recipe(recipe, output / RECIPE, registry=registry)
-    started = time.monotonic()
+    started = now()
     if last is None:
         _settle_layers(trainer, console)
     # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
@@ -116,7 +118,7 @@ def train(
         finally:
             interrupt.restore()
             progress.stop()
-        seconds, state = time.monotonic() - started, trainer.state
+        seconds, state = now() - started, trainer.state
         result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
         if interrupt.received is not None:
             return replace(result, interrupted=True)
@@ -129,7 +131,7 @@ def train(
 
 
 def _build_trainer(
-    recipe: Recipe, registry: Registry, output: Path, data: Data | None
+    recipe: Recipe, registry: Registry, output: Path, data: Data | None, now: Callable[[], float]
 ) -> tuple[DistillationTrainer, Plan]:
     if recipe.data is None:
         raise RecipeError("data: the recipe has no data section; training needs sources")
@@ -158,7 +160,7 @@ def _build_trainer(
     attentions = Signal.ATTENTIONS in distiller.teacher_signals
     load = partial(load_teacher, recipe.model, device=arguments.device, attentions=attentions)
     cached = isinstance(collator, CachedTeacherCollator)
-    clock = Clock(recipe.training.max_seconds) if recipe.training.max_seconds else None
+    clock = Clock(recipe.training.max_seconds, now=now) if recipe.training.max_seconds else None
     trainer = DistillationTrainer(
         model=student,
         args=arguments,
