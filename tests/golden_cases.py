@@ -32,9 +32,9 @@ def tensors(section: str) -> dict[str, Tensor]:
 
 def cases(section: str, *expectations: str, part: str = "cases") -> Any:
     """A parametrisation over the cases of a section that expect one of `expectations`."""
-    found = [one for one in manifest()[section].get(part, []) if one["expect"] in expectations]
+    found = [case for case in manifest()[section].get(part, []) if case["expect"] in expectations]
     assert found, f"no case of {section} expects {expectations}"
-    return pytest.mark.parametrize("case", [pytest.param(one, id=one["id"]) for one in found])
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in found])
 
 
 def params(kind: str, values: dict[str, Any]) -> Any:
@@ -51,10 +51,8 @@ def targets(labels: Tensor | None, shape: tuple[int, int]) -> Targets:
     """The masks that the vectors were made with: labels that are not -100, unshifted, for every loss."""
     everything = torch.ones(shape, dtype=torch.bool)
     mask = everything if labels is None else labels != -100
-    one = PositionMask.of(mask)
-    return Targets(
-        torch.zeros(shape, dtype=torch.long) if labels is None else labels, one, one, PositionMask.of(everything)
-    )
+    learned, known = PositionMask.of(mask), torch.zeros(shape, dtype=torch.long) if labels is None else labels
+    return Targets(known, learned, learned, PositionMask.of(everything))
 
 
 def difference(found: Tensor, expected: Tensor) -> float:

@@ -162,7 +162,7 @@ def test_matrices_that_no_rule_takes_are_said_by_plan_and_check(folder: Path) ->
     assert f"\nnote: {note}" in succeed("plan", folder / "recipe.yaml", *change)
     content = json.loads(succeed("plan", folder / "recipe.yaml", "--json", *change))
     assert content["matrices_left_out"]["model.layers.1.self_attn.k_proj.weight"] == 32 * 64
-    assert any(one.startswith(note) for one in content["notes"])
+    assert any(line.startswith(note) for line in content["notes"])
     listed = sum(content["matrices_left_out"].values()) / content["parameters"]
     vectors = 1 - content["coverage"] - listed
     assert 0 < vectors < 0.02

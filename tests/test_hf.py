@@ -73,7 +73,8 @@ def test_loading_in_bfloat16_equals_casting_all_but_the_rotary_frequencies(packe
     frequencies = cast.model.rotary_emb.inv_freq.clone()
     cast.to(torch.bfloat16).model.rotary_emb.inv_freq = frequencies
     assert model.dtype == torch.bfloat16 and model.model.rotary_emb.inv_freq.dtype == torch.float32
-    assert all(one.weight_scale.dtype == torch.float16 for one in model.modules() if isinstance(one, PackedWeight))
+    packed = [module for module in model.modules() if isinstance(module, PackedWeight)]
+    assert packed and all(module.weight_scale.dtype == torch.float16 for module in packed)
     assert torch.equal(logits(model), logits(cast))
 
 
@@ -101,7 +102,7 @@ def test_casting_a_model_keeps_its_scales(cast, packed):
 def test_a_cast_there_and_back_changes_no_weight(packed):
     folder, _ = packed
     model = LOAD(folder)
-    before = {name: one.weight.clone() for name, one in model.named_modules() if isinstance(one, PackedWeight)}
+    before = {name: module.weight.clone() for name, module in model.named_modules() if isinstance(module, PackedWeight)}
     model.to(torch.bfloat16).to(torch.float32)
     assert all(torch.equal(model.get_submodule(name).weight, weight) for name, weight in before.items())
 
@@ -111,10 +112,10 @@ def test_a_deep_copy_is_independent(packed):
     model = LOAD(folder)
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        for one in model.modules():
-            if isinstance(one, PackedWeight):
-                one.weight_scale.zero_()
-                one.cached_weight = None
+        for module in model.modules():
+            if isinstance(module, PackedWeight):
+                module.weight_scale.zero_()
+                module.cached_weight = None
     assert torch.equal(logits(twin), logits(student.model))
 
 

@@ -68,7 +68,7 @@ def test_a_module_imports_only_what_its_part_may(module: str) -> None:
     assert part in MAY_IMPORT, f"{module} belongs to no part of the architecture"
     allowed = [part, *MAY_IMPORT[part]]
     for name in imported(ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))) - {"__version__"}:
-        assert any(f"{name}.".startswith(f"{one}.") for one in allowed), f"{module} imports edgerazor.{name}"
+        assert any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed), f"{module} imports edgerazor.{name}"
 
 
 def is_module(name: str) -> bool:
@@ -80,5 +80,5 @@ def test_there_are_no_import_cycles() -> None:
     for module, path in MODULES.items():
         named = imported(ast.parse(path.read_text(encoding="utf-8")).body)
         homes = {name if is_module(name) else name.rpartition(".")[0] for name in named}
-        graph[module] = {one for home in homes for one in (home, f"{home}.__init__") if one in MODULES}
+        graph[module] = {*homes, *(f"{home}.__init__" for home in homes)} & MODULES.keys()
     graphlib.TopologicalSorter(graph).prepare()

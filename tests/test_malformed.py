@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refused(*arguments: object) -> str:
     """What the command says on stderr; it must fail with exit code 2 and without a traceback."""
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -149,7 +149,7 @@ class TestHalfWrittenCheckpoints:
     def packed(self, folder: Path, tmp_path: Path) -> Path:
         sizes = [f"--set=preset.group_sizes.{key}={size}" for key, size in SIZES.items()]
         arguments = ["pack", folder / "model", "--preset", "1.58-bit", *sizes, "--out", tmp_path / "packed"]
-        assert CliRunner().invoke(app, [str(one) for one in arguments]).exit_code == 0
+        assert CliRunner().invoke(app, [str(argument) for argument in arguments]).exit_code == 0
         return tmp_path / "packed"
 
     def commands(self, packed: Path) -> list[list[object]]:

@@ -188,8 +188,8 @@ class _Allocator:
             return row_losses(sensitivity.fisher[module.name], weight, quantizer, blocks[module.name])
 
         rules = self.recipe.quantization.weights
-        quantizers = {one.rule: rules[one.rule].quantizer for one in body}
-        body_quantizers = {index: one for index, one in quantizers.items() if one is not None}
+        quantizers = {module.rule: rules[module.rule].quantizer for module in body}
+        body_quantizers = {index: quantizer for index, quantizer in quantizers.items() if quantizer is not None}
         return Options(body_quantizers, blocks, losses, self.registry), sensitivity.tokens
 
     def _best(self, options: Options, budget: int) -> list[Option]:

@@ -56,7 +56,8 @@ class Options:
         """
         found, reasons = [], []
         for text in candidates:
-            params = [candidate_quantizer(text, self.body[one.rule], registry=self.registry) for one in unit.modules]
+            bodies = [self.body[module.rule] for module in unit.modules]
+            params = [candidate_quantizer(text, body, registry=self.registry) for body in bodies]
             reason = self._why_not(unit, params)
             if reason:
                 reasons.append(f"{unit.name}: {text} is no candidate: {reason}")
@@ -70,9 +71,9 @@ class Options:
     def option(self, label: str, unit: Unit, params: Sequence[QuantizerParams]) -> Option:
         """Cost and loss of one quantizer per module; a module whose weight is another's counts nothing."""
         cost, loss = 0, 0.0
-        for module, one in zip(unit.modules, params, strict=True):
+        for module, chosen in zip(unit.modules, params, strict=True):
             if not module.tied_to:
-                quantizer = self.registry.build(one)
+                quantizer = self.registry.build(chosen)
                 cost += self._cost(module, quantizer)
                 loss += float(self.row_losses(module, quantizer).sum())
         return Option(label, tuple(params), cost, loss)
@@ -86,7 +87,7 @@ class Options:
         body, (rows, _) = self.body[module.rule], block_shape(module.shape, 1)
         bits = int(getattr(body, "high_bits", 4))
         low, high = (candidate_quantizer(text, body, registry=self.registry) for text in ("ternary", f"int{bits}"))
-        quantizers = [self.registry.build(one) for one in (low, high)]
+        quantizers = [self.registry.build(quantizer) for quantizer in (low, high)]
         losses = [self.row_losses(module, quantizer) for quantizer in quantizers]
         costs = [self._cost(module, quantizer) for quantizer in quantizers]
         order = torch.sort(losses[0] - losses[1], descending=True, stable=True).indices
@@ -111,8 +112,8 @@ class Options:
         return sum(count * round(HUNDREDTHS * nominal_bits(qmax, symmetric)) for qmax, count in widths.items())
 
     def _why_not(self, unit: Unit, params: Sequence[QuantizerParams]) -> str | None:
-        for module, one in zip(unit.modules, params, strict=True):
+        for module, chosen in zip(unit.modules, params, strict=True):
             shape = block_shape(module.shape, self.blocks[module.name])
-            if reason := check_fits(self.registry.build(one), shape):
+            if reason := check_fits(self.registry.build(chosen), shape):
                 return f"{module.name}: {reason}"
         return None

@@ -80,6 +80,6 @@ def _spend_rest(
         ]
         if not gains:
             return chosen
-        _, unit, option = max(gains, key=lambda one: (one[0], -one[1], -one[2]))
+        _, unit, option = max(gains, key=lambda gain: (gain[0], -gain[1], -gain[2]))
         left -= costs[unit][option] - costs[unit][chosen[unit]]
         chosen[unit] = option

@@ -54,7 +54,7 @@ def globs(wanted: Sequence[str], everything: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in wanted:
         pattern = layer_pattern(name)
-        alike = {one for one in everything if fnmatchcase(one, pattern)}
+        alike = {other for other in everything if fnmatchcase(other, pattern)}
         shared = len(alike) > 1 and alike <= set(wanted)
         if (entry := pattern if shared else name) not in found:
             found.append(entry)

@@ -102,7 +102,7 @@ def _past_key_values(
     section: OldSection, named: str, findings: Findings, paths: dict[str, str]
 ) -> dict[str, Any] | None:
     values = _relation("key_value_relation", section, named, findings, paths)
-    key = next((one for one in _COMPONENT if one in section), _COMPONENT[0])
+    key = next((key for key in _COMPONENT if key in section), _COMPONENT[0])
     component = section.get(key, "value")
     paths["component"] = component.path
     if values and component.value != "value":

@@ -37,9 +37,9 @@ def globs_of(pattern: str, modules: Collection[OldModule]) -> list[str] | None:
     if not wanted:
         return []
     for globs in _attempts(pattern):
-        found = {module.ours for module in candidates if any(fnmatchcase(str(module.ours), one) for one in globs)}
+        found = {module.ours for module in candidates if any(fnmatchcase(str(module.ours), glob) for glob in globs)}
         if found == wanted:
-            return [one for one in globs if any(fnmatchcase(str(name), one) for name in found)]
+            return [glob for glob in globs if any(fnmatchcase(str(name), glob) for name in found)]
     return None
 
 
@@ -51,8 +51,8 @@ def _attempts(pattern: str) -> Iterator[list[str]]:
         if any(stem is None for stem in stems):
             return
         plain = list(dict.fromkeys(_renamed(stem) for stem in stems if stem is not None))
-        below = [f"{one}.*" for one in plain]
-        longer = [one if one.endswith("*") else f"{one}*" for one in plain]
+        below = [f"{glob}.*" for glob in plain]
+        longer = [glob if glob.endswith("*") else f"{glob}*" for glob in plain]
         yield from (plain, below, [*plain, *below], longer, [*below, *longer])
 
 
@@ -60,7 +60,7 @@ def _alternatives(pattern: str) -> list[str]:
     """`a(b|c)` as `ab` and `ac`; a pattern whose parentheses are of another sort comes back as it is."""
     parts = _split(pattern)
     if len(parts) > 1:
-        return [one for part in parts for one in _alternatives(part)]
+        return [alternative for part in parts for alternative in _alternatives(part)]
     start = pattern.find("(")
     if start < 0:
         return [pattern]
@@ -69,7 +69,7 @@ def _alternatives(pattern: str) -> list[str]:
     if end < 0 or inside.startswith("?") or pattern[end + 1 : end + 2] in ("*", "+", "?", "{"):
         return [pattern]
     tails = _alternatives(pattern[end + 1 :])
-    return [pattern[:start] + one + tail for one, tail in product(_alternatives(inside), tails)]
+    return [pattern[:start] + choice + tail for choice, tail in product(_alternatives(inside), tails)]
 
 
 def _split(pattern: str) -> list[str]:
@@ -128,6 +128,6 @@ def unclear_ending(pattern: str) -> bool:
 def first_match(rules: Sequence[tuple[Sequence[str], object]], name: str) -> object | None:
     """What the first of the rules (globs and a value) that takes a name gives it."""
     for globs, value in rules:
-        if any(fnmatchcase(name, one) for one in globs):
+        if any(fnmatchcase(name, glob) for glob in globs):
             return value
     return None

@@ -82,10 +82,10 @@ class OldSection:
             self.findings.problem(written.path, f"expected a list of names, got {describe(items)}")
             return []
         found = [Written(item, f"{written.path}[{index}]") for index, item in enumerate(items)]
-        for one in found:
-            if not isinstance(one.value, str):
-                self.findings.problem(one.path, f"expected a name, got {describe(one.value)}")
-        return [one for one in found if isinstance(one.value, str)]
+        for name in found:
+            if not isinstance(name.value, str):
+                self.findings.problem(name.path, f"expected a name, got {describe(name.value)}")
+        return [name for name in found if isinstance(name.value, str)]
 
     def refuse_the_rest(self, also: Iterable[str] = ()) -> None:
         """Report every key that was not asked for."""

@@ -70,7 +70,7 @@ class RuleMaker:
 
     def _body_rules(self) -> list[Rule]:
         rules: list[Rule] = []
-        excluded = [glob for one in self.selection.excluded_names for glob in self._globs(one, required=False)]
+        excluded = [glob for written in self.selection.excluded_names for glob in self._globs(written, required=False)]
         if excluded:
             rules.append((excluded, None))
         for override in self.overrides:
@@ -84,18 +84,23 @@ class RuleMaker:
         if "linear" in self.selection.targets - self.selection.excluded:
             rules.append((["*"], self._quantizer([])))
         else:
-            named = [glob for one in self.selection.target_names for glob in self._globs(one, required=True)]
+            named = [glob for written in self.selection.target_names for glob in self._globs(written, required=True)]
             rules += [(named, self._quantizer([]))] if named else []
         return rules
 
     def _given_by(self, override: Override) -> Quantizer:
         """What the modules get that this override settles: those that no later one takes."""
         later = self.overrides[self.overrides.index(override) + 1 :]
+        settled = [
+            module
+            for module in self.body
+            if self.selection.takes(module)
+            and override.takes(module)
+            and not any(other.takes(module) for other in later)
+        ]
         found: list[Quantizer] = []
-        for module in self.body:
-            if self.selection.takes(module) and override.takes(module) and not any(one.takes(module) for one in later):
-                wanted = self._wanted(module)
-                found += [] if wanted in found else [wanted]
+        for wanted in map(self._wanted, settled):
+            found += [] if wanted in found else [wanted]
         return found[0] if len(found) == 1 else self._quantizer([override])
 
     def _globs(self, written: Written, *, required: bool) -> list[str]:
@@ -140,7 +145,7 @@ class RuleMaker:
         if self._agree(rules, wanted) is not None:
             return rules
         for rule in list(rules):
-            others = [one for one in rules if one is not rule]
+            others = [other for other in rules if other is not rule]
             if others and self._agree(others, wanted) is None:
                 rules = others
         return rules
@@ -166,7 +171,7 @@ def _merged(rules: Sequence[Rule]) -> list[Rule]:
     for globs, quantizer in rules:
         if merged and merged[-1][1] == quantizer and "*" not in globs:
             known = merged[-1][0]
-            known += [one for one in globs if not any(fnmatchcase(one, other) for other in known)]
+            known += [glob for glob in globs if not any(fnmatchcase(glob, other) for other in known)]
         else:
             merged.append((list(globs), quantizer))
     return merged

@@ -71,9 +71,9 @@ class Selection:
 
     def takes(self, module: OldModule) -> bool:
         """Whether the original quantizes this module; exclusion goes before selection."""
-        if module.kind in self.excluded or any(matches(one.value, module.name) for one in self.excluded_names):
+        if module.kind in self.excluded or any(matches(pattern.value, module.name) for pattern in self.excluded_names):
             return False
-        return module.kind in self.targets or any(matches(one.value, module.name) for one in self.target_names)
+        return module.kind in self.targets or any(matches(pattern.value, module.name) for pattern in self.target_names)
 
 
 def read_selection(section: OldSection, overrides: list[Override], findings: Findings) -> Selection:
@@ -94,11 +94,12 @@ def read_selection(section: OldSection, overrides: list[Override], findings: Fin
                 findings.note(written.path, f"takes '{name}' as well: {_NEVER[name]}")
     for written in section.names("exclude_types"):
         selection.excluded |= set(_types(written, findings))
-    selection.target_names = [one for one in section.names("target_names") if is_pattern(one, findings)]
-    selection.excluded_names = [one for one in section.names("exclude_names") if is_pattern(one, findings)]
+    selection.target_names = [written for written in section.names("target_names") if is_pattern(written, findings)]
+    selection.excluded_names = [written for written in section.names("exclude_names") if is_pattern(written, findings)]
     section.refuse_the_rest()
-    patterns = [*selection.target_names, *selection.excluded_names, *(one.pattern for one in overrides if one.pattern)]
-    selection.modules = _modules(families, [one.value for one in patterns])
+    of_overrides = [override.pattern for override in overrides if override.pattern]
+    patterns = [*selection.target_names, *selection.excluded_names, *of_overrides]
+    selection.modules = _modules(families, [pattern.value for pattern in patterns])
     return selection
 
 
@@ -136,8 +137,8 @@ def _types(written: Written, findings: Findings) -> list[str]:
 
 
 def _modules(families: set[str], patterns: list[str]) -> list[OldModule]:
-    if "omni" in families or any(re.search("thinker|talker|token2wav", one) for one in patterns):
+    if "omni" in families or any(re.search("thinker|talker|token2wav", pattern) for pattern in patterns):
         return omni()
-    if "mixture" in families or any("experts" in one for one in patterns):
+    if "mixture" in families or any("experts" in pattern for pattern in patterns):
         return mixture()
     return decoder()

@@ -40,7 +40,7 @@ TARGETS = (
     Target("gguf", {"profile": "size"}, "model.gguf", "llama.cpp", "gguf,llamacpp"),
     Target("onnx", {"context_length": 512}, "onnx", "ONNX Runtime", "onnx"),
 )
-BITS = (1.88, 1.58)
+EXPORTED = [variant for variant in DISTILLED if variant.bits in (1.88, 1.58)]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def export_students(
         ExportError: what was written differs from the checkpoint.
     """
     for target in TARGETS:
-        for student in (one for one in DISTILLED if one.bits in BITS):
+        for student in EXPORTED:
             folder = output / student.slug
             try:
                 path, report = _export(folder, target, registry)

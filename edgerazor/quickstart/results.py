@@ -71,8 +71,9 @@ class Results:
     def claims(self) -> list[Claim]:
         """Every claim that the rows present can decide."""
         found: list[Claim] = []
-        for row in (one for one in self.rows if one.kind == "distilled"):
-            found += _lower_loss(row, self.row("rounded", row.bits))
+        for row in self.rows:
+            if row.kind == "distilled":
+                found += _lower_loss(row, self.row("rounded", row.bits))
         found += _lower_loss(self.row("distilled", 1.88), self.row("rounded", 3))
         found += _lower_loss(self.row("distilled", 1.58), self.row("rounded", 2))
         distilled, alone = self.row("distilled", 1.58), self.row("cross_entropy", 1.58)

@@ -146,7 +146,7 @@ class _Quickstart:
         following = variants.DISTILLED[variants.DISTILLED.index(variant) :]
         left = self.budget - (time.monotonic() - self.started) - SECONDS_FOR_THE_END
         left -= (len(following) + 1) * self.seconds_per_evaluation
-        shares = sum(one.share for one in following) + variants.CROSS_ENTROPY.share
+        shares = sum(variant.share for variant in following) + variants.CROSS_ENTROPY.share
         return max(left * variant.share / shares, SMALLEST_TRAINING_SHARE * self.budget * variant.share)
 
     def _evaluate(self, model: Any, batches: int) -> EvaluationResult:
@@ -214,7 +214,7 @@ class _Quickstart:
     def _write_text(self) -> None:
         for bits in (1.88, 1.58):
             row = self.results.row("distilled", bits)
-            slug = next(one.slug for one in variants.DISTILLED if one.bits == bits)
+            slug = next(variant.slug for variant in variants.DISTILLED if variant.bits == bits)
             if row is not None:
                 text = generate(self.output / slug / PACKED, PROMPT, GenerationSettings(64), registry=self.registry)
                 self.results.samples[row.name] = PROMPT + text

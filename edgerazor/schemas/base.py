@@ -63,4 +63,4 @@ class Schema(BaseModel):
 def _alternatives(annotation: Any) -> bool:
     if get_origin(annotation) not in (Union, UnionType):
         return False
-    return sum(one is not type(None) for one in get_args(annotation)) > 1
+    return sum(alternative is not type(None) for alternative in get_args(annotation)) > 1

@@ -58,7 +58,7 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
         result.pop("preset")
         return result, [f"preset: no preset named '{name}'{nearest(name, preset_names())}"]
     family = model_type(raw.get("model"))
-    adapter = next((one for one in registry.adapter_declarations() if family in one.model_types), None)
+    adapter = next((declared for declared in registry.adapter_declarations() if family in declared.model_types), None)
     sizes, problems = _group_sizes(given.get("group_sizes"), adapter, _why_no_sizes(raw.get("model"), family, registry))
     if sizes is None:
         result.pop("preset")
@@ -119,7 +119,8 @@ def _group_sizes(given: Any, adapter: type[AdapterParams] | None, reason: str) -
 
 
 def _why_no_sizes(model: Any, family: str | None, registry: Declarations) -> str:
-    known = sorted(name for one in registry.adapter_declarations() if one.group_sizes for name in one.model_types)
+    with_sizes = [declared for declared in registry.adapter_declarations() if declared.group_sizes]
+    known = sorted(name for declared in with_sizes for name in declared.model_types)
     cure = f"set model.family to a known one ({', '.join(known)})"
     if family:
         return f"model type '{family}' has no group sizes of its own; {cure}"

@@ -112,10 +112,10 @@ def load_recipe(
     """
     label = "recipe" if isinstance(source, Mapping) else str(source)
     raw = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source), expected=SECTIONS)
-    before = [one for one in overrides if one.startswith(("preset", "model"))]
+    before = [override for override in overrides if override.startswith(("preset", "model"))]
     raw, problems = apply_overrides(raw, before)
     raw, preset_problems = expand_preset(raw, registry)
-    raw, more_problems = apply_overrides(raw, [one for one in overrides if one not in before])
+    raw, more_problems = apply_overrides(raw, [override for override in overrides if override not in before])
     problems = [f"--set {line}" for line in problems + more_problems]
     problems += [f"{label}: {line}" for line in preset_problems]
     try:

@@ -29,9 +29,9 @@ def test_it_is_no_larger_than_uniform_and_no_worse_by_its_own_measure(content, r
     if target != 2.0:
         assert found.uniform.bits >= found.target and found.allocated.bytes <= found.uniform.bytes + 64
     plan = plan_recipe(found.recipe, registry=registry)
-    body = [one for one in plan.modules if "layers" in one.name]
-    weights = sum(one.weights for one in body)
-    assert found.allocated.bits == pytest.approx(sum(one.weights * one.nominal_bits for one in body) / weights)
+    body = [module for module in plan.modules if "layers" in module.name]
+    weights = sum(module.weights for module in body)
+    assert found.allocated.bits == pytest.approx(sum(module.weights * module.nominal_bits for module in body) / weights)
     assert found.allocated.bytes == plan.bytes
     if not mode.get("rows"):
         assert found.allocated.predicted <= found.uniform.predicted
@@ -46,7 +46,7 @@ def test_the_same_recipe_gives_the_same_allocation(content, registry):
 
 def test_tied_matrices_get_one_quantizer(content, registry):
     found = allocate(load_recipe(content, registry=registry), settings(target_bits=2.5), registry=registry)
-    params = {one.name: one.params for one in plan_recipe(found.recipe, registry=registry).modules}
+    params = {module.name: module.params for module in plan_recipe(found.recipe, registry=registry).modules}
     for layer in ("model.layers.0", "model.layers.1"):
         assert len({params[f"{layer}.self_attn.{part}_proj"] for part in "qkv"}) == 1
         assert params[f"{layer}.mlp.gate_proj"] == params[f"{layer}.mlp.up_proj"]
@@ -57,7 +57,7 @@ def test_other_candidates_and_those_that_do_not_fit(content, registry):
     loaded = load_recipe(content, registry=registry)
     wanted = ("ternary", "int3", "{name: int, bits: 4, group_size: 64}")
     found = allocate(loaded, settings(candidates=wanted), registry=registry)
-    assert {one.params.name for one in plan_recipe(found.recipe, registry=registry).modules} <= {"int", "ternary"}
+    assert {module.params.name for module in plan_recipe(found.recipe, registry=registry).modules} <= {"int", "ternary"}
     assert any("down_proj" in note and "96 columns" in note for note in found.notes)
     with pytest.raises(PlanError, match=r"narrowest candidates that fit take 3\.0000 bits"):
         allocate(loaded, settings(candidates=("int3",)), registry=registry)

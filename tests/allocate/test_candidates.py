@@ -66,7 +66,7 @@ def test_q_k_v_and_gate_up_of_a_layer_agree_unless_set_free(build_model, plan_mo
     ]
     assert len(free) == 14 and all(len(unit.modules) == 1 for unit in free)
     assert sum(unit.weights for unit in tied) == sum(unit.weights for unit in free)
-    assert sum(unit.weights for unit in free) == sum(one.weights for one in plan.modules if one.rule == 1)
+    assert sum(unit.weights for unit in free) == sum(module.weights for module in plan.modules if module.rule == 1)
 
 
 @pytest.mark.parametrize(

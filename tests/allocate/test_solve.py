@@ -35,7 +35,7 @@ def totals(units: Options, chosen: tuple[int, ...] | list[int]) -> tuple[int, fl
 def test_nothing_within_the_budget_is_better(problem: tuple[Options, int]) -> None:
     units, budget = problem
     cost, loss = totals(units, solve(*split(units), budget))
-    every = [totals(units, one) for one in product(*(range(len(unit)) for unit in units))]
+    every = [totals(units, choice) for choice in product(*(range(len(unit)) for unit in units))]
     assert cost <= budget
     assert loss == min(other for spent, other in every if spent <= budget)
 

@@ -23,17 +23,17 @@ def test_the_rules_plan_to_the_assignment(build_model, plan_model, registry, dat
         rules.insert(1, {"match": "*.0.mlp.gate_proj", "quantizer": None})
     section = QuantizationSection.model_validate({**QUANTIZATION, "weights": rules}, context={"registry": registry})
     before = plan_model(model, weights=section.weights)
-    body = [one for one in before.modules if one.params is not None and one.params.name == "sqmp"]
+    body = [module for module in before.modules if module.params is not None and module.params.name == "sqmp"]
     offered = data.draw(st.lists(st.sampled_from(CHOICES), min_size=1, max_size=4))
     assignment = {
-        one.name: candidate_quantizer(data.draw(st.sampled_from(offered)), one.params, registry=registry)
-        for one in body
+        module.name: candidate_quantizer(data.draw(st.sampled_from(offered)), module.params, registry=registry)
+        for module in body
     }
     names = [name for name, _ in registry.adapter_for("qwen3").quantizable(model)]
-    written = assigned_section(section, {one.name: one.rule for one in body}, assignment, names)
+    written = assigned_section(section, {module.name: module.rule for module in body}, assignment, names)
     planned = plan_model(model, weights=written.weights)
-    expected = {one.name: assignment.get(one.name, one.params) for one in before.modules}
-    assert {one.name: one.params for one in planned.modules} == expected
+    expected = {module.name: assignment.get(module.name, module.params) for module in before.modules}
+    assert {module.name: module.params for module in planned.modules} == expected
 
 
 def test_layers_that_agree_share_a_glob_and_no_glob_takes_more() -> None:

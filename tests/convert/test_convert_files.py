@@ -143,7 +143,7 @@ def test_numbers_may_be_text(registry: Registry) -> None:
 )
 def test_functions_that_have_no_counterpart(registry: Registry, key: str, value: Any, line: str) -> None:
     found = problems(registry, changed(f"{FUNCTION}.{key}", value))
-    assert any(one.startswith(line) for one in found), found
+    assert any(problem.startswith(line) for problem in found), found
 
 
 def test_one_scale_per_row_takes_no_size(registry: Registry) -> None:
@@ -163,7 +163,7 @@ def test_one_scale_per_row_takes_no_size(registry: Registry) -> None:
 )
 def test_what_changes_without_harm_is_a_note(registry: Registry, key: str, value: Any, note: str) -> None:
     notes = convert_recipe(changed(f"{FUNCTION}.{key}", value), registry=registry).notes
-    assert any(one.startswith(f"{FUNCTION}.{note}") for one in notes), notes
+    assert any(said.startswith(f"{FUNCTION}.{note}") for said in notes), notes
 
 
 def test_a_factor_that_has_nothing_to_act_on(registry: Registry) -> None:
@@ -180,7 +180,7 @@ def test_the_negative_side_is_covered(registry: Registry) -> None:
     converted = convert_recipe(content, registry=registry)
     assert converted.recipe["quantization"]["weights"][0]["quantizer"]["symmetric"] is False
     assert any(
-        "weight_function: the original takes the scale from the largest positive" in one for one in converted.notes
+        "weight_function: the original takes the scale from the largest positive" in said for said in converted.notes
     )
 
 
@@ -216,7 +216,7 @@ def test_logging_is_left_out(registry: Registry, path: str) -> None:
 )
 def test_malformed_sections(registry: Registry, path: str, value: Any, line: str) -> None:
     found = problems(registry, changed(path, value))
-    assert any(one.startswith(line) for one in found), found
+    assert any(problem.startswith(line) for problem in found), found
 
 
 def places(content: Any, path: str = "") -> list[str]:

@@ -75,7 +75,7 @@ def test_the_last_override_that_takes_a_module_wins(registry: Registry) -> None:
 
 def first(found: list[tuple[Any, Any]], name: str) -> Any:
     for match, quantizer in found:
-        if any(fnmatchcase(name, one) for one in ([match] if isinstance(match, str) else match)):
+        if any(fnmatchcase(name, glob) for glob in ([match] if isinstance(match, str) else match)):
             return quantizer
     return None
 
@@ -215,8 +215,8 @@ def test_globs_take_what_the_pattern_takes_or_there_are_none(modules: Any, piece
         return
     for module in modules:
         taken = module.ours is not None and any(fnmatchcase(module.ours, glob) for glob in globs)
-        same_name = [one for one in modules if one.ours == module.ours and module.ours is not None]
-        assert taken == any(matches(pattern, one.name) for one in same_name), (pattern, globs, module)
+        same_name = [other for other in modules if other.ours == module.ours and module.ours is not None]
+        assert taken == any(matches(pattern, other.name) for other in same_name), (pattern, globs, module)
 
 
 def test_patterns_are_matched_from_the_start() -> None:

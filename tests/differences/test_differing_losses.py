@@ -58,7 +58,7 @@ def test_f3_attention_is_averaged_over_heads_and_gamma_comes_from_its_rows() -> 
     aims = every_position(1, 4)
 
     def value(heads: int, **values: Any) -> float:
-        sides = (ModelOutput(attentions=(one.repeat(1, heads, 1, 1),)) for one in (student, teacher))
+        sides = (ModelOutput(attentions=(either.repeat(1, heads, 1, 1),)) for either in (student, teacher))
         return float(build("attention_relation", layers=FIRST, **values)(*sides, aims).value)
 
     assert value(3) == pytest.approx(value(1))

@@ -67,7 +67,7 @@ def test_kv_in_generate_keys_and_values_are_quantized(build_model: Build, quanti
     model, plain = quantize_model(build_model(), **section), build_model()
     options = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None, "attention_mask": torch.ones_like(IDS)}
     with torch.no_grad():
-        generated, other = (one.generate(IDS, **options) for one in (model, plain))  # type: ignore[operator]
+        generated, other = (either.generate(IDS, **options) for either in (model, plain))  # type: ignore[operator]
     assert torch.equal(logits(model, generated)[:, 11:-1].argmax(dim=-1), generated[:, 12:])
     assert not torch.equal(generated, other)
 

@@ -19,7 +19,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "values"), [("int", {"bits": 4}), ("ternary", {})])
 def test_f8_scales_and_codes_are_computed_in_float32(name: str, values: dict[str, Any]) -> None:
     x = normal(16, 256).bfloat16()
-    narrow, wide = (build(name, **values, group_size=64).quantize(one) for one in (x, x.float()))
+    narrow, wide = (build(name, **values, group_size=64).quantize(each) for each in (x, x.float()))
     assert torch.equal(narrow.codes, wide.codes) and torch.equal(narrow.scale, wide.scale)
     groups = x.double().reshape(16, 4, 64).abs()
     raw = groups.amax(dim=-1) / 7 if name == "int" else 2 * groups.mean(dim=-1)

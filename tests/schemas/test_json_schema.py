@@ -42,7 +42,7 @@ def test_every_component_is_offered_with_its_parameters(registry: Registry) -> N
 def test_nested_slots_are_filled_too(registry: Registry) -> None:
     layers = recipe_json_schema(registry)["$defs"]["loss.feature_mse"]["properties"]["layers"]
     assert {"$ref": "#/$defs/selector.lafd"} in layers["oneOf"]
-    bare = next(one["enum"] for one in layers["oneOf"] if "enum" in one)
+    bare = next(alternative["enum"] for alternative in layers["oneOf"] if "enum" in alternative)
     assert bare == ["all", "lafd"]  # those whose parameters all have defaults
 
 

@@ -77,7 +77,7 @@ def test_the_id_depends_on_prompt_and_settings_alone(tmp_path: Path) -> None:
     a, b = write_lines(tmp_path / "a.jsonl", dialogues(2)), write_lines(tmp_path / "b.jsonl", dialogues(3)[::-1])
     ids = [prompt.id for prompt in prompts_of(a, settings())]
     assert {*ids} < {prompt.id for prompt in prompts_of(b, settings())}
-    assert all(len(one) == 64 and int(one, 16) >= 0 for one in ids)
+    assert all(len(identifier) == 64 and int(identifier, 16) >= 0 for identifier in ids)
     changes = ({"seed": 1}, {"temperature": 0.0}, {"model": "other"}, {"system_prompt": "x"}, {"writer": "server"})
     everything = {prompt.id for change in ({}, *changes) for prompt in prompts_of(a, settings(**change))}
     assert len(everything) == 2 * (1 + len(changes))

@@ -34,7 +34,7 @@ def fill(path: Path, rows: list[Written]) -> bytes:
 def test_rows_say_what_they_are(written: list[Written], tmp_path: Path) -> None:
     fill(tmp_path / "deep" / "out.jsonl", written)
     rows = read_lines(tmp_path / "deep" / "out.jsonl")
-    assert [row["id"] for row in rows] == [one.prompt.id for one in written]
+    assert [row["id"] for row in rows] == [dialogue.prompt.id for dialogue in written]
     assert rows[0]["messages"] == written[0].messages
     assert rows[0]["messages"][1] == assistant(rows[0]["messages"][1]["content"])
     assert rows[1]["finish_reasons"] == ["stop", "stop"]

@@ -55,7 +55,8 @@ class TeacherCache:
                 f"the former in model.teacher. If it has only moved, correct 'teacher' in {MANIFEST}"
             )
         check_losses(distiller)
-        missing = [one for one in distiller.fused.temperatures if one not in self.manifest.temperatures]
+        cached = self.manifest.temperatures
+        missing = [temperature for temperature in distiller.fused.temperatures if temperature not in cached]
         if missing:
             raise PlanError(
                 f"{self.folder}: was made for temperatures {list(self.manifest.temperatures)}, not for {missing}; "
@@ -127,8 +128,8 @@ def teacher_of(model: ModelSection) -> tuple[str, str | None]:
     return name, model.revision if name == model.name_or_path else None
 
 
-def _same_model(one: str, other: str) -> bool:
-    return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())
+def _same_model(name: str, other: str) -> bool:
+    return name == other or (Path(name).exists() and Path(name).resolve() == Path(other).resolve())
 
 
 class CachedTeacherCollator(Collator):
