@@ -9,7 +9,7 @@ CPU := $(shell (uname -m; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | c
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(CPU)
 LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 
-.PHONY: quickstart test test-processors lint typecheck bench llamacpp format clean
+.PHONY: quickstart test test-fast test-processors lint typecheck bench llamacpp format clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -20,6 +20,11 @@ test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory llamacpp \
 		|| echo "llama.cpp could not be built (is there a C++ compiler?): tests marked llamacpp are skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# The loop while working: under two minutes, without what is marked slow, starts another Python or needs another engine.
+test-fast: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
+		-m "not (slow or subprocess or llamacpp or genai)" $(TESTS)
 
 # What depends on the processor, as on processors that this machine need not be.
 test-processors: $(VENV)/.installed-dev

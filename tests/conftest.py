@@ -1,7 +1,7 @@
 """Fixtures for every test: the built-in registry, and tiny models built from a config alone."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -17,9 +17,11 @@ from edgerazor.core.discovery import load_plugins
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.quantization import QuantizationSection
+from tests.processes import other_pythons, watch_processes
 
 settings.register_profile("edgerazor", deadline=None, derandomize=True, max_examples=5, database=None)
 settings.load_profile("edgerazor")
+watch_processes()
 
 TINY = {
     "vocab_size": 96,
@@ -41,6 +43,13 @@ QUANTIZATION = {
     "activations": {"name": "int", "bits": 8, "group_size": 32},
     "kv_cache": {"name": "int", "bits": 8, "group_size": 16},
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A test and the fixtures made for it start another Python only if it is marked so."""
+    with other_pythons(allowed=item.get_closest_marker("subprocess") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ def test_every_command_has_help(command: str) -> None:
     assert "Usage" in succeed(command, "--help")
 
 
+@pytest.mark.subprocess
 def test_version_and_module() -> None:
     assert succeed("--version").strip() == f"edgerazor {__version__}"
     done = subprocess.run([sys.executable, "-m", "edgerazor", "--version"], capture_output=True, text=True, check=True)

@@ -16,6 +16,7 @@ FULL = Path("/dev/full")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.subprocess
 def test_a_full_disk_is_said() -> None:
     assert fail("schema", "--out", FULL) == f"{FULL}: cannot be written: No space left on device\n"
     with FULL.open("w") as full:
@@ -24,6 +25,7 @@ def test_a_full_disk_is_said() -> None:
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "No space left on device")
 
 
+@pytest.mark.subprocess
 def test_a_reader_that_stops_is_no_fault() -> None:
     command = [sys.executable, "-m", "edgerazor", "schema"]
     reading, writing = os.pipe()
@@ -53,6 +55,7 @@ def test_an_interrupt_anywhere_else_is_exit_code_130(tmp_path: Path) -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.subprocess
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["check", "absent.yaml"])

@@ -171,6 +171,7 @@ def test_importing_again_registers_once():
     assert edgerazor.hf.EdgeRazorConfig is EdgeRazorConfig
 
 
+@pytest.mark.subprocess
 def test_without_the_package_loading_fails_and_with_it_a_fresh_process_agrees(build_model, registry, tmp_path):
     student, folder = make_student(build_model, registry, tmp_path), tmp_path / "packed"
     student.write(folder)

@@ -26,6 +26,7 @@ STATEMENTS = {
 }
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS.keys())
 def test_nothing_heavy_is_imported(statement: str) -> None:
     code = f"import sys\n{statement}\nprint('heavy:', [name for name in {HEAVY!r} if name in sys.modules])"
@@ -33,6 +34,7 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.subprocess
 def test_importing_the_package_imports_no_part_of_it() -> None:
     code = "import sys, edgerazor; print([name for name in sys.modules if name.startswith('edgerazor.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -37,6 +37,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**kept, **offline, "PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
+@pytest.mark.subprocess
 def test_files_and_commands_of_the_page_are_a_package(tmp_path: Path, environment: dict[str, str]) -> None:
     package, printed = tmp_path / "package", ""
     for language, text in BLOCK.findall(PAGE):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "guide" / "python-api.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.subprocess
 def test_the_blocks_run_as_one_program(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     program = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))

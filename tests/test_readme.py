@@ -38,6 +38,7 @@ def test_every_recipe_loads(text, registry):
     load_recipe(content, registry=registry)
 
 
+@pytest.mark.subprocess
 def test_the_python_example_runs(tmp_path):
     (example,) = [text for _, text in blocks("python", [ROOT / "README.md"]) if "load_recipe(" in text]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(tmp_path, training={"max_steps": 2})))
@@ -46,6 +47,7 @@ def test_the_python_example_runs(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.subprocess
 def test_the_plugin_example_works(tmp_path):
     package = tmp_path / "acme_edgerazor"
     package.mkdir()

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from edgerazor.cli import app
 from tests.runs import preset_recipe, save_data, save_model, write_recipe
 
+pytestmark = pytest.mark.subprocess
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "examples" / "acme-edgerazor"
 QUANTIZATION = {

@@ -52,6 +52,7 @@ def test_the_profile_finds_every_part(tmp_path):
     assert set(spent) == parts and all(spent.values())
 
 
+@pytest.mark.subprocess
 def test_contestants_run_in_processes_of_their_own(tmp_path):
     chosen = ("ours", "copy into a buffer")
     written = run("fake_quantization", tmp_path / "out.json", *INSIDE[:3], "--only", *chosen)

@@ -62,6 +62,7 @@ def pack(name: str, hub: str, folder: Path, **environment: str) -> subprocess.Co
     )
 
 
+@pytest.mark.subprocess
 def test_a_hub_model_that_is_not_in_the_cache_is_packed_by_preset(hub: str, tmp_path: Path) -> None:
     done = pack("somebody/tiny", hub, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -69,6 +70,7 @@ def test_a_hub_model_that_is_not_in_the_cache_is_packed_by_preset(hub: str, tmp_
     assert (tmp_path / "packed" / "model.safetensors").exists()
 
 
+@pytest.mark.subprocess
 def test_a_hub_that_cannot_be_reached_is_one_message(hub: str, tmp_path: Path) -> None:
     done = pack("somebody/tiny", hub, tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == 2

@@ -35,6 +35,7 @@ def run(**settings: str) -> tuple[str, int]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+@pytest.mark.subprocess
 def test_large_blocks_are_used_again() -> None:
     changed, faults = run()
     assert changed == "True" and faults < 1000
@@ -43,6 +44,7 @@ def test_large_blocks_are_used_again() -> None:
     assert run(MALLOC_TOP_PAD_="0") == ("False", pytest.approx(more, rel=0.1))
 
 
+@pytest.mark.subprocess
 def test_another_value_is_an_error() -> None:
     with pytest.raises(AssertionError, match="EDGERAZOR_ALLOCATOR=fast: expected keep or system"):
         run(EDGERAZOR_ALLOCATOR="fast")

@@ -50,6 +50,7 @@ def test_bits_are_those_of_the_reference(name: str, monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(value.reshape(x.shape), found[2], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.subprocess
 def test_without_a_compiler_the_error_says_so(tmp_path: Path) -> None:
     program = (
         "import torch; from edgerazor.kernels import dispatch; from edgerazor.kernels.reference import GroupRule\n"

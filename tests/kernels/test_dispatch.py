@@ -67,6 +67,7 @@ def test_triton_on_a_cpu_needs_the_interpreter(monkeypatch: pytest.MonkeyPatch) 
         QUANTIZERS["int4"].fake_quantize(torch.zeros(1, 32))
 
 
+@pytest.mark.subprocess
 def test_triton_that_is_not_installed_is_an_error() -> None:
     program = (
         "import sys; sys.modules['triton'] = None; import torch; from edgerazor.kernels import dispatch\n"

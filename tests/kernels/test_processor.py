@@ -48,6 +48,7 @@ def test_any_other_value_is_refused_with_those_that_exist(value: str) -> None:
     assert message.startswith(f"{SETTING}={value}: '") and "none, or some of vnni, bfloat16" in message
 
 
+@pytest.mark.subprocess
 def test_a_wrong_value_is_refused_when_a_layer_is_made() -> None:
     code = (
         "from torch import nn; from edgerazor.core.layers.modules import make_linear; "

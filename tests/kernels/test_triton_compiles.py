@@ -11,6 +11,8 @@ import pytest
 from tests.kernels.compile_ahead import variants
 
 pytest.importorskip("triton")
+
+pytestmark = pytest.mark.subprocess
 ROOT = Path(__file__).parents[2]
 NAMES = list(variants())
 HALF_TO_EVEN = "0f4B400000"

@@ -28,7 +28,7 @@ from tests.runs import quantization, save_model, tokenizer, write_recipe
 pytest.importorskip("llama_cpp")
 for _name in ("uvicorn", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings"):
     pytest.importorskip(_name)
-pytestmark = [pytest.mark.llamacpp, pytest.mark.slow]
+pytestmark = [pytest.mark.llamacpp, pytest.mark.subprocess]
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -72,6 +72,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = testing.check_everything
 
 
+@pytest.mark.subprocess
 def test_without_hypothesis_the_error_says_what_to_install() -> None:
     code = "import sys; sys.modules['hypothesis'] = None; from edgerazor.testing import check_selector"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

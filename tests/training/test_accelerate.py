@@ -11,6 +11,8 @@ import yaml
 
 from tests.runs import recipe
 
+pytestmark = pytest.mark.subprocess
+
 STEPS = 4
 CONFIGURATIONS = {
     "one": {"distributed_type": "NO", "num_processes": 1},

@@ -171,6 +171,7 @@ def test_another_recipe_does_not_resume_a_run(tmp_path, registry):
     assert run(tmp_path, registry, resume=True, training={"max_steps": 4, "save_steps": 1}).steps == 4
 
 
+@pytest.mark.subprocess
 def test_checkpoints_of_a_run_load_as_the_student(tmp_path, registry):
     run(tmp_path, registry, training={"max_steps": 2, "save_steps": 2})
     program = (
@@ -249,6 +250,7 @@ def test_too_little_data_is_an_error(tmp_path, registry):
         run(tmp_path, registry, data={"sources": [str(short)], "held_out": None})
 
 
+@pytest.mark.subprocess
 def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path):
     import yaml
 
