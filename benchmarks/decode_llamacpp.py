@@ -17,6 +17,7 @@ from random_models import packed_model
 from rich.console import Console
 
 from edgerazor.checkpoint import open_checkpoint
+from edgerazor.cli.exports import print_export
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.export.export import export_to
@@ -49,11 +50,12 @@ COLUMNS = {
 
 def make_files(work: Path, console: Console) -> dict[str, Path]:
     """Every contestant's file, made where it is not there yet."""
-    files = {}
+    files, registry = {}, load_plugins()
     for name, (preset, settings) in OURS.items():
         files[name] = work / f"{name.replace(' ', '_').replace(',', '')}.gguf"
         if not files[name].exists():
-            export_to(packed_model(work, preset), "gguf", files[name], settings, load_plugins(), console=console)
+            result = export_to(packed_model(work, preset), "gguf", files[name], settings, registry=registry)
+            print_export(result, console)
     for name in DENSE:
         files[name] = work / f"{name}.gguf"
         if not files[name].exists():
@@ -67,14 +69,13 @@ def make_files(work: Path, console: Console) -> dict[str, Path]:
 
 def write_dense(checkpoint: Path, path: Path, name: str) -> None:
     """The de-quantized weights of a checkpoint in 16 bits: what a converter makes of a saved student."""
-    from edgerazor.plugins.exporters.gguf.plan import plan_export
     from edgerazor.plugins.exporters.gguf.report import general_keys
     from edgerazor.plugins.exporters.gguf.write import write_gguf
-    from edgerazor.plugins.exporters.params import GGUFParams
 
     kind, dtype = DENSE[name]
     opened = open_checkpoint(checkpoint)
-    plan = plan_export(opened, GGUFParams(path=str(path)))
+    registry = load_plugins()
+    plan = registry.build(registry.params("exporter", "gguf", path=str(path))).planned(opened)
     entries = [
         dataclasses.replace(one, type_name=name, type_id=kind, bytes=2 * one.facts.weights)
         if one.facts.quantized

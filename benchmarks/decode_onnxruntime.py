@@ -17,6 +17,7 @@ from random_models import packed_model
 from rich.console import Console
 
 from edgerazor.checkpoint import open_checkpoint
+from edgerazor.cli.exports import print_export
 from edgerazor.core.contracts import TensorRole
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.packing import content_digest
@@ -81,9 +82,10 @@ def make_models(work: Path, console: Console) -> dict[str, Path]:
             extra = [f"context_length={CONTEXT}"] if kind == "onnx" else []
             if not models[name].exists():
                 started = time.perf_counter()
-                export_to(
-                    packed_model(work, preset), kind, models[name], [*settings, *extra], registry, console=console
+                exported = export_to(
+                    packed_model(work, preset), kind, models[name], [*settings, *extra], registry=registry
                 )
+                print_export(exported, console)
                 console.print(f"{name}: exported in {time.perf_counter() - started:.0f} s, {memory(peak=True):.0f} MiB")
     return models
 
@@ -106,7 +108,7 @@ def open_model(path: Path, kind: str, threads: int) -> Any:
 
 
 class _NoWords:
-    eos_token_id = None
+    eos_token_id = chat_template = None
 
 
 def work(path: str, kind: str, threads: int) -> None:

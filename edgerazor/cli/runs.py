@@ -73,9 +73,15 @@ def train(
 
     registry = load_plugins()
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
+    from rich.console import Console
+
+    from edgerazor.cli.exports import print_export, show_stages
     from edgerazor.training import train as run
 
-    result = run(loaded, registry=registry, output=output, resume=resume)
+    with show_stages() as progress:
+        result = run(loaded, registry=registry, output=output, resume=resume, export_progress=progress)
+    for exported in result.exports:
+        print_export(exported, Console(stderr=True))
     if result.interrupted:
         changes = [part for one in overrides or [] for part in ("--set", one)]
         command = ["edgerazor", "train", str(recipe), "--output", str(output), *changes, "--resume"]
@@ -158,10 +164,15 @@ def export(
     ] = None,
 ) -> None:
     """Write a packed checkpoint in another format, codes and scales unchanged, and read it back to prove it."""
+    from rich.console import Console
+
+    from edgerazor.cli.exports import print_export, show_stages
     from edgerazor.core.discovery import load_plugins
     from edgerazor.export.export import export_to
 
-    export_to(checkpoint, to, out, settings or [], load_plugins())
+    with show_stages() as progress:
+        result = export_to(checkpoint, to, out, settings or [], registry=load_plugins(), progress=progress)
+    print_export(result, Console())
 
 
 def verify(
@@ -198,14 +209,17 @@ def verify(
 
 
 def _verify_export(path: Path, checkpoint: Path) -> None:
+    from edgerazor.cli.exports import show_stages
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.export.export import verify_export
 
-    report = verify_export(path, checkpoint)
-    if report.different:
-        for name in report.different:
+    with show_stages() as progress:
+        result = verify_export(path, checkpoint, registry=load_plugins(), progress=progress)
+    if result.different:
+        for name in result.different:
             typer.secho(f"{path}: {name}: differs from {checkpoint}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2)
-    typer.echo(f"{path}: ok, {report.tensors} tensors equal {checkpoint}")
+    typer.echo(f"{path}: ok, {result.tensors} tensors equal {checkpoint}")
 
 
 def _print_figures(figures: Any) -> None:

@@ -156,15 +156,30 @@ def unpack_bits(packed: Tensor, count: int) -> Tensor:
     return ((packed.unsqueeze(-1) >> shifts) & 1).flatten()[:count].bool()
 
 
-def content_digest(tensors: Iterable[tuple[str, QuantizedTensor]]) -> str:
-    """sha256 over names, codes, scales and widths, in the order given (sorted by name): the same in every format."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
+class ContentDigest:
+    """sha256 over names, codes, scales and widths of matrices, fed by sorted name: the same in every format."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, name: str, tensor: QuantizedTensor) -> None:
+        """Add a matrix, `name` without ".weight"."""
         codes = tensor.codes.reshape(-1, tensor.codes.shape[-1])
-        digest.update(name.encode() + b"\0")
-        digest.update(codes.shape[0].to_bytes(8, "little") + codes.shape[1].to_bytes(8, "little"))
+        self._digest.update(name.encode() + b"\0")
+        self._digest.update(codes.shape[0].to_bytes(8, "little") + codes.shape[1].to_bytes(8, "little"))
         for part in (codes, tensor.scale, tensor.widest_qmax()):
-            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+            self._digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+
+    def hexdigest(self) -> str:
+        """The digest of what was added so far."""
+        return self._digest.hexdigest()
+
+
+def content_digest(tensors: Iterable[tuple[str, QuantizedTensor]]) -> str:
+    """The digest of matrices in the order given; see `ContentDigest`."""
+    digest = ContentDigest()
+    for name, tensor in tensors:
+        digest.update(name, tensor)
     return digest.hexdigest()
 
 

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgerazor.checkpoint import open_checkpoint
-from edgerazor.core.contracts import ExportReport, Runtime
+from edgerazor.core.contracts import ExportResult, Runtime
 from edgerazor.core.registry import Registry
-from edgerazor.errors import ExportError, PluginError
+from edgerazor.errors import PluginError
 from edgerazor.evaluate.exported import evaluate_runtime
+from edgerazor.export.export import export_checkpoint
 from edgerazor.inference.generate import GenerationSettings, generate_text
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.quickstart.results import Row
@@ -67,9 +67,9 @@ def export_students(
         for student in EXPORTED:
             folder = output / student.slug
             try:
-                path, report = _export(folder, target, registry)
-                say(f"exported {path}: {report.bytes / 1e6:.3f} MB, equal to the checkpoint")
-                runtime = open_runtime(path, registry=registry)
+                result = _export(folder, target, registry)
+                say(f"exported {result.path}: {result.bytes / 1e6:.3f} MB, equal to the checkpoint")
+                runtime = open_runtime(result.path, registry=registry)
             except PluginError as error:
                 say(f"{error}\n  for this step of the quickstart: pip install 'edgerazor[{target.extras}]'")
                 break
@@ -81,18 +81,12 @@ def export_students(
                 kept = {key: figures[key] for key in ("loss", "bits_per_byte", "kl_teacher", "top1_agreement")}
                 text = comparison.prompt + generate_text(runtime, comparison.prompt, GenerationSettings(64))
                 say(f"[{name}, {runtime.engine}] writes:\n{text}")
-                yield Row(name, "exported", student.bits, report.bits_per_weight, report.bytes, **kept), text
+                yield Row(name, "exported", student.bits, result.bits_per_weight, result.bytes, **kept), text
             finally:
                 runtime.close()
 
 
-def _export(folder: Path, target: Target, registry: Registry) -> tuple[Path, ExportReport]:
+def _export(folder: Path, target: Target, registry: Registry) -> ExportResult:
     path = folder / target.place
     exporter = registry.build(registry.params("exporter", target.exporter, path=str(path), **target.settings))
-    opened = open_checkpoint(folder / PACKED, registry=registry)
-    exporter.check(opened)
-    report: ExportReport = exporter.export(opened, path)
-    different = exporter.verify(path, opened).different
-    if different:
-        raise ExportError(f"{path}: {len(different)} tensors differ from the checkpoint, first {different[0]}")
-    return path, report
+    return export_checkpoint(folder / PACKED, exporter, registry=registry)

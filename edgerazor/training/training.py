@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from edgerazor.checkpoint import qat_config
 from edgerazor.core.allocator import keep_large_blocks
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import ExportResult, Progress, Signal
 from edgerazor.core.layers.weight_cache import cached_weights
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
@@ -57,6 +57,7 @@ class TrainResult:
         seconds: wall clock of training in this call.
         history: what was logged, in order.
         evaluation: held-out figures of the finished student; empty without held-out data.
+        exports: what the exporters of the recipe wrote.
         interrupted: True after Ctrl-C or SIGTERM; the state is saved and `resume` goes on.
     """
 
@@ -67,6 +68,7 @@ class TrainResult:
     seconds: float
     history: Sequence[Mapping[str, Any]] = field(default_factory=list)
     evaluation: Mapping[str, float] = field(default_factory=dict)
+    exports: tuple[ExportResult, ...] = ()
     interrupted: bool = False
 
 
@@ -80,6 +82,7 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     console: Console | None = None,
     now: Callable[[], float] = time.monotonic,
+    export_progress: Progress | None = None,
 ) -> TrainResult:
     """Train the recipe's student, then pack, verify and export it.
 
@@ -92,6 +95,7 @@ def train(
         callbacks: further transformers callbacks.
         console: where progress goes; None is standard error.
         now: seconds that have passed since any fixed moment; the clock that `training.max_seconds` is measured by.
+        export_progress: called as `Exporter.progress` during the exports.
 
     Raises:
         RecipeError, PlanError, DataError, CheckpointError: before any training, whatever can be known by then.
@@ -123,11 +127,15 @@ def train(
         if interrupt.received is not None:
             return replace(result, interrupted=True)
         evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
+    exports = []
     if trainer.is_world_process_zero():
         for index, exporter in enumerate(exporters):
-            export_checkpoint(output / PACKED, exporter, console=console, registry=registry, where=f"export[{index}]")
+            where = f"export[{index}]"
+            exports.append(
+                export_checkpoint(output / PACKED, exporter, registry=registry, progress=export_progress, where=where)
+            )
     trainer.accelerator.wait_for_everyone()
-    return replace(result, checkpoint=output / PACKED, evaluation=evaluation)
+    return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=tuple(exports))
 
 
 def _build_trainer(

@@ -3,14 +3,21 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgerazor.core.contracts import Checkpoint, ExportReport, VerifyReport
+from edgerazor.core.contracts import (
+    Checkpoint,
+    ComparisonResult,
+    Exporter,
+    ExportPlan,
+    ExportResult,
+    NamedTensors,
+)
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.schemas.components import ExporterParams
@@ -26,14 +33,14 @@ class PlainParams(ExporterParams):
     name: Literal["plain"] = "plain"
 
 
-class Plain:
+class Plain(Exporter[ExportPlan]):
     """Sound."""
 
-    def __init__(self, params: Any):
-        self.params = params
+    def plan(self, checkpoint: Checkpoint, tensors: NamedTensors) -> ExportPlan:
+        return ExportPlan()
 
-    def check(self, checkpoint: Checkpoint) -> None:
-        pass
+    def write(self, checkpoint: Checkpoint, plan: ExportPlan, path: Path) -> None:
+        save_file(self.stored(checkpoint), path)
 
     def tensors(self, checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
         value = checkpoint.read(name)
@@ -42,22 +49,16 @@ class Plain:
         return {f"{name}/codes": value.codes, f"{name}/scale": value.scale}
 
     def stored(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
-        return {key: one for name in checkpoint.names() for key, one in self.tensors(checkpoint, name).items()}
+        return {key: tensor for name in checkpoint.names() for key, tensor in self.tensors(checkpoint, name).items()}
 
-    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
-        content = self.stored(checkpoint)
-        temporary = path.with_suffix(".partial")
-        save_file(content, temporary)
-        temporary.replace(path)
-        return ExportReport(path, path.stat().st_size, 8.0)
-
-    def verify(self, path: Path, checkpoint: Checkpoint) -> VerifyReport:
+    def verify(self, path: Path, checkpoint: Checkpoint) -> ComparisonResult:
         try:
             found = load_file(path)
         except SafetensorError as error:
             raise ExportError(f"{path}: cannot be read: {error}") from error
         names = list(checkpoint.names())
-        return VerifyReport(len(names), tuple(one for one in names if not self.same(found, one, checkpoint)))
+        different = tuple(name for name in names if not self.same(found, name, checkpoint))
+        return ComparisonResult(len(names), different)
 
     def same(self, found: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> bool:
         expected = self.tensors(checkpoint, name).items()
@@ -66,20 +67,21 @@ class Plain:
 
 @law_of(laws.a_check_writes_nothing)
 class CheckingByExporting(Plain):
-    def check(self, checkpoint: Checkpoint) -> None:
+    def plan(self, checkpoint: Checkpoint, tensors: NamedTensors) -> ExportPlan:
         (checkpoint.folder / "checked").touch()
+        return super().plan(checkpoint, tensors)
 
 
 @law_of(laws.an_export_is_what_its_report_says)
 class CountingWithoutTheHeader(Plain):
-    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         super().export(checkpoint, path)
-        return ExportReport(path, sum(one.nbytes for one in load_file(path).values()), 8.0)
+        return ExportResult(path, sum(tensor.nbytes for tensor in load_file(path).values()), 8.0)
 
 
 @law_of(laws.an_export_is_what_its_report_says)
 class LeavingALogBehind(Plain):
-    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         path.with_suffix(".log").write_text("exported")
         return super().export(checkpoint, path)
 
@@ -93,12 +95,12 @@ class OfAnotherSuffix(Plain):
 class RoundingScales(Plain):
     def stored(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         found = super().stored(checkpoint).items()
-        return {key: one.bfloat16().half() if key.endswith("scale") else one for key, one in found}
+        return {key: value.bfloat16().half() if key.endswith("scale") else value for key, value in found}
 
 
 @law_of(laws.exporting_again_replaces_what_was_there)
 class RefusingToReplace(Plain):
-    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         if path.exists():
             raise ExportError(f"{path}: exists")
         return super().export(checkpoint, path)
@@ -107,7 +109,7 @@ class RefusingToReplace(Plain):
 @law_of(laws.verify_names_every_tensor_that_differs)
 class ComparingShapes(Plain):
     def same(self, found: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> bool:
-        return all(found[key].shape == one.shape for key, one in self.tensors(checkpoint, name).items())
+        return all(found[key].shape == value.shape for key, value in self.tensors(checkpoint, name).items())
 
 
 @law_of(laws.verify_names_every_tensor_that_differs)
@@ -119,12 +121,12 @@ class ComparingMatricesAlone(Plain):
 @law_of(laws.verify_finds_a_flipped_byte)
 class ComparingTheLastRow(Plain):
     def same(self, found: Mapping[str, Tensor], name: str, checkpoint: Checkpoint) -> bool:
-        return all(torch.equal(found[key][-1:], one[-1:]) for key, one in self.tensors(checkpoint, name).items())
+        return all(torch.equal(found[key][-1:], value[-1:]) for key, value in self.tensors(checkpoint, name).items())
 
 
 @law_of(laws.a_failed_export_leaves_everything_as_it_was)
 class WritingInPlace(Plain):
-    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         path.write_bytes(b"")
         return super().export(checkpoint, path)
 
@@ -138,6 +140,6 @@ class LeavingWhatItBegan(Plain):
         shutil.rmtree(begun)
         return found
 
-    def export(self, checkpoint: Checkpoint, path: Path) -> ExportReport:
+    def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         self.params = self.params.model_copy(update={"path": str(path)})
         return super().export(checkpoint, path)

@@ -1,26 +1,37 @@
 """What the code behind a declaration implements. Importing this package imports no torch."""
 
 from edgerazor.core.contracts.adapter import ArchitectureAdapter, Rotary, TensorRole
-from edgerazor.core.contracts.exporter import Checkpoint, Exporter, ExportReport, Progress, VerifyReport
+from edgerazor.core.contracts.exporter import (
+    Checkpoint,
+    ComparisonResult,
+    Exporter,
+    ExportPlan,
+    ExportResult,
+    NamedTensors,
+    Progress,
+)
 from edgerazor.core.contracts.loss import DistillationLoss, Signal, teacher_signals
 from edgerazor.core.contracts.quantizer import Quantizer
-from edgerazor.core.contracts.runtime import Runtime
+from edgerazor.core.contracts.runtime import Runtime, TokenizerRuntime
 from edgerazor.core.contracts.selector import LayerSelector
 
 __all__ = [
     "ArchitectureAdapter",
     "Checkpoint",
+    "ComparisonResult",
     "DistillationLoss",
-    "ExportReport",
+    "ExportPlan",
+    "ExportResult",
     "Exporter",
     "LayerSelector",
+    "NamedTensors",
     "Progress",
     "Quantizer",
     "Rotary",
     "Runtime",
     "Signal",
     "TensorRole",
-    "VerifyReport",
+    "TokenizerRuntime",
     "teacher_signals",
 ]
 

@@ -1,42 +1,79 @@
 """What runs an exported model."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from edgerazor.errors import ExportError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class Runtime(Protocol):
-    """An exported model, loaded by the engine that it was exported for, with its cache and its own tokenizer.
+class Runtime(ABC):
+    """A language model, loaded by the engine that it was exported for, with its cache and its own tokenizer.
+
+    A subclass turns texts into tokens and tokens into logits; this class decides which texts are messages, counts
+    tokens, and refuses those that do not fit the context.
 
     Attributes:
+        name: of the model in messages, such as its path.
         engine: name and version, for people.
         vocabulary_size: width of the logits.
         context_length: at most this many tokens between two `restart`s.
         stop_ids: tokens that end a text.
         recipe: that the model was made by, as it stands in the file; empty if it does not say.
+        position: tokens since the last `restart`.
     """
 
+    name: str
     engine: str
     recipe: Mapping[str, Any]
     vocabulary_size: int
     context_length: int
     stop_ids: frozenset[int]
+    position: int = 0
+
+    @abstractmethod
+    def has_chat_template(self) -> bool:
+        """Whether the model's tokenizer knows how a message is written."""
+
+    @abstractmethod
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text, with the special tokens that are put around any text."""
+
+    @abstractmethod
+    def encode_message(self, text: str) -> list[int]:
+        """Token ids of a user's message by the chat template, up to where the answer begins."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of tokens, special ones left out."""
+
+    @abstractmethod
+    def compute(self, ids: Sequence[int], *, every: bool) -> "NDArray[np.float32]":
+        """Logits of tokens that fit the context, as `feed` returns them; `position` is still what it was before them.
+
+        Raises:
+            ExportError: the engine fails, or computes the last position only and `every` is asked for.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give memory back."""
 
     def encode(self, text: str, *, chat: bool | None = None) -> list[int]:
-        """Token ids of a text; `chat` as in `GenerationSettings`.
+        """Token ids of a text, or of a user's message if `chat` is True, or None and there is a chat template.
 
         Raises:
             ExportError: `chat` is True and the model has no chat template.
         """
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of tokens, special ones left out."""
-
-    def restart(self) -> None:
-        """Forget all tokens."""
+        known = self.has_chat_template()
+        if chat and not known:
+            raise ExportError(f"{self.name}: has no chat template; leave --chat out")
+        as_message = known if chat is None else chat
+        return self.encode_message(text) if as_message else self.encode_text(text)
 
     def feed(self, ids: Sequence[int], *, every: bool = False) -> "NDArray[np.float32]":
         """Go on by these tokens; logits `[1, vocabulary]` of the last one, or `[len(ids), vocabulary]` of every one.
@@ -44,6 +81,40 @@ class Runtime(Protocol):
         Raises:
             ExportError: more tokens than the context holds, or `every` of a file that computes the last one only.
         """
+        total = self.position + len(ids)
+        if total > self.context_length:
+            raise ExportError(f"{self.name}: {total} tokens do not fit a context of {self.context_length}")
+        logits = self.compute(ids, every=every)
+        self.position = total
+        return logits
 
-    def close(self) -> None:
-        """Give memory back."""
+    def restart(self) -> None:
+        """Forget all tokens; a subclass whose cache must be emptied does so here."""
+        self.position = 0
+
+
+class TokenizerRuntime(Runtime):
+    """A runtime that reads and writes texts by a tokenizer of transformers, which a subclass gives as `tokenizer`."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The tokenizer.
+
+        Raises:
+            ExportError: it cannot be loaded.
+        """
+
+    def has_chat_template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    def encode_text(self, text: str) -> list[int]:
+        return list(self.tokenizer(text)["input_ids"])
+
+    def encode_message(self, text: str) -> list[int]:
+        messages = [{"role": "user", "content": text}]
+        written = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

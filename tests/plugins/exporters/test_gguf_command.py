@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from gguf_cases import Packed
-from rich.console import Console
 from typer.testing import CliRunner
 
 from edgerazor.cli import app
@@ -65,7 +64,7 @@ def test_messages(packed: Packed, tmp_path: Path) -> None:
 def test_checkpoints_that_are_none(packed: Packed, registry: Registry, tmp_path: Path) -> None:
     source = packed(CASE).folder.parent / "float"
     with pytest.raises(CheckpointError, match="this is not an edgerazor checkpoint"):
-        export_to(source, "gguf", tmp_path / "a.gguf", (), registry)
+        export_to(source, "gguf", tmp_path / "a.gguf", registry=registry)
     with pytest.raises(CheckpointError, match="there is no such folder"):
         verify_export(packed(CASE).folder / "config.json", tmp_path / "absent", registry=registry, name="gguf")
     assert list(tmp_path.iterdir()) == []
@@ -82,4 +81,4 @@ def test_without_the_package_the_error_names_the_extra(registry: Registry, monke
 def test_errors_of_a_recipe_say_which_export(packed: Packed, registry: Registry, tmp_path: Path) -> None:
     exporter = registry.build(registry.params("exporter", "gguf", path=str(tmp_path / "a.gguf"), mixed_rows="error"))
     with pytest.raises(ExportError, match=r"^export\[0\]: 14 tensors mix"):
-        export_checkpoint(packed(CASE).folder, exporter, console=Console(quiet=True), where="export[0]")
+        export_checkpoint(packed(CASE).folder, exporter, registry=registry, where="export[0]")

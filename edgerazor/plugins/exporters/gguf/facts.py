@@ -1,16 +1,14 @@
 """What decides how a tensor can be stored, found in one pass over the checkpoint; nothing of the tensors is kept."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from edgerazor.core.contracts import Checkpoint, TensorRole
-from edgerazor.core.packing import content_digest
+from edgerazor.core.contracts import Checkpoint, NamedTensors, TensorRole
 from edgerazor.core.tensor import QuantizedTensor, mean_bits
-from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.gguf.blocks import SMALLEST_SCALE
 
 _COMPARED = ("embedding", "head")
@@ -64,35 +62,15 @@ class Facts:
         return len(self.widths or ()) > 1 and 1 in (self.widths or ())
 
 
-def collect_facts(checkpoint: Checkpoint, on_tensor: Callable[[int, int], None]) -> list[Facts]:
-    """Facts about every tensor, by module name; one tensor is in memory at a time.
-
-    Args:
-        checkpoint: read once, whole.
-        on_tensor: called with the number of tensors done and that of all.
-
-    Raises:
-        ExportError: codes and scales do not have the digest that the checkpoint states.
-    """
-    names = sorted(checkpoint.names(), key=lambda name: name.removesuffix(".weight"))
-    found: list[Facts] = []
-
-    def quantized() -> Iterator[tuple[str, QuantizedTensor]]:
-        for name in names:
-            value = checkpoint.read(name)
-            role = checkpoint.role(name)
-            if isinstance(value, QuantizedTensor):
-                found.append(_quantized_facts(name, role, value))
-                yield found[-1].module, value
-            else:
-                found.append(_plain_facts(name, role, value))
-            on_tensor(len(found), len(names))
-
-    if content_digest(quantized()) != checkpoint.digest:
-        raise ExportError(
-            f"{checkpoint.folder}: codes or scales are not those that content_sha256 was taken of: the checkpoint is "
-            f"damaged; `edgerazor verify {checkpoint.folder}` says where"
-        )
+def collect_facts(checkpoint: Checkpoint, tensors: NamedTensors) -> list[Facts]:
+    """Facts about every tensor, in the order given; one tensor is in memory at a time."""
+    found = []
+    for name, value in tensors:
+        role = checkpoint.role(name)
+        if isinstance(value, QuantizedTensor):
+            found.append(_quantized_facts(name, role, value))
+        else:
+            found.append(_plain_facts(name, role, value))
     return found
 
 

@@ -1,12 +1,12 @@
 """Everything that will be in the file, or keeps a checkpoint from being one, known before a byte is written."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from edgerazor.core.contracts import Checkpoint, TensorRole
+from edgerazor.core.contracts import Checkpoint, ExportPlan, NamedTensors, TensorRole
 from edgerazor.core.tensor import mean_bits
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.gguf.architectures import (
@@ -58,16 +58,15 @@ class Entry:
         return 8 * self.bytes / self.facts.weights
 
 
-@dataclass
-class ExportPlan:
-    """What `plan_export` finds; `problems` holds one line per refusal."""
+@dataclass(kw_only=True)
+class GGUFPlan(ExportPlan):
+    """What `plan_export` finds: what the file will hold, and what of the checkpoint it will not."""
 
     architecture: Architecture
     entries: list[Entry] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
     tied: bool = False
 
     @property
@@ -75,15 +74,13 @@ class ExportPlan:
         return [entry for entry in self.entries if entry.facts.quantized]
 
 
-def plan_export(
-    checkpoint: Checkpoint, params: GGUFParams, on_tensor: Callable[[int, int], None] = lambda done, total: None
-) -> ExportPlan:
-    """Read the checkpoint once and decide names, types and keys.
+def plan_export(checkpoint: Checkpoint, params: GGUFParams, tensors: NamedTensors) -> GGUFPlan:
+    """Decide names, types and keys; arguments as for `Exporter.plan`.
 
     Raises:
-        ExportError: the checkpoint is damaged; all other problems are collected in the plan.
+        ExportError: llama.cpp has no such architecture; all other problems are collected in the plan.
     """
-    return _Planner(checkpoint, params).plan(on_tensor)
+    return _Planner(checkpoint, params).plan(tensors)
 
 
 class _Planner:
@@ -95,16 +92,16 @@ class _Planner:
             raise ExportError(f"no GGUF architecture for model_type '{model_type}'; known: {known}")
         self.architecture = ARCHITECTURES[model_type]
         self.config = text_config(checkpoint.config, self.architecture)
-        self.result = ExportPlan(self.architecture)
+        self.result = GGUFPlan(architecture=self.architecture)
         self.problems = self.result.problems
 
-    def plan(self, on_tensor: Callable[[int, int], None]) -> ExportPlan:
+    def plan(self, tensors: NamedTensors) -> GGUFPlan:
         try:
             self.result.metadata, problems = describe_model(self.config, self.architecture)
         except (TypeError, ValueError, ArithmeticError) as error:
             problems = [f"config.json: holds a value that is no number: {error}"]
         self.problems += problems
-        every = collect_facts(self.checkpoint, on_tensor)
+        every = collect_facts(self.checkpoint, tensors)
         inside = [facts for facts in every if not facts.name.startswith(self.architecture.outside or ("\0",))]
         kept = {facts.name for facts in inside}
         self.result.left_out = [facts.name for facts in every if facts.name not in kept]

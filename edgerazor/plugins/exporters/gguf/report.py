@@ -1,14 +1,13 @@
 """What an export says about itself: keys in the file, and figures for the person who ran it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from edgerazor import __version__
-from edgerazor.core.contracts import Checkpoint, ExportReport
+from edgerazor.core.contracts import Checkpoint, ExportResult
+from edgerazor.plugins.exporters.common.origin import RECIPE, describe_origin
+from edgerazor.plugins.exporters.common.rows import rows_by_type
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES
-from edgerazor.plugins.exporters.gguf.plan import Entry, ExportPlan
-from edgerazor.plugins.exporters.gguf.verify import DIGEST
+from edgerazor.plugins.exporters.gguf.plan import Entry, GGUFPlan
 
 # general.file_type, which names what most of the weights are; llama.cpp shows it and ignores it.
 _FILE_TYPES = {
@@ -25,27 +24,28 @@ _FILE_TYPES = {
 }
 
 
-def general_keys(checkpoint: Checkpoint, plan: ExportPlan) -> dict[str, Any]:
+def general_keys(checkpoint: Checkpoint, plan: GGUFPlan) -> dict[str, Any]:
     """Keys that say what the file is and which checkpoint it was made of."""
     model = (checkpoint.recipe.get("model") or {}).get("name_or_path") or checkpoint.folder.name
     weights: dict[str, int] = {}
     for entry in plan.entries:
         weights[entry.type_name] = weights.get(entry.type_name, 0) + entry.facts.weights
+    origin = describe_origin(checkpoint)
+    recipe = origin.pop(RECIPE)  # last, as in every file so far
     return {
         "general.type": "model",
         "general.name": Path(str(model)).name,
         "general.file_type": _FILE_TYPES[max(weights, key=lambda name: weights[name])],
         "general.quantization_version": 2,
         "general.alignment": 32,
-        "edgerazor.version": __version__,
-        DIGEST: checkpoint.digest,
+        **origin,
         "edgerazor.nominal_bits": _nominal_bits(plan.quantized),
         "edgerazor.file_bits": _file_bits(plan.quantized),
-        "edgerazor.recipe": json.dumps(checkpoint.recipe, sort_keys=True),
+        RECIPE: recipe,
     }
 
 
-def make_report(path: Path, plan: ExportPlan) -> ExportReport:
+def describe_export(path: Path, plan: GGUFPlan) -> ExportResult:
     """Size, bits per weight by tensor type, and remarks; `details` is plain data."""
     size = path.stat().st_size
     parameters = sum(entry.facts.weights for entry in plan.entries)
@@ -62,23 +62,18 @@ def make_report(path: Path, plan: ExportPlan) -> ExportReport:
         "left_out": list(plan.left_out),
         "notes": [*_matrix_notes(plan), *plan.notes],
     }
-    return ExportReport(path, size, _file_bits(plan.quantized), details)
+    return ExportResult(path, size, _file_bits(plan.quantized), details)
 
 
 def _by_type(entries: list[Entry]) -> dict[str, dict[str, Any]]:
-    types: dict[str, dict[str, Any]] = {}
-    for entry in sorted(entries, key=lambda one: one.bits):
-        row = types.setdefault(entry.type_name, {"tensors": 0, "weights": 0, "bytes": 0})
-        row["tensors"] += 1
-        row["weights"] += entry.facts.weights
-        row["bytes"] += entry.bytes
+    smallest_first = sorted(entries, key=lambda entry: entry.bits)
+    types = rows_by_type((entry.type_name, entry.facts.weights, entry.bytes) for entry in smallest_first)
     for name, row in types.items():
-        row["bits_per_weight"] = 8 * row["bytes"] / row["weights"]
         row["backends"] = BLOCK_TYPES[name].backends if name in BLOCK_TYPES else ""
     return types
 
 
-def _matrix_notes(plan: ExportPlan) -> list[str]:
+def _matrix_notes(plan: GGUFPlan) -> list[str]:
     left = [entry.facts for entry in plan.entries if not entry.facts.quantized and len(entry.facts.shape) > 1]
     notes = [f"{facts.module} was not quantized and stays {str(facts.dtype).removeprefix('torch.')}" for facts in left]
     if plan.left_out:

@@ -1,6 +1,5 @@
 """A GGUF file in llama.cpp, through llama-cpp-python."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgerazor.core.contracts import Runtime
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.common.origin import read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
 
 try:
@@ -25,8 +26,8 @@ _BATCH = 512
 _MOST_CONTEXT = 4096
 
 
-class LlamaCppRuntime:
-    """Any causal language model that llama.cpp loads; what it computes is `Runtime`.
+class LlamaCppRuntime(Runtime):
+    """Any causal language model that llama.cpp loads.
 
     Args:
         path: of the file.
@@ -46,29 +47,30 @@ class LlamaCppRuntime:
         threads: int | None = None,
         cache_type: CacheType = "F16",
     ):
-        self.path = Path(path)
+        self.path, self.name = Path(path), str(path)
         self.engine = f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"
         length = context_length or min(_trained_context(self.path), _MOST_CONTEXT)
         self._model: Any = _load(self.path, length, threads, cache_type)
-        self.recipe: Mapping[str, Any] = json.loads(self._model.metadata.get("edgerazor.recipe") or "{}")
+        self.recipe: Mapping[str, Any] = read_recipe(self._model.metadata)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model.model)
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
-        self._position = 0
         self.vocabulary_size = int(self._model.n_vocab())
         self.context_length = min(length, int(self._model.n_ctx()))  # llama.cpp rounds it up
         self.stop_ids = frozenset(
             index for index in range(self.vocabulary_size) if llama_cpp.llama_vocab_is_eog(self._vocabulary, index)
         )
 
-    def encode(self, text: str, *, chat: bool | None = None) -> list[int]:
-        """Token ids as llama.cpp finds them; the chat template is the one in the file."""
-        template = self._model.metadata.get(_TEMPLATE)
-        if chat and not template:
-            raise ExportError(f"{self.path}: has no chat template; leave --chat out")
-        as_message = bool(template) if chat is None else chat
-        if as_message:
-            text = self._render(template, text)
-        return list(self._model.tokenize(text.encode(), add_bos=not as_message, special=True))
+    def has_chat_template(self) -> bool:
+        return bool(self._model.metadata.get(_TEMPLATE))
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids as llama.cpp finds them."""
+        return list(self._model.tokenize(text.encode(), add_bos=True, special=True))
+
+    def encode_message(self, text: str) -> list[int]:
+        """Token ids of the text that the template in the file makes of a message."""
+        written = self._render(self._model.metadata[_TEMPLATE], text)
+        return list(self._model.tokenize(written.encode(), add_bos=False, special=True))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of tokens; bytes that are no whole character yet become U+FFFD."""
@@ -76,21 +78,17 @@ class LlamaCppRuntime:
 
     def restart(self) -> None:
         """Empty the cache."""
+        super().restart()
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._model.ctx), True)
-        self._position = 0
 
-    def feed(self, ids: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
-        """float32 logits, as `Runtime.feed`; long inputs go through in pieces of 512 tokens."""
-        if self._position + len(ids) > self.context_length:
-            raise ExportError(
-                f"{self.path}: {self._position + len(ids)} tokens do not fit a context of {self.context_length}"
-            )
+    def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:
+        """float32 logits; long inputs go through 512 tokens at a time."""
         found = []
         for start in range(0, len(ids), _BATCH):
-            piece = ids[start : start + _BATCH]
-            last = start + len(piece) == len(ids)
-            wanted = range(len(piece)) if every else range(len(piece) - 1, len(piece)) if last else range(0)
-            found += self._run(piece, wanted)
+            batch = ids[start : start + _BATCH]
+            last = start + len(batch) == len(ids)
+            wanted = range(len(batch)) if every else range(len(batch) - 1, len(batch)) if last else range(0)
+            found += self._run(batch, self.position + start, wanted)
         return np.stack(found)
 
     def close(self) -> None:
@@ -100,17 +98,16 @@ class LlamaCppRuntime:
             self._model.close()
             self._model = None
 
-    def _run(self, ids: Sequence[int], wanted: range) -> list[NDArray[np.float32]]:
+    def _run(self, ids: Sequence[int], position: int, wanted: range) -> list[NDArray[np.float32]]:
         batch = self._batch
         batch.n_tokens = len(ids)
         for index, token in enumerate(ids):
-            batch.token[index], batch.pos[index] = token, self._position + index
+            batch.token[index], batch.pos[index] = token, position + index
             batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
             batch.logits[index] = index in wanted
         status = llama_cpp.llama_decode(self._model.ctx, batch)
         if status:
             raise ExportError(f"{self.path}: llama.cpp could not decode a batch of {len(ids)} tokens (status {status})")
-        self._position += len(ids)
         return [self._logits(index) for index in wanted]
 
     def _logits(self, index: int) -> NDArray[np.float32]:

@@ -4,13 +4,13 @@ A wrong pre-tokenizer or a missing merge loads and splits text differently witho
 refused.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.common.files import read_json
 from edgerazor.plugins.exporters.gguf.pieces import piece_scores
 from edgerazor.plugins.exporters.gguf.splitting import Splitting, recognize_splitting
 
@@ -36,7 +36,10 @@ def describe_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> To
         rows: of the embedding; the token list is filled up to it.
     """
     try:
-        content, settings = _read(folder / "tokenizer.json"), _read(folder / "tokenizer_config.json", optional=True)
+        if not (folder / "tokenizer.json").exists():
+            return TokenizerKeys({}, ("tokenizer.json is missing in the checkpoint; a GGUF needs the tokenizer",))
+        content = read_json(folder / "tokenizer.json")
+        settings = read_json(folder / "tokenizer_config.json", optional=True)
         return _describe(folder, content, settings, config, rows)
     except ExportError as error:
         return TokenizerKeys({}, (str(error),))
@@ -74,20 +77,6 @@ def _describe(
         [] if "eos" in special else ["the tokenizer names no end-of-text token; llama.cpp then takes one of its own"]
     )
     return TokenizerKeys(keys, tuple(problems), (*splitting.notes, *notes))
-
-
-def _read(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.exists():
-        return {}
-    if not path.exists():
-        raise ExportError(f"{path.name} is missing in the checkpoint; a GGUF needs the tokenizer")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path.name}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ExportError(f"{path.name}: expected keys with values")
-    return content
 
 
 def _tokens(content: Mapping[str, Any], splitting: Splitting, rows: int) -> tuple[list[str], list[int]]:

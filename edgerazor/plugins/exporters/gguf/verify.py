@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgerazor.core.contracts import Checkpoint, VerifyReport
+from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.plugins.exporters.common.origin import DIGEST
 from edgerazor.plugins.exporters.gguf.ggml import dequantizer
-from edgerazor.plugins.exporters.gguf.plan import Entry, ExportPlan
+from edgerazor.plugins.exporters.gguf.plan import Entry, GGUFPlan
 from edgerazor.plugins.exporters.gguf.read import GGUFFile, StoredTensor, open_gguf
 
-DIGEST = "edgerazor.content_sha256"
 _CHUNK = 1 << 21
 
 
 def verify_gguf(
-    path: Path, checkpoint: Checkpoint, plan: ExportPlan, on_tensor: Callable[[int, int], None]
-) -> VerifyReport:
+    path: Path, checkpoint: Checkpoint, plan: GGUFPlan, on_tensor: Callable[[int, int], None]
+) -> ComparisonResult:
     """Names of tensors and keys that differ, are missing, or belong to no tensor of the checkpoint.
 
     Values are decoded by our own readers and, where llama-cpp-python is installed, by its library as well; both must
@@ -34,10 +34,10 @@ def verify_gguf(
         on_tensor(index + 1, len(plan.entries))
     known = {entry.name for entry in plan.entries}
     different += [name for name in file.tensors if name not in known]
-    return VerifyReport(len(plan.entries), tuple(different))
+    return ComparisonResult(len(plan.entries), tuple(different))
 
 
-def _different_keys(file: GGUFFile, checkpoint: Checkpoint, plan: ExportPlan) -> Iterator[str]:
+def _different_keys(file: GGUFFile, checkpoint: Checkpoint, plan: GGUFPlan) -> Iterator[str]:
     expected = {**plan.metadata, "general.architecture": plan.architecture.name, DIGEST: checkpoint.digest}
     for key, value in expected.items():
         if not _same_value(file.metadata.get(key), value):

@@ -1,9 +1,6 @@
-"""Writing the file: header by the `gguf` package, then one tensor after the other; whole or not at all."""
+"""Writing the file: header by the `gguf` package, then one tensor after the other."""
 
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +17,6 @@ from edgerazor.plugins.exporters.gguf.plan import Entry
 
 _ALIGNMENT = 32
 _CHUNK = 1 << 22
-
-
-@contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """Give a file name beside `path`; once the block ends well, the file there takes its place.
-
-    On any failure nothing of it is left and what was at `path` is untouched.
-
-    Raises:
-        ExportError: `path` is a folder or a file that is no GGUF, or cannot be written (a full disk, for example).
-    """
-    target = path.resolve()
-    temporary = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
-    try:
-        _check_replaceable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
-        temporary.replace(target)
-        _sync(target.parent)
-    except OSError as error:
-        raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def write_gguf(
@@ -125,22 +97,3 @@ def _float_bytes(tensor: Tensor, type_name: str) -> NDArray[Any]:
     if type_name == "F16":
         return tensor.contiguous().numpy().astype("<f2", copy=False)
     return tensor.to(torch.float32).contiguous().numpy().astype("<f4", copy=False)
-
-
-def _check_replaceable(target: Path) -> None:
-    if target.is_dir():
-        raise ExportError(f"{target}: is a folder; expected the name of a file such as model.gguf")
-    if target.parent.is_file():
-        raise ExportError(f"{target.parent}: is a file; expected a folder")
-    if target.exists() and target.stat().st_size:
-        with target.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ExportError(f"{target}: is there already and is no GGUF file; choose another name, or remove it")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgerazor.plugins.exporters.onnx.parts import Part
-from edgerazor.plugins.exporters.onnx.plan import ExportPlan
+from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 
 SLOW = 5.0
 _RUNS, _ROWS = 7, 2048
@@ -24,7 +24,7 @@ def slow_kernel_note(ratio: float) -> str | None:
     )
 
 
-def measure_2bit(plan: ExportPlan) -> float:
+def measure_2bit(plan: ONNXPlan) -> float:
     """Time of a 2-bit product over that of a 4-bit one of the largest shape in the plan, one token; 0 if there is none.
 
     Raises:

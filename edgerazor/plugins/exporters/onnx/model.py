@@ -12,11 +12,11 @@ from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.models.types import register_model_types
 from edgerazor.plugins.exporters.onnx.attention import NAME, register
-from edgerazor.plugins.exporters.onnx.plan import ExportPlan
+from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 from edgerazor.plugins.exporters.onnx.twins import EmbeddingTwin, LinearTwin, NormTwin, PackedMatrix
 
 
-def build_model(checkpoint: Checkpoint, plan: ExportPlan) -> Any:
+def build_model(checkpoint: Checkpoint, plan: ONNXPlan) -> Any:
     """The model without float matrices where the checkpoint has codes; everything else is float32.
 
     Raises:
@@ -72,7 +72,7 @@ def rotary_tables(model: Any, positions: int) -> tuple[Tensor, Tensor]:
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
-def _put_twins(model: Any, checkpoint: Checkpoint, plan: ExportPlan) -> None:
+def _put_twins(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
     for name, matrix in plan.matrices.items():
         value = checkpoint.read(f"{name}.weight")
         assert isinstance(value, QuantizedTensor)
@@ -87,7 +87,7 @@ def _put_twins(model: Any, checkpoint: Checkpoint, plan: ExportPlan) -> None:
         model.set_output_embeddings(LinearTwin(embedding.weight, None))
 
 
-def _put_floats(model: Any, checkpoint: Checkpoint, plan: ExportPlan) -> None:
+def _put_floats(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
     unknown = []
     for name in plan.floats:
         module_name, _, attribute = name.rpartition(".")

@@ -1,13 +1,11 @@
 """What each tensor becomes in the graph, or why it cannot, known before a byte is written."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from edgerazor.core.contracts import Checkpoint
-from edgerazor.core.packing import content_digest
+from edgerazor.core.contracts import Checkpoint, ExportPlan, NamedTensors
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.onnx.parts import Part, split_rows
@@ -42,55 +40,34 @@ class Matrix:
         return sum(part.bytes for part in self.parts)
 
 
-@dataclass
-class ExportPlan:
-    """What `plan_export` finds; `problems` holds one line per refusal."""
+@dataclass(kw_only=True)
+class ONNXPlan(ExportPlan):
+    """What `plan_export` finds: operands of the matrices, and what else the graph needs to know."""
 
     matrices: dict[str, Matrix] = field(default_factory=dict)
     floats: list[str] = field(default_factory=list)
     context_length: int = 0
     tied: bool = False
     activation_group: int | None = None
-    problems: list[str] = field(default_factory=list)
 
 
-def plan_export(
-    checkpoint: Checkpoint, params: ONNXParams, on_tensor: Callable[[int, int], None] = lambda done, total: None
-) -> ExportPlan:
-    """Read every tensor once and choose operators and blocks.
-
-    Raises:
-        ExportError: the checkpoint is damaged; other problems are collected in the plan.
-    """
-    plan, config = ExportPlan(), checkpoint.config
+def plan_export(checkpoint: Checkpoint, params: ONNXParams, tensors: NamedTensors) -> ONNXPlan:
+    """Choose operators and blocks; arguments as for `Exporter.plan`. Problems are collected in the plan."""
+    plan, config = ONNXPlan(), checkpoint.config
     activations = (checkpoint.recipe.get("quantization") or {}).get("activations") or {}
     plan.activation_group = activations.get("group_size")
     plan.tied = bool(config.get("tie_word_embeddings"))
     plan.context_length = _context_length(config, params, plan.problems)
     plan.problems += _unsupported(config, plan.context_length)
-    names = sorted(checkpoint.names(), key=lambda name: name.removesuffix(".weight"))
-
-    def quantized() -> Iterator[tuple[str, QuantizedTensor]]:
-        for index, name in enumerate(names):
-            value = checkpoint.read(name)
-            if isinstance(value, QuantizedTensor):
-                _add_matrix(plan, checkpoint, params, name, value)
-                yield name.removesuffix(".weight"), value
-            else:
-                _add_float(plan, name, value)
-            on_tensor(index + 1, len(names))
-
-    if content_digest(quantized()) != checkpoint.digest:
-        raise ExportError(
-            f"{checkpoint.folder}: codes or scales are not those that content_sha256 was taken of: the checkpoint is "
-            f"damaged; `edgerazor verify {checkpoint.folder}` says where"
-        )
+    for name, value in tensors:
+        if isinstance(value, QuantizedTensor):
+            _add_matrix(plan, checkpoint, params, name, value)
+        else:
+            _add_float(plan, name, value)
     return plan
 
 
-def _add_matrix(
-    plan: ExportPlan, checkpoint: Checkpoint, params: ONNXParams, name: str, value: QuantizedTensor
-) -> None:
+def _add_matrix(plan: ONNXPlan, checkpoint: Checkpoint, params: ONNXParams, name: str, value: QuantizedTensor) -> None:
     module, role = name.removesuffix(".weight"), checkpoint.role(name)
     if value.codes.ndim != 2 or role.parts:
         plan.problems.append(f"{module}: is a fused or stacked matrix; only plain ones can be exported")
@@ -117,7 +94,7 @@ def _split(value: QuantizedTensor, params: ONNXParams, activation_group: int | N
     return parts
 
 
-def _add_float(plan: ExportPlan, name: str, value: torch.Tensor) -> None:
+def _add_float(plan: ONNXPlan, name: str, value: torch.Tensor) -> None:
     if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         plan.problems.append(f"{name}: is {str(value.dtype).removeprefix('torch.')}; expected a float")
     elif not bool(torch.isfinite(value).all()):

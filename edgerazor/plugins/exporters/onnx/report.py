@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgerazor.core.contracts import Checkpoint, ExportReport
+from edgerazor.core.contracts import Checkpoint, ExportResult
+from edgerazor.plugins.exporters.common.rows import rows_by_type
 from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL
 from edgerazor.plugins.exporters.onnx.kernels import measure_2bit, slow_kernel_note
-from edgerazor.plugins.exporters.onnx.plan import ExportPlan, Matrix
+from edgerazor.plugins.exporters.onnx.plan import Matrix, ONNXPlan
 from edgerazor.plugins.exporters.params import ONNXParams
 
 
-def make_report(path: Path, checkpoint: Checkpoint, plan: ExportPlan, params: ONNXParams) -> ExportReport:
+def describe_export(path: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> ExportResult:
     """Size of the folder, bits per weight by width, and remarks; `details` is plain data."""
     sizes = {one.name: one.stat().st_size for one in path.iterdir()}
     matrices = list(plan.matrices.values())
@@ -30,7 +31,7 @@ def make_report(path: Path, checkpoint: Checkpoint, plan: ExportPlan, params: ON
         "context_length": plan.context_length,
         "notes": list(_notes(checkpoint, plan, params)),
     }
-    return ExportReport(path, sum(sizes.values()), _bits(matrices), details)
+    return ExportResult(path, sum(sizes.values()), _bits(matrices), details)
 
 
 def peak_memory() -> int:
@@ -39,7 +40,7 @@ def peak_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _notes(checkpoint: Checkpoint, plan: ExportPlan, params: ONNXParams) -> Iterator[str]:
+def _notes(checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> Iterator[str]:
     matrices = list(plan.matrices.values())
     yield from _storage_notes(matrices, params)
     if any(part.bits == 2 for one in matrices for part in one.parts) and not params.portable:
@@ -58,7 +59,7 @@ def _notes(checkpoint: Checkpoint, plan: ExportPlan, params: ONNXParams) -> Iter
         yield "portable: the cache grows by copying, and onnxruntime-genai cannot run it; ONNX Runtime and others can"
 
 
-def _kernel_note(plan: ExportPlan) -> str | None:
+def _kernel_note(plan: ONNXPlan) -> str | None:
     """Measured here; None if it is fast, or if onnxruntime is not installed and nothing can be known."""
     try:
         return slow_kernel_note(measure_2bit(plan))
@@ -95,15 +96,10 @@ def _activation_note(matrices: list[Matrix], trained: Any, params: ONNXParams) -
 
 
 def _by_width(matrices: list[Matrix]) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    for part in (part for one in matrices for part in one.parts):
-        row = rows.setdefault(f"{part.bits}-bit blocks of {part.block}", {"tensors": 0, "weights": 0, "bytes": 0})
-        row["tensors"] += 1
-        row["weights"] += part.count * part.columns
-        row["bytes"] += part.bytes
-    for row in rows.values():
-        row["bits_per_weight"] = 8 * row["bytes"] / row["weights"]
-    return rows
+    parts = (part for matrix in matrices for part in matrix.parts)
+    return rows_by_type(
+        (f"{part.bits}-bit blocks of {part.block}", part.count * part.columns, part.bytes) for part in parts
+    )
 
 
 def _weights(matrices: list[Matrix]) -> int:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgerazor.core.contracts import TokenizerRuntime
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.onnx.folder import CARD, CONFIG, GENAI, GENERATION, MODEL, read_json
+from edgerazor.plugins.exporters.common.files import read_json
+from edgerazor.plugins.exporters.onnx.folder import CARD, CONFIG, GENAI, GENERATION, MODEL, read_card
 
 try:
     import onnxruntime
@@ -20,8 +22,8 @@ except ModuleNotFoundError as error:
 _FIRST_CAPACITY = 256
 
 
-class OnnxRuntime:
-    """A folder that the exporter `onnx` wrote; what it computes is `Runtime`.
+class OnnxRuntime(TokenizerRuntime):
+    """A folder that the exporter `onnx` wrote.
 
     Args:
         path: of the folder.
@@ -32,9 +34,9 @@ class OnnxRuntime:
     """
 
     def __init__(self, path: str | Path, *, threads: int | None = None):
-        self.path = Path(path)
+        self.path, self.name = Path(path), str(path)
         self.engine = f"ONNX Runtime {onnxruntime.__version__}"
-        card = read_json(self.path / CARD)
+        card = read_card(self.path)
         self.recipe: Mapping[str, Any] = card.get("recipe") or {}
         settings = read_json(self.path / GENAI)
         try:
@@ -44,47 +46,36 @@ class OnnxRuntime:
             self._heads, self._width = int(decoder["num_key_value_heads"]), int(decoder["head_size"])
             self._shared = bool(settings["search"]["past_present_share_buffer"])
             level = int(card["settings"]["accuracy_level"])
+            self._last_only = card["settings"]["logits"] == "last"
         except (KeyError, TypeError, ValueError) as error:
             raise ExportError(f"{self.path}: {GENAI} or {CARD} is not as edgerazor writes it: {error!r}") from error
         self.stop_ids = frozenset(_stop_ids(self.path))
         self._session = _open_session(self.path / MODEL, threads, level)
         self._names = [f"{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")]
         self._tokenizer: Any = None
-        self._position = 0
         self._cache = self._buffers(min(_FIRST_CAPACITY, self.context_length))
 
-    def encode(self, text: str, *, chat: bool | None = None) -> list[int]:
-        """Token ids by the tokenizer in the folder."""
-        tokenizer = self._words()
-        if chat and not tokenizer.chat_template:
-            raise ExportError(f"{self.path}: has no chat template; leave --chat out")
-        if chat or (chat is None and tokenizer.chat_template):
-            message = [{"role": "user", "content": text}]
-            text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(tokenizer(text)["input_ids"])
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer in the folder."""
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens."""
-        return str(self._words().decode(list(ids), skip_special_tokens=True))
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(self.path)
+            except (OSError, ValueError, KeyError) as error:
+                raise ExportError(f"{self.path}: no usable tokenizer: {str(error).splitlines()[0]}") from error
+        return self._tokenizer
 
-    def restart(self) -> None:
-        """The buffers stay, their content no longer counts."""
-        self._position = 0
-
-    def feed(self, ids: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
-        """float32 logits, as `Runtime.feed`."""
-        total = self._position + len(ids)
-        if total > self.context_length:
-            raise ExportError(f"{self.path}: {total} tokens do not fit a context of {self.context_length}")
+    def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:
+        """float32 logits, by one run of the graph."""
+        if every and self._last_only and len(ids) > 1:
+            raise ExportError(f"{self.path}: was exported with logits=last; export it with logits=all to score texts")
         inputs = {
             "input_ids": np.array([list(ids)], dtype=np.int64),
-            "attention_mask": np.ones((1, total), dtype=np.int64),
+            "attention_mask": np.ones((1, self.position + len(ids)), dtype=np.int64),
         }
         logits = self._in_place(inputs) if self._shared else self._growing(inputs)
-        self._position = total
-        if every and len(logits) != len(ids):
-            raise ExportError(f"{self.path}: was exported with logits=last; export it with logits=all to score texts")
         return logits if every else logits[-1:]
 
     def _in_place(self, inputs: dict[str, Any]) -> NDArray[np.float32]:
@@ -103,7 +94,7 @@ class OnnxRuntime:
 
     def _growing(self, inputs: dict[str, Any]) -> NDArray[np.float32]:
         """Of a portable file: every step returns a longer cache."""
-        past = self._cache if self._position else self._buffers(0)
+        past = self._cache if self.position else self._buffers(0)
         given = {f"past_key_values.{name}": buffer for name, buffer in zip(self._names, past, strict=True)}
         values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
         wanted = ["logits", *(f"present.{name}" for name in self._names)]
@@ -114,16 +105,6 @@ class OnnxRuntime:
     def close(self) -> None:
         """Drop session and buffers."""
         self._session, self._cache = None, []
-
-    def _words(self) -> Any:
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
-            try:
-                self._tokenizer = AutoTokenizer.from_pretrained(self.path)
-            except (OSError, ValueError, KeyError) as error:
-                raise ExportError(f"{self.path}: no usable tokenizer: {str(error).splitlines()[0]}") from error
-        return self._tokenizer
 
     def _make_room(self, total: int) -> None:
         capacity = self._cache[0].shape()[2]
@@ -139,7 +120,7 @@ class OnnxRuntime:
         for index in range(2 * self._layers):
             content = np.zeros((1, self._heads, capacity, self._width), dtype=np.float32)
             if earlier:
-                content[:, :, : self._position] = earlier[index].numpy()[:, :, : self._position]
+                content[:, :, : self.position] = earlier[index].numpy()[:, :, : self.position]
             buffers.append(onnxruntime.OrtValue.ortvalue_from_numpy(content))
         return buffers
 
@@ -147,7 +128,7 @@ class OnnxRuntime:
 def _stop_ids(folder: Path) -> set[int]:
     """Ends of text by generation_config.json, or else by config.json."""
     for name in (GENERATION, CONFIG):
-        stated = (read_json(folder / name) if (folder / name).is_file() else {}).get("eos_token_id")
+        stated = read_json(folder / name, optional=True).get("eos_token_id")
         if stated is not None:
             return set(stated) if isinstance(stated, list) else {stated}
     return set()

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgerazor.core.contracts import Checkpoint, VerifyReport
+from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.common.origin import DIGEST
 from edgerazor.plugins.exporters.onnx.folder import COPIED, DATA, MODEL
 from edgerazor.plugins.exporters.onnx.model import empty_model, rotary_tables
 from edgerazor.plugins.exporters.onnx.unpack import read_codes, read_scales
 from edgerazor.plugins.exporters.onnx.wiring import is_wired
 
-DIGEST, TENSORS = "edgerazor.content_sha256", "edgerazor.tensors"
+TENSORS = "edgerazor.tensors"
 _FREQUENCIES = "model.rotary_emb.inv_freq"
 
 
-def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, int], None]) -> VerifyReport:
+def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, int], None]) -> ComparisonResult:
     """Names of tensors that differ or are missing.
 
     Raises:
@@ -41,7 +42,7 @@ def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, 
         if not same:
             different.append(name)
         on_tensor(index + 1, len(names))
-    return VerifyReport(len(names), tuple(different))
+    return ComparisonResult(len(names), tuple(different))
 
 
 def _open(path: Path) -> tuple[ir.Graph, dict[str, list[dict[str, Any]]], str]:
