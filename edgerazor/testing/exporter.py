@@ -9,7 +9,14 @@ from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError, ExportError
 from edgerazor.schemas.components import ExporterParams
-from edgerazor.testing.exporter_case import ChangedCheckpoint, ExporterCase, failing_at, with_one_element_changed
+from edgerazor.testing.exporter_case import (
+    ChangedCheckpoint,
+    ExporterCase,
+    ReadingCheckpoint,
+    with_infinite_values,
+    with_integers,
+    with_one_element_changed,
+)
 from edgerazor.testing.laws import expect, holding, law_name
 from edgerazor.testing.models import packed_example
 
@@ -50,15 +57,15 @@ def a_check_writes_nothing(case: ExporterCase) -> None:
     expect(before == after, "it changes the folder of the checkpoint")
 
 
-def an_export_is_what_its_report_says(case: ExporterCase) -> None:
-    report = case.start_with_an_export()
-    expect(Path(report.path) == case.path, f"the report names {report.path}, not {case.path}")
+def an_export_is_what_its_result_says(case: ExporterCase) -> None:
+    result = case.start_with_an_export()
+    expect(Path(result.path) == case.path, f"the result names {result.path}, not {case.path}")
     expect(case.path.exists(), f"there is no {case.path.name}")
     others = sorted(path.name for path in case.folder.iterdir() if path != case.path)
     expect(not others, f"it leaves {', '.join(others)} behind, beside {case.path.name}")
     size = sum(len(content) for content in case.files().values())
-    expect(report.bytes == size, f"the report says {report.bytes} bytes, there are {size}")
-    expect(report.bits_per_weight > 0, f"the report says {report.bits_per_weight} bits per weight")
+    expect(result.bytes == size, f"the result says {result.bytes} bytes, there are {size}")
+    expect(result.bits_per_weight > 0, f"the result says {result.bits_per_weight} bits per weight")
 
 
 def its_files_are_known_again(case: ExporterCase) -> None:
@@ -75,9 +82,9 @@ def its_files_are_known_again(case: ExporterCase) -> None:
 
 def an_export_equals_its_checkpoint(case: ExporterCase) -> None:
     case.start_with_an_export()
-    report = case.build().verify(case.path, case.open())
-    expect(not report.different, f"verify finds differences in a sound export: {', '.join(report.different[:5])}")
-    expect(report.tensors > 0, "verify compared no tensor")
+    result = case.build().verify(case.path, case.open())
+    expect(not result.different, f"verify finds differences in a sound export: {', '.join(result.different[:5])}")
+    expect(result.tensors > 0, "verify compared no tensor")
 
 
 def exporting_again_replaces_what_was_there(case: ExporterCase) -> None:
@@ -118,30 +125,82 @@ def verify_finds_a_flipped_byte(case: ExporterCase) -> None:
 
 def a_failed_export_leaves_everything_as_it_was(case: ExporterCase) -> None:
     names = list(case.open().names())
-    for name, earlier in ((names[-1], False), (names[len(names) // 2], True)):
-        if earlier:
-            case.start_with_an_export()
-        before, entries = case.files(), sorted(case.folder.iterdir())
-        try:
-            case.build().export(ChangedCheckpoint(case.open(), failing_at(name)), case.path)
-        except EdgeRazorError:
-            pass
-        else:
-            raise AssertionError(f"{name} could not be read, and export raises nothing")
-        left = [path.name for path in sorted(case.folder.iterdir()) if path not in entries]
-        expect(not left, f"{name} could not be read, and export leaves {', '.join(left)} behind")
-        expect(case.files() == before, f"{name} could not be read, and export changed what an earlier one wrote")
+    _fail_to_export(case, names[-1], case.path)
+    _fail_to_export(case, names[-1], case.folder / "above" / case.path.name, planned=True)
+    case.start_with_an_export()
+    _fail_to_export(case, names[len(names) // 2], case.path)
+
+
+def _fail_to_export(case: ExporterCase, name: str, path: Path, *, planned: bool = False) -> None:
+    """Export a checkpoint of which one tensor cannot be read, or, once it is `planned`, cannot be read again."""
+    before, entries = case.files(), sorted(case.folder.iterdir())
+    exporter, checkpoint = case.build(), ReadingCheckpoint(case.open())
+    if planned:
+        exporter.check(checkpoint)
+    checkpoint.failing = name
+    try:
+        exporter.export(checkpoint, path)
+    except EdgeRazorError:
+        pass
+    else:
+        raise AssertionError(f"{name} could not be read, and export raises nothing")
+    left = [entry.name for entry in sorted(case.folder.iterdir()) if entry not in entries]
+    expect(not left, f"{name} could not be read, and export leaves {', '.join(left)} behind")
+    expect(case.files() == before, f"{name} could not be read, and export changed what an earlier one wrote")
+
+
+def a_checkpoint_is_planned_once(case: ExporterCase) -> None:
+    exporter, checkpoint = case.build(), ReadingCheckpoint(case.open())
+    exporter.check(checkpoint)
+    first = checkpoint.reads
+    exporter.check(checkpoint)
+    again = checkpoint.reads - first
+    expect(not again, f"{first} tensors are read to check a checkpoint, and {again} to check it again")
+
+
+def a_refusal_names_everything_that_does_not_fit(case: ExporterCase) -> None:
+    """Where two tensors would be refused one by one, a checkpoint of both is refused for both."""
+    for spoil in (with_infinite_values, with_integers):
+        for pair in case.pairs_of_tensors():
+            alone = [case.refusal(spoil, {name}) for name in pair]
+            if not all(alone):
+                continue  # the format holds such values
+            both = case.refusal(spoil, set(pair))
+            missed = [name for name in pair if name.removesuffix(".weight") not in both]
+            expect(
+                not missed, f"{' and '.join(pair)} do not fit, and the error does not name {', '.join(missed)}: {both}"
+            )
+
+
+def progress_goes_forward(case: ExporterCase) -> None:
+    exporter, checkpoint, calls = case.build(), case.open(), list[tuple[str, int, int]]()
+    exporter.progress = lambda stage, done, total: calls.append((stage, done, total))
+    exporter.check(checkpoint)
+    exporter.export(checkpoint, case.path)
+    exporter.verify(case.path, checkpoint)
+    expect(calls, "progress is never called")
+    last: dict[str, tuple[int, int]] = {}
+    for stage, done, total in calls:
+        before, same = last.get(stage, (0, total))
+        expect(before <= done <= total, f"{stage}: {done} of {total} steps are done after {before} were")
+        expect(total == same, f"{stage}: has {total} steps, and had {same} before")
+        last[stage] = done, total
+    for stage, (done, total) in last.items():
+        expect(done == total, f"{stage}: ends with {done} of {total} steps done")
 
 
 LAWS = (
     a_check_writes_nothing,
-    an_export_is_what_its_report_says,
+    an_export_is_what_its_result_says,
     its_files_are_known_again,
     an_export_equals_its_checkpoint,
     exporting_again_replaces_what_was_there,
     verify_names_every_tensor_that_differs,
     verify_finds_a_flipped_byte,
     a_failed_export_leaves_everything_as_it_was,
+    a_checkpoint_is_planned_once,
+    a_refusal_names_everything_that_does_not_fit,
+    progress_goes_forward,
 )
 
 

@@ -1,7 +1,7 @@
 """What the laws of exporters share: an exporter, a checkpoint, a folder to export to, and checkpoints that differ."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.packing import content_digest
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.errors import CheckpointError
+from edgerazor.errors import CheckpointError, ExportError
 from edgerazor.schemas.components import ExporterParams
 
 Value = Tensor | QuantizedTensor
@@ -53,6 +53,27 @@ class ExporterCase:
         self.build().export(self.other(), self.path)
         self.others = self.files()
 
+    def pairs_of_tensors(self) -> Iterator[tuple[str, str]]:
+        """The first and the last matrix of codes, and the first and the last of the other tensors."""
+        checkpoint = self.open()
+        names = list(checkpoint.names())
+        quantized = [name for name in names if isinstance(checkpoint.read(name), QuantizedTensor)]
+        plain = [name for name in names if name not in quantized]
+        yield from ((group[0], group[-1]) for group in (quantized, plain) if len(group) > 1)
+
+    def refusal(self, spoil: Callable[[Any, str], Value], names: Collection[str]) -> str:
+        """What the exporter says of a checkpoint in which these tensors are spoilt; "" if it takes it."""
+
+        def read(checkpoint: Any, name: str) -> Value:
+            value: Value = spoil(checkpoint, name) if name in names else checkpoint.read(name)
+            return value
+
+        try:
+            self.build().check(ChangedCheckpoint(self.open(), read, sealed=True))
+        except ExportError as error:
+            return str(error)
+        return ""
+
     def files(self) -> Mapping[str, bytes]:
         """Everything in the folder, by relative name."""
         found = (path for path in self.folder.rglob("*") if path.is_file())
@@ -80,6 +101,24 @@ class ChangedCheckpoint:
         return self._read(self._checkpoint, name)
 
 
+class ReadingCheckpoint:
+    """A checkpoint that counts what is read of it, and cannot read the tensor that `failing` names."""
+
+    def __init__(self, checkpoint: Any):
+        self._checkpoint, self.reads, self.failing = checkpoint, 0, ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._checkpoint, name)
+
+    def read(self, name: str) -> Value:
+        """The tensor as it is."""
+        self.reads += 1
+        if name == self.failing:
+            raise CheckpointError(f"{name}: cannot be read")
+        value: Value = self._checkpoint.read(name)
+        return value
+
+
 def with_other_codes(checkpoint: Any, name: str) -> Value:
     """The tensor with its codes negated, which every row can hold."""
     value = checkpoint.read(name)
@@ -101,13 +140,17 @@ def with_one_element_changed(checkpoint: Any, name: str) -> Value:
     return changed
 
 
-def failing_at(failing: str) -> Callable[[Any, str], Value]:
-    """A `read` that cannot read one of the tensors."""
+def with_infinite_values(checkpoint: Any, name: str) -> Value:
+    """The tensor with an infinite number, or an infinite scale."""
+    value = checkpoint.read(name)
+    changed = value.scale.clone() if isinstance(value, QuantizedTensor) else value.clone()
+    changed.view(-1)[0] = float("inf")
+    if isinstance(value, QuantizedTensor):
+        return QuantizedTensor(value.codes, changed, value.qmax, value.group_size)
+    return changed
 
-    def read(checkpoint: Any, name: str) -> Value:
-        if name == failing:
-            raise CheckpointError(f"{name}: cannot be read")
-        found: Value = checkpoint.read(name)
-        return found
 
-    return read
+def with_integers(checkpoint: Any, name: str) -> Value:
+    """The tensor as 64-bit integers, where it holds floats; a matrix of codes as it is."""
+    value: Value = checkpoint.read(name)
+    return value if isinstance(value, QuantizedTensor) else value.long()

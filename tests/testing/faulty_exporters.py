@@ -72,14 +72,14 @@ class CheckingByExporting(Plain):
         return super().plan(checkpoint, tensors)
 
 
-@law_of(laws.an_export_is_what_its_report_says)
+@law_of(laws.an_export_is_what_its_result_says)
 class CountingWithoutTheHeader(Plain):
     def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         super().export(checkpoint, path)
         return ExportResult(path, sum(tensor.nbytes for tensor in load_file(path).values()), 8.0)
 
 
-@law_of(laws.an_export_is_what_its_report_says)
+@law_of(laws.an_export_is_what_its_result_says)
 class LeavingALogBehind(Plain):
     def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         path.with_suffix(".log").write_text("exported")
@@ -143,3 +143,35 @@ class LeavingWhatItBegan(Plain):
     def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
         self.params = self.params.model_copy(update={"path": str(path)})
         return super().export(checkpoint, path)
+
+
+@law_of(laws.a_checkpoint_is_planned_once)
+class PlanningAnew(Plain):
+    def planned(self, checkpoint: Checkpoint) -> ExportPlan:
+        self._planned = None
+        return super().planned(checkpoint)
+
+
+@law_of(laws.a_refusal_names_everything_that_does_not_fit)
+class RefusingOneByOne(Plain):
+    def plan(self, checkpoint: Checkpoint, tensors: NamedTensors) -> ExportPlan:
+        for name, value in tensors:
+            numbers = value.scale if isinstance(value, QuantizedTensor) else value
+            if not bool(torch.isfinite(numbers).all()):
+                raise ExportError(f"{name}: is not finite")
+        return ExportPlan()
+
+
+@law_of(laws.progress_goes_forward)
+class CountingDown(Plain):
+    def write(self, checkpoint: Checkpoint, plan: ExportPlan, path: Path) -> None:
+        self.show("writing", 2, 2)
+        self.show("writing", 1, 2)
+        super().write(checkpoint, plan, path)
+
+
+@law_of(laws.progress_goes_forward)
+class StoppingShort(Plain):
+    def write(self, checkpoint: Checkpoint, plan: ExportPlan, path: Path) -> None:
+        self.show("writing", 1, 2)
+        super().write(checkpoint, plan, path)
