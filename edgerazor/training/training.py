@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from edgerazor.checkpoint import qat_config
 from edgerazor.core.allocator import keep_large_blocks
-from edgerazor.core.contracts import ExportResult, Progress, Signal
+from edgerazor.core.contracts import Exporter, ExportResult, Progress, Signal
 from edgerazor.core.layers.weight_cache import cached_weights
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
@@ -127,15 +127,24 @@ def train(
         if interrupt.received is not None:
             return replace(result, interrupted=True)
         evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
-    exports = []
-    if trainer.is_world_process_zero():
-        for index, exporter in enumerate(exporters):
-            where = f"export[{index}]"
-            exports.append(
-                export_checkpoint(output / PACKED, exporter, registry=registry, progress=export_progress, where=where)
-            )
+    exports = _export(trainer, exporters, output / PACKED, registry, export_progress)
+    return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=exports)
+
+
+def _export(
+    trainer: DistillationTrainer,
+    exporters: Sequence[Exporter],
+    checkpoint: Path,
+    registry: Registry,
+    progress: Progress | None,
+) -> tuple[ExportResult, ...]:
+    """Run the exporters of a recipe on its packed checkpoint, on the first rank; the others wait, and get nothing."""
+    results = []
+    for index, exporter in enumerate(exporters if trainer.is_world_process_zero() else ()):
+        where = f"export[{index}]"
+        results.append(export_checkpoint(checkpoint, exporter, registry=registry, progress=progress, where=where))
     trainer.accelerator.wait_for_everyone()
-    return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=tuple(exports))
+    return tuple(results)
 
 
 def _build_trainer(
