@@ -87,8 +87,12 @@ def sequence_mean(column: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def divergences_in_parts(z: Tensor, u: Tensor, labels: Tensor, floor: float | None = None) -> Rows:
-    """`row_divergences` in float64, 64 rows at a time, so that the gate needs little memory."""
+def divergences_in_parts(z: Any, u: Any, labels: Tensor, floor: float | None = None) -> Rows:
+    """`row_divergences` in float64, 64 rows at a time, so that the gate needs little memory.
+
+    Args:
+        z, u: `[N, V]`, tensors or what gives some rows of one when it is sliced.
+    """
     parts = [
         row_divergences(
             z[start : start + 64].double(), u[start : start + 64].double(), labels[start : start + 64], floor

@@ -86,7 +86,7 @@ def profiled(step: Any, steps: int, device: str) -> list[dict[str, Any]]:
     for event in events:
         used = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
         spent[part_of(event, main_thread)][event.name] += used / 1000 / steps
-    whole = sum(sum(one.values()) for one in spent.values())
+    whole = sum(sum(operations.values()) for operations in spent.values())
     rows = []
     for part, operations in sorted(spent.items(), key=lambda pair: -sum(pair[1].values())):
         total = sum(operations.values())
@@ -104,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish(given)
     before = load()
     import torch
-    from training_contestants import OURS, Step, gate
+    from training_contestants import OURS, Step
+    from training_gate import gate
     from training_models import BATCHES, SHAPES, build_pair
 
     torch.set_num_threads(given.threads)

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import plain
 import separate_passes
 import torch
 from peers import interpreter
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from training_models import Pair
 
@@ -229,69 +228,3 @@ def _inputs(step: Step) -> dict[str, Tensor]:
 def _cross_entropy(logits: Tensor, step: Step) -> Tensor:
     flat = logits[:, :-1].float().flatten(0, 1)
     return functional.cross_entropy(flat, step.batch["labels"][:, 1:].flatten())
-
-
-def gate(step: Step) -> dict[str, float]:
-    """The loss against its definition on the contestant's own logits and states; gradients; bytes kept for backward.
-
-    Raises:
-        GateError: the loss differs, or a parameter gets no finite gradient.
-    """
-    kept: dict[int, int] = {}
-    owned = {tensor.untyped_storage().data_ptr() for tensor in (*step.student.parameters(), *step.teacher.parameters())}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = step.loss()
-    # In bfloat16 logits are rounded before or after the loss sees them, as the contestant has it.
-    limit = 2e-2 if step.autocast else 1e-4
-    difference = plain.check("the loss", plain.relative(loss.detach(), defined_loss(step)), limit)
-    loss.backward()
-    lacking = [
-        name
-        for name, parameter in step.student.named_parameters()
-        if parameter.grad is None or not bool(torch.isfinite(parameter.grad).all()) or not bool(parameter.grad.any())
-    ]
-    step.optimizer.zero_grad(set_to_none=True)
-    if lacking:
-        raise plain.GateError(f"no finite gradient reaches {', '.join(lacking[:3])} ({len(lacking)} in all)")
-    return {"difference": difference, "kept_mib": sum(kept.values()) / 2**20}
-
-
-@torch.no_grad()
-def defined_loss(step: Step) -> Tensor:
-    """What the contestant's loss should be, in float64, from whole logits of its own forward pass."""
-    options = {**_inputs(step), "use_cache": False, "output_hidden_states": True}
-    with torch.autocast(step.device.type, torch.bfloat16, enabled=step.autocast):
-        mine, theirs = step.student(**options), step.teacher(**options)
-    labels = functional.pad(step.batch["labels"][:, 1:], (0, 1), value=-100).flatten()
-    # The original release floors probabilities and counts every labelled position (METHOD 10, F1 and F2).
-    floor = separate_passes.FLOOR if step.name in (ORIGINAL, SEPARATE) else None
-    mask = step.batch["labels"] >= 0 if step.name == ORIGINAL else step.mask
-    rows = plain.divergences_in_parts(mine.logits.flatten(0, 1), theirs.logits.flatten(0, 1), labels, floor)
-    task = rows.task.sum() / (labels >= 0).sum()
-    if step.name == FULL:
-        total = task
-    elif step.name == FORWARD_KL:
-        total = plain.sequence_mean(rows.forward, mask)
-    else:
-        features = _defined_features(mine.hidden_states, theirs.hidden_states)
-        total = LOGITS * plain.eakld(rows, mask, SUPPORT) + FEATURES * features + TASK * task
-    return total / step.micro_batches
-
-
-def _defined_features(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
-    exact = [state.double() for state in teacher]
-    cosines = [functional.cosine_similarity(exact[i + 1], exact[i], dim=-1).mean() for i in range(len(exact) - 1)]
-    chosen = torch.stack(cosines).argsort()[:LAYERS] + 1
-    return torch.stack([(student[i].double() - exact[i]).square().mean() for i in chosen.tolist()]).mean()
-
-
-def parameters(model: nn.Module) -> int:
-    """Weights, a tied one counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())

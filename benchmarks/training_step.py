@@ -51,7 +51,8 @@ def open_case(name: str, case: str, setup: Mapping[str, Any]) -> Case:
     """Models, gate, and a first check that training lowers the loss."""
     import torch
     from answers import GateError
-    from training_contestants import Step, gate
+    from training_contestants import Step
+    from training_gate import gate
     from training_models import BATCHES, SHAPES, build_pair
 
     shape = "tiny" if setup["quick"] else "G" if setup["device"] == "cuda" else "C"
