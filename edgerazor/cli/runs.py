@@ -193,12 +193,20 @@ def verify(
     """Check that a packed checkpoint is whole: files, shapes, codes, scales, digest; or compare an export with it."""
     from edgerazor.checkpoint import verify_checkpoint
     from edgerazor.cli.tables import human_bytes
+    from edgerazor.core.discovery import load_plugins
+    from edgerazor.inference.open_runtime import exporter_of, is_exported
 
     if against is not None:
         _verify_export(folder, against)
         return
+    registry = load_plugins()
+    if is_exported(folder, registry):
+        raise ExportError(
+            f"{folder}: is a model exported by '{exporter_of(folder, registry)}'; say which checkpoint it was exported "
+            "from: --against CHECKPOINT"
+        )
     if folder.is_file():
-        raise ExportError(f"{folder}: is a file; say which checkpoint it was exported from: --against CHECKPOINT")
+        raise ExportError(f"{folder}: is a file; expected the folder of a packed checkpoint, or an exported model")
     result = verify_checkpoint(folder, logits=logits)
     if not result.ok:
         for line in result.faults:

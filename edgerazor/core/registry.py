@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgerazor.core import contracts
 from edgerazor.errors import PluginError
 from edgerazor.schemas.base import nearest
-from edgerazor.schemas.components import AdapterParams, ComponentParams, Kind, unknown_component
+from edgerazor.schemas.components import AdapterParams, ComponentParams, ExporterParams, Kind, unknown_component
 
 if TYPE_CHECKING:
     from edgerazor.core.discovery import Plugin
@@ -67,6 +67,11 @@ class Registry:
         """All declared adapters."""
         return [one.params for (kind, _), one in self._components.items() if kind == "adapter"]  # type: ignore[misc]
 
+    def exporter_declarations(self) -> list[type[ExporterParams]]:
+        """All declared exporters, by name."""
+        named = sorted((name, component) for (kind, name), component in self._components.items() if kind == "exporter")
+        return [component.params for _, component in named]  # type: ignore[misc]
+
     def adapter_for(self, model_type: str) -> Any:
         """Build the adapter that covers a model type.
 
@@ -110,17 +115,22 @@ class Registry:
             raise PluginError(f"{params.target} is not {protocol}: it lacks {', '.join(missing)}")
         return built
 
-    def runtime(self, exporter: str, path: Path) -> Any:
+    def runtime(self, exporter: str, path: Path) -> contracts.Runtime | None:
         """What runs the models of an exporter, loaded with the one at `path`; None if the exporter has none.
 
         Raises:
-            PluginError: there is no such exporter, or its engine cannot be imported.
+            PluginError: there is no such exporter, its engine cannot be imported, or is no `Runtime`.
         """
-        declared = self.declared("exporter", exporter)
+        declared = {params.component_name(): params for params in self.exporter_declarations()}.get(exporter)
         if declared is None:
             raise PluginError(unknown_component(self, "exporter", exporter))
-        target = getattr(declared, "runtime", "")
-        return self._import(f"exporter '{exporter}'", target)(path) if target else None
+        if not declared.runtime:
+            return None
+        engine = self._import(f"exporter '{exporter}'", declared.runtime)
+        runtime = engine(path)
+        if not isinstance(runtime, contracts.Runtime):
+            raise PluginError(f"exporter '{exporter}': {declared.runtime} gives no Runtime of edgerazor.core.contracts")
+        return runtime
 
     def versions(self) -> dict[str, str]:
         """Version of every third-party plugin, by namespace."""

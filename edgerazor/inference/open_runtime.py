@@ -21,7 +21,7 @@ def open_runtime(path: str | Path, *, registry: Registry) -> Runtime:
         return _open_packed(path, registry)
     if not path.exists():
         raise ExportError(f"{path}: there is no such file or folder")
-    runtime: Runtime | None = registry.runtime(name or exporter_of(path, registry), path)
+    runtime = registry.runtime(name or exporter_of(path, registry), path)
     if runtime is None:
         raise ExportError(f"{path}: exporter '{name}' brings no engine that could run it")
     return runtime
@@ -68,12 +68,11 @@ def _find_exporter(path: Path, registry: Registry) -> str | None:
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(16)
-    declared = [registry.declared("exporter", name) for name in registry.names("exporter")]
+    declared = registry.exporter_declarations()
     for params in declared:
-        magic, marker = getattr(params, "magic", b""), getattr(params, "marker", "")
-        if params and ((magic and start.startswith(magic)) or (marker and (path / marker).is_file())):
+        if (params.magic and start.startswith(params.magic)) or (params.marker and (path / params.marker).is_file()):
             return params.component_name()
     for params in declared:
-        if params and path.suffix in getattr(params, "suffixes", ()):
+        if path.suffix in params.suffixes:
             return params.component_name()
     return None

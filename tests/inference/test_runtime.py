@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgerazor.core.registry import Registry
+from edgerazor.core.registry import Component, Registry
 from edgerazor.data import load_data
-from edgerazor.errors import CheckpointError, EdgeRazorError, ExportError
+from edgerazor.errors import CheckpointError, EdgeRazorError, ExportError, PluginError
 from edgerazor.evaluate.checkpoints import evaluate_model
 from edgerazor.evaluate.exported import evaluate_runtime
 from edgerazor.inference.generate import GenerationSettings, generate_text
 from edgerazor.inference.open_runtime import exporter_of, open_runtime
 from edgerazor.inference.transformers_runtime import TransformersRuntime
+from edgerazor.schemas.components import ExporterParams
 from edgerazor.schemas.data import DataSection
 from tests.runs import save_data, tokenizer
 
@@ -109,3 +111,19 @@ def test_what_is_no_model_is_named(registry: Registry, tmp_path: Path) -> None:
         open_runtime(tmp_path / "absent", registry=registry)
     with pytest.raises(ExportError, match="there is no such file"):
         open_runtime(tmp_path / "absent.gguf", registry=registry)
+
+
+class OtherParams(ExporterParams):
+    """An exporter whose engine is something else."""
+
+    target: ClassVar[str] = "pathlib:Path"
+    suffixes: ClassVar[tuple[str, ...]] = (".other",)
+    runtime: ClassVar[str] = "pathlib:Path"
+    name: Literal["other"] = "other"
+
+
+def test_an_engine_that_is_no_runtime_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.other").touch()
+    registry = Registry({("exporter", "other"): Component(OtherParams, "", __name__)}, [])
+    with pytest.raises(PluginError, match=r"exporter 'other': pathlib:Path gives no Runtime"):
+        open_runtime(tmp_path / "model.other", registry=registry)

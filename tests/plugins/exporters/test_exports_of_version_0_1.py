@@ -1,6 +1,7 @@
 """Checkpoints of version 0.1 give the files that version 0.1 exported, byte by byte."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from export_contents import describe_gguf, describe_onnx, without_names_of_the_t
 
 from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.registry import Registry
+from edgerazor.inference.open_runtime import open_runtime
+from tests.commands import fail, succeed
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "version_0_1"
 EXPECTED: dict[str, dict[str, Any]] = {
@@ -45,3 +48,17 @@ def test_onnx_folders_are_the_same(name: str, case: str, registry: Registry, tmp
         assert now == before
     else:
         assert without_names_of_the_tracer(now) == without_names_of_the_tracer(before)
+
+
+def test_an_onnx_folder_of_then_is_known_run_and_replaced(registry: Registry, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    packed, path = FOLDER / "qwen3-mixed-rows-untied" / "packed", tmp_path / "onnx"
+    shutil.copytree(packed.parent / "onnx", path)
+    assert "--against CHECKPOINT" in fail("verify", path)
+    assert "equal" in succeed("verify", path, "--against", packed)
+    runtime = open_runtime(path, registry=registry)
+    assert runtime.recipe and runtime.feed(runtime.encode("the fox")).shape == (1, runtime.vocabulary_size)
+    runtime.close()
+    registry.build(registry.params("exporter", "onnx", path=str(path))).export(open_checkpoint(packed), path)
+    assert not (path / "edgerazor.json").exists()
+    assert "equal" in succeed("verify", path, "--against", packed)

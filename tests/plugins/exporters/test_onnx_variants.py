@@ -191,7 +191,7 @@ def test_damaged_folders_say_what_is_wrong(changed: Path, registry: Registry, pa
     (changed / "model.onnx").write_bytes(b"nothing")
     with pytest.raises(ExportError, match=r"model.onnx: "):
         make_onnx(registry, changed).verify(changed, checkpoint)
-    (changed / "edgerazor.json").write_text("{}")
+    (changed / "edgerazor_onnx.json").write_text("{}")
     with pytest.raises(ExportError, match="is not as edgerazor writes it"):
         open_runtime(changed, registry=registry)
 

@@ -1,0 +1,56 @@
+"""Every engine refuses the same things by the same error: the three runtimes, and the contract that they share."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgerazor.checkpoint import open_checkpoint
+from edgerazor.core.contracts import Runtime
+from edgerazor.core.registry import Registry
+from edgerazor.errors import ExportError
+from edgerazor.inference.open_runtime import open_runtime
+
+FOLDER = Path(__file__).parents[2] / "fixtures" / "version_0_1"
+
+
+def model_of(engine: str, registry: Registry, folder: Path) -> Path:
+    """A model without a chat template for an engine; its context holds 128 tokens."""
+    packed = FOLDER / "qwen3-int4-tied" / "packed"
+    if engine == "transformers":
+        return packed
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
+        shutil.copytree(FOLDER / "qwen3-mixed-rows-untied" / "onnx", folder / "onnx")
+        (folder / "onnx" / "chat_template.jinja").unlink()
+        return folder / "onnx"
+    pytest.importorskip("llama_cpp")
+    path = folder / "model.gguf"
+    registry.build(registry.params("exporter", "gguf", path=str(path))).export(open_checkpoint(packed), path)
+    return path
+
+
+@pytest.fixture(params=["transformers", "onnx", pytest.param("gguf", marks=pytest.mark.llamacpp)])
+def runtime(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -> Iterator[Runtime]:
+    opened = open_runtime(model_of(request.param, registry, tmp_path), registry=registry)
+    yield opened
+    opened.close()
+
+
+def test_what_does_not_fit_is_one_error(runtime: Runtime) -> None:
+    assert isinstance(runtime, Runtime) and runtime.context_length == 128
+    with pytest.raises(ExportError, match=r": 129 tokens do not fit a context of 128$"):
+        runtime.feed([1] * 129)
+    runtime.feed([1] * 100)
+    with pytest.raises(ExportError, match=r": 129 tokens do not fit a context of 128$"):
+        runtime.feed([1] * 29)
+    assert runtime.position == 100  # a refusal feeds nothing
+    runtime.restart()
+    assert runtime.feed([1] * 29).shape == (1, runtime.vocabulary_size)
+
+
+def test_a_missing_chat_template_is_one_error(runtime: Runtime) -> None:
+    with pytest.raises(ExportError, match=r": has no chat template; leave --chat out$"):
+        runtime.encode("the fox", chat=True)
+    assert runtime.encode("the fox") == runtime.encode("the fox", chat=False)
