@@ -1,5 +1,5 @@
 """Automatic precision: which matrix gets how many bits, from sensitivities measured on data, under a size target."""
 
-from edgerazor.allocate.allocation import Allocation, AllocationSettings, allocate
+from edgerazor.allocate.allocation import AllocationResult, AllocationSettings, allocate
 
-__all__ = ["Allocation", "AllocationSettings", "allocate"]
+__all__ = ["AllocationResult", "AllocationSettings", "allocate"]

@@ -62,8 +62,8 @@ class AllocationSettings:
 
 
 @dataclass(frozen=True)
-class Sized:
-    """One way to quantize the body.
+class Assignment:
+    """Quantizers of the body, and what they come to.
 
     Attributes:
         quantization: the whole section.
@@ -81,8 +81,8 @@ class Sized:
 
 
 @dataclass(frozen=True)
-class Allocation:
-    """The result.
+class AllocationResult:
+    """The recipe with the bits allocated, and what they were chosen from.
 
     Attributes:
         recipe: the recipe with explicit weight rules.
@@ -96,8 +96,8 @@ class Allocation:
 
     recipe: Recipe
     choices: Sequence[tuple[Unit, Option]]
-    allocated: Sized
-    uniform: Sized
+    allocated: Assignment
+    uniform: Assignment
     uniform_label: str
     target: float
     tokens: int
@@ -106,7 +106,7 @@ class Allocation:
 
 def allocate(
     recipe: Recipe, settings: AllocationSettings, *, registry: Registry, data: Data | None = None
-) -> Allocation:
+) -> AllocationResult:
     """Measure, choose, and compare with the uniform mix of the same size.
 
     Args:
@@ -146,7 +146,7 @@ class _Allocator:
         if not self.units:
             raise PlanError("the body rules take no module of this model, so there is nothing to allocate")
 
-    def run(self) -> Allocation:
+    def run(self) -> AllocationResult:
         target, uniform_label = exact_target(self.settings.target_bits)
         options, tokens = self._options()
         best = self._best(options, budget_of(target, [unit.weights for unit in self.units]))
@@ -157,8 +157,8 @@ class _Allocator:
         self.model = None
         held_out, note = self._held_out()
         teacher = None if held_out is None else load_teacher(self.recipe.model, device=self.device)
-        allocated, uniform = (self._sized(picks, teacher, held_out) for picks in (best, even))
-        return Allocation(
+        allocated, uniform = (self._assess(picks, teacher, held_out) for picks in (best, even))
+        return AllocationResult(
             self.recipe.model_copy(update={"quantization": allocated.quantization}),
             list(zip(self.units, best, strict=True)),
             allocated,
@@ -215,7 +215,7 @@ class _Allocator:
         chosen = solve(costs, [[option.loss for option in unit] for unit in found], budget)
         return [unit[index] for unit, index in zip(found, chosen, strict=True)]
 
-    def _sized(self, picks: Sequence[Option], teacher: nn.Module | None, held_out: Any) -> Sized:
+    def _assess(self, picks: Sequence[Option], teacher: nn.Module | None, held_out: Any) -> Assignment:
         assignment = {
             module.name: params
             for unit, option in zip(self.units, picks, strict=True)
@@ -241,7 +241,7 @@ class _Allocator:
             )
         weights = sum(unit.weights for unit in self.units)
         bits = sum(option.cost for option in picks) / HUNDREDTHS / weights
-        return Sized(section, bits, plan.bytes, sum(option.loss for option in picks), measured)
+        return Assignment(section, bits, plan.bytes, sum(option.loss for option in picks), measured)
 
     def _plan(self, section: QuantizationSection, model: nn.Module) -> Plan:
         return build_plan(model, section, adapter=self.adapter, registry=self.registry)

@@ -9,8 +9,8 @@ from edgerazor.cli.application import Overrides, RecipePath
 from edgerazor.errors import RecipeError
 
 if TYPE_CHECKING:
-    from edgerazor.allocate import Allocation
-    from edgerazor.allocate.allocation import Sized
+    from edgerazor.allocate import AllocationResult
+    from edgerazor.allocate.allocation import Assignment
 
 
 def allocate(
@@ -71,7 +71,7 @@ def allocate(
     typer.echo(f"wrote {output}; next: edgerazor train {output} --output RUN")
 
 
-def _show(result: "Allocation") -> None:
+def _show(result: "AllocationResult") -> None:
     from rich.table import Table
 
     from edgerazor.cli.tables import console
@@ -86,16 +86,17 @@ def _show(result: "Allocation") -> None:
     comparison = Table("", box=None, pad_edge=False)
     for heading in ("bits", "bytes", "predicted KL", "measured KL", "measured loss"):
         comparison.add_column(heading, justify="right")
-    for name, sized in (("allocated", result.allocated), (f"{result.uniform_label} everywhere", result.uniform)):
-        comparison.add_row(name, f"{sized.bits:.4f}", f"{sized.bytes:,}", f"{sized.predicted:.4f}", *_measured(sized))
+    for name, assignment in (("allocated", result.allocated), (f"{result.uniform_label} everywhere", result.uniform)):
+        figures = (f"{assignment.bits:.4f}", f"{assignment.bytes:,}", f"{assignment.predicted:.4f}")
+        comparison.add_row(name, *figures, *_measured(assignment))
     console().print(comparison)
     typer.echo(f"sensitivities from {result.tokens:,} predicted tokens; measured figures are of rounding, untrained")
     for note in result.notes:
         typer.echo(f"note: {note}")
 
 
-def _measured(sized: "Sized") -> tuple[str, str]:
-    figures = sized.measured
+def _measured(assignment: "Assignment") -> tuple[str, str]:
+    figures = assignment.measured
     if figures is None or figures.kl_teacher is None:
         return "-", "-"
     return f"{figures.kl_teacher:.4f}", f"{figures.loss:.4f}"

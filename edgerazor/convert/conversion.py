@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from edgerazor.convert.losses import distillation_of, router_notes
 from edgerazor.convert.quantizers import DEFAULT_WEIGHT, check_epsilon, state_quantizer
-from edgerazor.convert.reading import Findings, OldSection, Written
+from edgerazor.convert.reading import Entry, Findings, OldSection, check_method, note_log_level, training_of
 from edgerazor.convert.rules import RuleMaker
 from edgerazor.convert.selection import Override, Selection, is_pattern, read_selection
-from edgerazor.convert.training import check_method, note_log_level, training_of
-from edgerazor.convert.writing import to_yaml
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
 from edgerazor.schemas.files import read_mapping
@@ -37,7 +37,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """A recipe made from a configuration of the original.
 
     Attributes:
@@ -49,11 +49,11 @@ class Converted:
     notes: tuple[str, ...]
 
     def to_yaml(self) -> str:
-        """The recipe as a file to read and edit."""
-        return to_yaml(self.recipe)
+        """The recipe as YAML that reads like one written by hand; reading it again gives the same."""
+        return _to_yaml(self.recipe)
 
 
-def convert_file(path: Path, *, registry: Registry, model: str | None = None) -> Converted:
+def convert_file(path: Path, *, registry: Registry, model: str | None = None) -> ConversionResult:
     """Convert a YAML or JSON file; see `convert_recipe`."""
     content = read_mapping(path, expected="a section qat_configuration and perhaps kd_configuration")
     try:
@@ -62,7 +62,7 @@ def convert_file(path: Path, *, registry: Registry, model: str | None = None) ->
         raise RecipeError([f"{path}: {line}" for line in error.problems]) from None
 
 
-def convert_recipe(old: Mapping[str, Any], *, registry: Registry, model: str | None = None) -> Converted:
+def convert_recipe(old: Mapping[str, Any], *, registry: Registry, model: str | None = None) -> ConversionResult:
     """Turn a configuration of the original release 1.3.5 into a recipe.
 
     Args:
@@ -94,7 +94,7 @@ def convert_recipe(old: Mapping[str, Any], *, registry: Registry, model: str | N
         "the original keeps them in its programs, so there are none yet; recipes/ has the published ones",
     )
     load_recipe(recipe, registry=registry)
-    return Converted(recipe, tuple(findings.notes))
+    return ConversionResult(recipe, tuple(findings.notes))
 
 
 def _sections(old: Mapping[str, Any], findings: Findings) -> dict[str, OldSection]:
@@ -154,7 +154,7 @@ def _convert_quantization(section: OldSection, recipe: dict[str, Any], registry:
         recipe["training"] = training
 
 
-def _overrides(written: Written, findings: Findings) -> list[Override]:
+def _overrides(written: Entry, findings: Findings) -> list[Override]:
     items = [] if written.value is None else written.value
     if not isinstance(items, list):
         findings.problem(written.path, f"expected a list, got {describe(items)}")
@@ -176,7 +176,7 @@ def _overrides(written: Written, findings: Findings) -> list[Override]:
 def _check_override_states(
     selection: Selection,
     overrides: list[Override],
-    base: Mapping[str, Written],
+    base: Mapping[str, Entry],
     registry: Registry,
     findings: Findings,
 ) -> None:
@@ -194,3 +194,26 @@ def _check_override_states(
                 override.settings[mine[0]].path,
                 "a recipe has one quantizer for all activations",
             )
+
+
+class _OneLine(dict[str, Any]):
+    """A mapping that is written in braces."""
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(_OneLine, lambda dumper, value: dumper.represent_mapping("tag:yaml.org,2002:map", value, True))
+
+
+def _to_yaml(recipe: dict[str, Any]) -> str:
+    """A rule, a quantizer or a loss on one line."""
+    content = {key: dict(value) if isinstance(value, dict) else value for key, value in recipe.items()}
+    content["model"] = _OneLine(content["model"])
+    quantization = content["quantization"]
+    for key, value in quantization.items():
+        quantization[key] = [_OneLine(rule) for rule in value] if key == "weights" else value and _OneLine(value)
+    if "distillation" in content:
+        content["distillation"]["losses"] = [_OneLine(loss) for loss in content["distillation"]["losses"]]
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=200, allow_unicode=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from edgerazor.convert.reading import Findings, OldSection, Written
+from edgerazor.convert.reading import Entry, Findings, OldSection
 from edgerazor.schemas.messages import describe
 
 _METRICS = {"cosine_similarity": "cosine", "l2": "norm", "variance": "variance"}
@@ -41,7 +41,7 @@ def selector_of(
     return chosen if metric.value == "cosine_similarity" else {**chosen, "metric": _METRICS[metric.value]}
 
 
-def _fixed(items: list[Any], written: Written, findings: Findings, numbered_from: int) -> dict[str, Any] | None:
+def _fixed(items: list[Any], written: Entry, findings: Findings, numbered_from: int) -> dict[str, Any] | None:
     layers: list[Any] = []
     for item in items:
         if item in _NAMES:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgerazor.convert.layers import selector_of
-from edgerazor.convert.reading import Findings, OldSection, Written, as_number, checked
+from edgerazor.convert.reading import Entry, Findings, OldSection, as_number, checked
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.messages import describe, nearest
 
@@ -61,7 +61,7 @@ def _loss(section: OldSection, registry: Registry, findings: Findings) -> dict[s
     return checked("loss", values, registry=registry, findings=findings, paths=paths, path=path)
 
 
-def _named(kind: Written, function: Written, findings: Findings) -> str | None:
+def _named(kind: Entry, function: Entry, findings: Findings) -> str | None:
     if kind.value not in _TYPES:
         said = f"no output of a model is named {describe(kind.value)}{nearest(str(kind.value), _TYPES)}"
         findings.problem(kind.path, said)
@@ -129,7 +129,7 @@ def _support(section: OldSection, paths: dict[str, str]) -> dict[str, float]:
     return {"uniform_support": int(value) if value == int(value) else value}
 
 
-def _reduction(written: Written, findings: Findings) -> str | None:
+def _reduction(written: Entry, findings: Findings) -> str | None:
     if written.value == "none":
         findings.problem(written.path, "'none' gives a value per token, which is no loss; the original fails on it")
     elif str(written.value) not in _REDUCTIONS:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgerazor.convert.reading import Findings, Written, as_number, checked
+from edgerazor.convert.reading import Entry, Findings, as_number, checked
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.messages import nearest
 
@@ -65,7 +65,7 @@ STATE_FUNCTIONS = {
 }
 
 
-def weight_quantizer(settings: Mapping[str, Written], registry: Registry, findings: Findings) -> dict[str, Any] | None:
+def weight_quantizer(settings: Mapping[str, Entry], registry: Registry, findings: Findings) -> dict[str, Any] | None:
     """Our quantizer of the weights that these settings of the original act on; None if there is none.
 
     Args:
@@ -109,7 +109,7 @@ def weight_quantizer(settings: Mapping[str, Written], registry: Registry, findin
 
 
 def state_quantizer(
-    settings: Mapping[str, Written], slot: Literal["a", "kv"], registry: Registry, findings: Findings
+    settings: Mapping[str, Entry], slot: Literal["a", "kv"], registry: Registry, findings: Findings
 ) -> dict[str, Any] | None:
     """Our quantizer of activations (`a`) or of keys and values (`kv`); None where the original has none either."""
     written = settings["activation_function" if slot == "a" else "kv_cache_function"]
@@ -133,7 +133,7 @@ def state_quantizer(
     )
 
 
-def check_epsilon(written: Written, findings: Findings) -> None:
+def check_epsilon(written: Entry, findings: Findings) -> None:
     """The floor of a scale is a constant here (METHOD 1.2)."""
     value = as_number(written, findings, EPSILON)
     if value != EPSILON:
@@ -141,7 +141,7 @@ def check_epsilon(written: Written, findings: Findings) -> None:
 
 
 def _function(
-    written: Written, known: Mapping[str, OldFunction], others: Mapping[str, OldFunction], what: str, findings: Findings
+    written: Entry, known: Mapping[str, OldFunction], others: Mapping[str, OldFunction], what: str, findings: Findings
 ) -> OldFunction | None:
     name = str(written.value)
     if name in known:
@@ -153,7 +153,7 @@ def _function(
     return None
 
 
-def _group_size(function: OldFunction, named: Written, written: Written, findings: Findings) -> int | None:
+def _group_size(function: OldFunction, named: Entry, written: Entry, findings: Findings) -> int | None:
     size = as_number(written, findings, -1.0)
     if function.per == "tensor":
         findings.problem(
@@ -175,7 +175,7 @@ def _group_size(function: OldFunction, named: Written, written: Written, finding
     return int(size)
 
 
-def _share(written: Written, findings: Findings) -> float:
+def _share(written: Entry, findings: Findings) -> float:
     share = as_number(written, findings, -1.0)
     if share < 0:
         findings.note(written.path, f"is not given; {DEFAULT_SHARE}, the original's default, is written")

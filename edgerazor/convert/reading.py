@@ -36,7 +36,7 @@ def _add(lines: list[str], line: str) -> None:
 
 
 @dataclass(frozen=True)
-class Written:
+class Entry:
     """A value and the key path where the file writes it."""
 
     value: Any
@@ -64,24 +64,24 @@ class OldSection:
         """Key path of a key."""
         return f"{self.path}.{key}" if self.path else key
 
-    def get(self, key: str, default: Any = None) -> Written:
+    def get(self, key: str, default: Any = None) -> Entry:
         """Value of a key, or the original's default."""
         self._asked.append(key)
-        return Written(self._content.get(key, default), self.where(key))
+        return Entry(self._content.get(key, default), self.where(key))
 
     def number(self, key: str, default: float) -> float:
         """A number; as in the original, text that reads as one counts (YAML takes `1e-5` for text)."""
         written = self.get(key, default)
         return as_number(written, self.findings, default)
 
-    def names(self, key: str) -> list[Written]:
+    def names(self, key: str) -> list[Entry]:
         """A list of names, each with its path."""
         written = self.get(key, [])
         items = [] if written.value is None else written.value
         if isinstance(items, str) or not isinstance(items, (list, tuple)):
             self.findings.problem(written.path, f"expected a list of names, got {describe(items)}")
             return []
-        found = [Written(item, f"{written.path}[{index}]") for index, item in enumerate(items)]
+        found = [Entry(item, f"{written.path}[{index}]") for index, item in enumerate(items)]
         for name in found:
             if not isinstance(name.value, str):
                 self.findings.problem(name.path, f"expected a name, got {describe(name.value)}")
@@ -95,7 +95,7 @@ class OldSection:
                 self.findings.problem(self.where(str(key)), f"is no key of the original{nearest(str(key), known)}")
 
 
-def as_number(written: Written, findings: Findings, default: float) -> float:
+def as_number(written: Entry, findings: Findings, default: float) -> float:
     """The value as a number, or `default` after a problem was reported."""
     value = written.value
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
@@ -135,3 +135,28 @@ def checked(
             findings.problem(where or paths.get("", path), line["msg"])
         return None
     return values
+
+
+def check_method(section: OldSection, expected: str, findings: Findings) -> None:
+    """`method` names the section again."""
+    written = section.get("method", expected)
+    if str(written.value).upper() != expected:
+        findings.problem(written.path, f"expected {expected}, got {describe(written.value)}")
+
+
+def training_of(section: OldSection, findings: Findings) -> dict[str, Any]:
+    """`training: all` trains every parameter, which is the default here; the original reads no other value."""
+    written = section.get("training", "all")
+    if written.value == "quantized":
+        findings.note(written.path, "the original trains all parameters whatever it says; the recipe obeys")
+        return {"train_parameters": "quantized"}
+    if written.value != "all":
+        findings.problem(written.path, f"expected all, or quantized for a recipe, got {describe(written.value)}")
+    return {}
+
+
+def note_log_level(section: OldSection, findings: Findings) -> None:
+    """Logging belongs to a command, not to a recipe."""
+    written = section.get("log_level")
+    if written.value is not None:
+        findings.note(written.path, "left out: a recipe says nothing about logging")

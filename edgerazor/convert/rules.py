@@ -8,11 +8,11 @@ from typing import Any
 from edgerazor.convert.modules import EMBEDDING, HEAD, OldModule
 from edgerazor.convert.patterns import first_match, globs_of, matches
 from edgerazor.convert.quantizers import weight_quantizer
-from edgerazor.convert.reading import Findings, Written
+from edgerazor.convert.reading import Entry, Findings
 from edgerazor.convert.selection import Override, Selection
 from edgerazor.core.registry import Registry
 
-Settings = Mapping[str, Written]
+Settings = Mapping[str, Entry]
 Quantizer = dict[str, Any] | None
 Rule = tuple[list[str], Quantizer]
 _PARTS = {EMBEDDING: "*.embed_tokens", HEAD: "lm_head"}
@@ -103,7 +103,7 @@ class RuleMaker:
             found += [] if wanted in found else [wanted]
         return found[0] if len(found) == 1 else self._quantizer([override])
 
-    def _globs(self, written: Written, *, required: bool) -> list[str]:
+    def _globs(self, written: Entry, *, required: bool) -> list[str]:
         """Globs of the decoder's matrices; embedding and head have names of their own and are settled one by one."""
         taken = [module for module in self.selection.modules if matches(written.value, module.name)]
         if not taken:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from edgerazor.convert.modules import OldModule, decoder, mixture, omni
 from edgerazor.convert.patterns import matches, unclear_ending
-from edgerazor.convert.reading import Findings, OldSection, Written
+from edgerazor.convert.reading import Entry, Findings, OldSection
 from edgerazor.schemas.messages import describe, nearest
 
 # Names of release 1.3.0 and, with `kv_cache` in their place, of 1.3.5.
@@ -39,8 +39,8 @@ class Override:
 
     path: str
     kind: str | None
-    pattern: Written | None
-    settings: Mapping[str, Written]
+    pattern: Entry | None
+    settings: Mapping[str, Entry]
 
     def takes(self, module: OldModule) -> bool:
         """Whether the original merges it into the settings of this module; without type and name it never does."""
@@ -64,8 +64,8 @@ class Selection:
 
     targets: set[str] = field(default_factory=set)
     excluded: set[str] = field(default_factory=set)
-    target_names: list[Written] = field(default_factory=list)
-    excluded_names: list[Written] = field(default_factory=list)
+    target_names: list[Entry] = field(default_factory=list)
+    excluded_names: list[Entry] = field(default_factory=list)
     kv_cache: bool = False
     modules: list[OldModule] = field(default_factory=decoder)
 
@@ -103,7 +103,7 @@ def read_selection(section: OldSection, overrides: list[Override], findings: Fin
     return selection
 
 
-def is_pattern(written: Written, findings: Findings) -> bool:
+def is_pattern(written: Entry, findings: Findings) -> bool:
     """Whether it is a regular expression; one that ends in a number gets a note."""
     if not isinstance(written.value, str):
         findings.problem(written.path, f"expected a name, got {describe(written.value)}")
@@ -122,7 +122,7 @@ def is_pattern(written: Written, findings: Findings) -> bool:
     return True
 
 
-def _types(written: Written, findings: Findings) -> list[str]:
+def _types(written: Entry, findings: Findings) -> list[str]:
     """Type names that an entry stands for; an unknown name is an expression that known ones match."""
     if written.value in _TYPES:
         return [written.value]

@@ -24,7 +24,7 @@ class Encoder:
 
     Attributes:
         tokenizer: a fast one, with an end-of-sequence token.
-        sequence_length: dialogues are cut to it; texts stay whole here and are cut into pieces later.
+        sequence_length: dialogues are cut to it; texts stay whole here and are cut into segments later.
         system_prompt: for dialogues without a system message.
         vocabulary_size: of the model; None: ids are not compared with it.
 

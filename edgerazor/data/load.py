@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from edgerazor.data.encoding import Encoder
 from edgerazor.data.mixing import HELD_OUT, ORDER, generator, mix_sources, split_held_out
 from edgerazor.data.progress import show_progress
-from edgerazor.data.rows import build_dataset, cut_pieces
+from edgerazor.data.rows import build_dataset, cut_segments
 from edgerazor.data.sources import Documents, load_documents
 from edgerazor.data.tokens import Tokens
 from edgerazor.errors import DataError
@@ -104,21 +104,21 @@ def _rows(
             parts.append(tokens)
             cut += shortened
     tokens = Tokens.join(parts)
-    pieces = cut_pieces(tokens, order, section.sequence_length)
-    if not len(pieces.starts):
+    segments = cut_segments(tokens, order, section.sequence_length)
+    if not len(segments.starts):
         paths = ", ".join(documents.path for documents in sources)
         raise DataError(
             f"{paths}: nothing is left to learn from: none of {len(order)} documents has a label behind its first "
             f"token within {section.sequence_length} tokens"
         )
-    dataset = build_dataset(tokens, pieces, section.sequence_length, packing=section.packing)
+    dataset = build_dataset(tokens, segments, section.sequence_length, packing=section.packing)
     usage = Usage(
         documents=tuple(map(len, chosen)),
         empty=sum(documents.empty for documents in sources),
         cut=cut,
-        unused=pieces.unused,
-        tokens=int(pieces.lengths.sum()),
-        labels=_count_labels(tokens, pieces.starts, pieces.lengths),
+        unused=segments.unused,
+        tokens=int(segments.lengths.sum()),
+        labels=_count_labels(tokens, segments.starts, segments.lengths),
     )
     return dataset, usage
 

@@ -26,7 +26,7 @@ def check_dialogue(value: Any, where: str) -> list[Message]:
 
 
 def check_messages(value: Any, where: str) -> list[Message]:
-    """The same for a dialogue that may still lack the assistant's turns.
+    """Return the messages of a row as `check_dialogue` does; the assistant's turns may still be missing.
 
     Raises:
         DataError: it is no list of messages, a role is unknown, or a content is no text.

@@ -187,5 +187,5 @@ def _explain(error: Exception) -> str:
 
 
 def _seconds(header: str | None) -> float:
-    """Of Retry-After; a date in it is left to our own pauses."""
+    """What Retry-After asks to wait; 0 without one, and where it is a date: our own pauses then hold."""
     return min(float(header), _LONGEST_ASKED_FOR) if header is not None and header.isdecimal() else 0.0

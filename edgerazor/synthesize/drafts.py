@@ -31,7 +31,7 @@ class Prompt:
     where: str
 
     def seed(self, turn: int) -> int:
-        """Of the sampling of one turn (counted from 0), below 2^31: it depends on nothing but prompt and settings."""
+        """Seed for sampling a turn (counted from 0), below 2^31; it depends on nothing but prompt and settings."""
         return int.from_bytes(hashlib.sha256(f"{self.id}:{turn}".encode()).digest()[:4], "big") >> 1
 
 
@@ -44,8 +44,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A finished dialogue."""
+class FinishedDialogue:
+    """A dialogue with every turn of the assistant written."""
 
     prompt: Prompt
     messages: list[Message]
@@ -63,7 +63,7 @@ class Refusal:
 class Writer(Protocol):
     """A teacher that answers dialogues. One object is used for one call of `write`."""
 
-    def write(self, prompts: Iterable[Prompt]) -> Iterator[Written | Refusal]:
+    def write(self, prompts: Iterable[Prompt]) -> Iterator[FinishedDialogue | Refusal]:
         """Yield each dialogue as soon as it is finished, in any order.
 
         Raises:
@@ -86,7 +86,7 @@ class Draft:
 
     @property
     def seed(self) -> int:
-        """Of the turn to come."""
+        """Seed for sampling the turn to come."""
         return self.prompt.seed(len(self._answers))
 
     @property
@@ -102,10 +102,10 @@ class Draft:
         """Take the next turn."""
         self._answers.append(answer)
 
-    def written(self) -> Written:
+    def written(self) -> FinishedDialogue:
         """The whole dialogue."""
         reasons = [answer.finish_reason for answer in self._answers]
-        return Written(self.prompt, self._filled(len(self.prompt.messages)), reasons)
+        return FinishedDialogue(self.prompt, self._filled(len(self.prompt.messages)), reasons)
 
     def _filled(self, end: int) -> list[Message]:
         answers = iter(self._answers)

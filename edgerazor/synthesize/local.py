@@ -19,10 +19,10 @@ from edgerazor.synthesize.drafts import (
     CUT,
     Answer,
     Draft,
+    FinishedDialogue,
     Prompt,
     Refusal,
     RefusalError,
-    Written,
     without_thought,
 )
 from edgerazor.synthesize.sampling import RowSampling
@@ -69,7 +69,7 @@ class LocalWriter:
         """End at the next token."""
         self.stopped = True
 
-    def write(self, prompts: Iterable[Prompt]) -> Iterator[Written | Refusal]:
+    def write(self, prompts: Iterable[Prompt]) -> Iterator[FinishedDialogue | Refusal]:
         """See `Writer.write`."""
         waiting, drafts = map(Draft, prompts), list[Draft]()
         while drafts := drafts + list(islice(waiting, self._batch_size - len(drafts))):

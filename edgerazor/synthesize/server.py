@@ -16,10 +16,10 @@ from edgerazor.synthesize.connection import (
 from edgerazor.synthesize.drafts import (
     Answer,
     Draft,
+    FinishedDialogue,
     Prompt,
     Refusal,
     RefusalError,
-    Written,
     without_thought,
 )
 
@@ -72,9 +72,9 @@ class ServerWriter:
         """Break off all requests."""
         self._connection.stop()
 
-    def write(self, prompts: Iterable[Prompt]) -> Iterator[Written | Refusal]:
+    def write(self, prompts: Iterable[Prompt]) -> Iterator[FinishedDialogue | Refusal]:
         """See `Writer.write`."""
-        running: set[Future[Written | Refusal]] = set()
+        running: set[Future[FinishedDialogue | Refusal]] = set()
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="synthesize") as pool:
             try:
                 for prompt in prompts:
@@ -90,7 +90,7 @@ class ServerWriter:
             finally:
                 self.stop()
 
-    def _dialogue(self, prompt: Prompt) -> Written | Refusal:
+    def _dialogue(self, prompt: Prompt) -> FinishedDialogue | Refusal:
         draft = Draft(prompt)
         try:
             while not draft.finished:
@@ -141,7 +141,7 @@ class ServerWriter:
         return Answer(without_thought(text), reason if isinstance(reason, str) else "unknown")
 
 
-def _outcomes(done: set[Future[Written | Refusal]]) -> Iterator[Written | Refusal]:
+def _outcomes(done: set[Future[FinishedDialogue | Refusal]]) -> Iterator[FinishedDialogue | Refusal]:
     """What finished: dialogues first, since a refusal or an error behind them may end the run."""
     errors = [error for future in done if (error := future.exception()) is not None]
     outcomes = [future.result() for future in done if future.exception() is None]

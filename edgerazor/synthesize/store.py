@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.synthesis import SynthesisSettings
-from edgerazor.synthesize.drafts import Written
+from edgerazor.synthesize.drafts import FinishedDialogue
 
 _ROW_BEGINS = b'{"id"'
 _SECONDS_BETWEEN_SYNCS = 1.0
@@ -63,7 +63,7 @@ class RowStore:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
 
-    def append(self, written: Written) -> None:
+    def append(self, written: FinishedDialogue) -> None:
         """Write one row, whole or not at all."""
         row = {
             "id": written.prompt.id,

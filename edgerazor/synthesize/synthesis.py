@@ -13,7 +13,7 @@ from edgerazor.data.progress import show_progress
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.synthesis import SynthesisSettings
-from edgerazor.synthesize.drafts import CUT, Refusal, Writer, Written
+from edgerazor.synthesize.drafts import CUT, FinishedDialogue, Refusal, Writer
 from edgerazor.synthesize.prompts import PromptReader, Survey
 from edgerazor.synthesize.store import RowStore
 
@@ -115,7 +115,7 @@ def _write(
         ) from error
 
 
-def _count(written: Written, result: SynthesisResult) -> None:
+def _count(written: FinishedDialogue, result: SynthesisResult) -> None:
     result.written += 1
     result.cut += written.finish_reasons.count(CUT)
     answers = [message["content"] for message in written.messages if message["role"] == "assistant"]

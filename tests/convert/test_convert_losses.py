@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgerazor.convert import Converted, convert_recipe
+from edgerazor.convert import ConversionResult, convert_recipe
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
 from tests.convert.originals import features_loss, function, logits_loss
@@ -12,7 +12,7 @@ from tests.convert.originals import features_loss, function, logits_loss
 SELECT = {"target_types": ["linear", "embedding", "kv_cache"]}
 
 
-def convert(registry: Registry, *losses: dict[str, Any], **values: Any) -> Converted:
+def convert(registry: Registry, *losses: dict[str, Any], **values: Any) -> ConversionResult:
     numbered = {f"loss_{index}": loss for index, loss in enumerate(losses, 1)}
     distillation = {"method": "KD", **values, **numbered}
     quantization = {"select": SELECT, "function": function("4")}

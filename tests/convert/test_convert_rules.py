@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgerazor.convert import Converted, convert_recipe
+from edgerazor.convert import ConversionResult, convert_recipe
 from edgerazor.convert.modules import decoder, mixture, omni
 from edgerazor.convert.patterns import globs_of, matches
 from edgerazor.core.registry import Registry
@@ -21,7 +21,7 @@ EIGHT_BIT = {"name": "int", "bits": 8, "group_size": 256}
 INT8 = "weight_quant_uniform_symmetric_absmax_per_block_int8"
 
 
-def convert(registry: Registry, *overrides: dict[str, Any], **select: Any) -> Converted:
+def convert(registry: Registry, *overrides: dict[str, Any], **select: Any) -> ConversionResult:
     select = {"target_types": ["linear", "embedding"], **select}
     old = {"method": "QAT", "select": select, "function": function("1.58"), "overrides": list(overrides)}
     return convert_recipe(old, registry=registry)

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgerazor.data.packing import pack_pieces
-from edgerazor.data.rows import build_dataset, cut_pieces
+from edgerazor.data.rows import build_dataset, cut_segments, pack_sequences
 from edgerazor.data.tokens import Tokens, count_text_bytes, overlaps
 
 DOCUMENT = st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=40)
@@ -25,15 +24,15 @@ def tokens_of(documents):
 
 
 def pieces_by_hand(documents, length):
-    """Ids of every piece that has a label behind its first token."""
-    pieces, first = [], 0
+    """Ids of every segment that has a label behind its first token."""
+    segments, first = [], 0
     for document in documents:
         for start in range(0, len(document), length):
-            piece = document[start : start + length]
-            if any(flag for flag, _ in piece[1:]):
-                pieces.append(list(range(first + start, first + start + len(piece))))
+            segment = document[start : start + length]
+            if any(flag for flag, _ in segment[1:]):
+                segments.append(list(range(first + start, first + start + len(segment))))
         first += len(document)
-    return pieces
+    return segments
 
 
 def split_at_restarts(row):
@@ -43,9 +42,9 @@ def split_at_restarts(row):
 
 @given(st.lists(st.integers(1, 24), max_size=60))
 def test_every_piece_has_one_row_and_no_row_overflows(lengths):
-    rows = pack_pieces(np.array(lengths, dtype=np.int64), 24)
-    assert sorted(piece for row in rows for piece in row) == list(range(len(lengths)))
-    sums = [sum(lengths[piece] for piece in row) for row in rows]
+    rows = pack_sequences(np.array(lengths, dtype=np.int64), 24)
+    assert sorted(segment for row in rows for segment in row) == list(range(len(lengths)))
+    sums = [sum(lengths[segment] for segment in row) for row in rows]
     assert all(total <= 24 for total in sums)
     # best fit leaves no two rows that would fit into one
     assert all(a + b > 24 for index, a in enumerate(sums) for b in sums[:index])
@@ -54,7 +53,7 @@ def test_every_piece_has_one_row_and_no_row_overflows(lengths):
 
 def test_rows_are_nearly_full():
     lengths = np.random.default_rng(0).integers(1, 1025, 20_000)
-    rows = pack_pieces(lengths, 1024)
+    rows = pack_sequences(lengths, 1024)
     assert lengths.sum() / (len(rows) * 1024) > 0.99
 
 
@@ -63,12 +62,12 @@ def test_rows_hold_every_piece_once(documents, length, packing, random):
     tokens = tokens_of(documents)
     order = list(range(len(documents)))
     random.shuffle(order)
-    pieces = cut_pieces(tokens, np.array(order), length)
+    segments = cut_segments(tokens, np.array(order), length)
     expected = pieces_by_hand(documents, length)
     if not expected:
-        assert len(pieces.starts) == 0
+        assert len(segments.starts) == 0
         return
-    dataset = build_dataset(tokens, pieces, length, packing=packing)
+    dataset = build_dataset(tokens, segments, length, packing=packing)
     seen = []
     for row in dataset:
         stretches = split_at_restarts(row) if packing else [row["input_ids"]]
@@ -87,10 +86,10 @@ def test_rows_hold_every_piece_once(documents, length, packing, random):
 def test_many_rows_are_joined_from_chunks(monkeypatch):
     monkeypatch.setattr("edgerazor.data.rows._ROWS_PER_CHUNK", 3)
     tokens = tokens_of([[(True, 1)] * size for size in (5, 2, 7, 8, 3, 3, 6, 2, 8, 8)])
-    pieces = cut_pieces(tokens, np.arange(10), 8)
-    chunked = build_dataset(tokens, pieces, 8, packing=True)
+    segments = cut_segments(tokens, np.arange(10), 8)
+    chunked = build_dataset(tokens, segments, 8, packing=True)
     monkeypatch.undo()
-    whole = build_dataset(tokens, pieces, 8, packing=True)
+    whole = build_dataset(tokens, segments, 8, packing=True)
     assert len(chunked) == 7
     assert chunked[:] == whole[:]
 
@@ -98,7 +97,7 @@ def test_many_rows_are_joined_from_chunks(monkeypatch):
 def test_fingerprint_tells_contents_apart():
     tokens = tokens_of([[(True, 1)] * 5, [(True, 1)] * 4])
     fingerprints = {
-        build_dataset(tokens, cut_pieces(tokens, np.array(order), 8), 8, packing=True)._fingerprint
+        build_dataset(tokens, cut_segments(tokens, np.array(order), 8), 8, packing=True)._fingerprint
         for order in ([0, 1], [1, 0], [0, 1])
     }
     assert len(fingerprints) == 2

@@ -20,7 +20,7 @@ def of_logits(name: str, z: Tensor, u: Tensor, aims: Targets, **values: Any) -> 
 
 
 def every_position(batch: int, length: int) -> Targets:
-    """Of sequences of which each position predicts a label."""
+    """Masks of sequences of which each position predicts a label."""
     mask = PositionMask.of(torch.ones(batch, length, dtype=torch.bool))
     return Targets(torch.zeros(batch, length, dtype=torch.long), mask, mask, mask)
 

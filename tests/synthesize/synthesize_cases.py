@@ -22,7 +22,7 @@ TEMPLATE = (
 
 
 def settings(**values: Any) -> SynthesisSettings:
-    """Of a local teacher that writes twelve tokens."""
+    """Settings of a local teacher that writes twelve tokens."""
     return SynthesisSettings(**{"writer": "local", "model": "teacher", "max_new_tokens": 12, **values})
 
 
@@ -46,7 +46,7 @@ def dialogue(number: int, turns: int = 1) -> dict[str, Any]:
 
 
 def dialogues(count: int) -> list[dict[str, Any]]:
-    """Of one, two and three turns."""
+    """Dialogues of one, two and three turns."""
     return [dialogue(number, 1 + number % 3) for number in range(count)]
 
 

@@ -14,11 +14,11 @@ from edgerazor.errors import CheckpointError
 from edgerazor.models.load import load_float_model
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.synthesis import SynthesisSettings
-from edgerazor.synthesize.drafts import Prompt, Refusal, Written
+from edgerazor.synthesize.drafts import FinishedDialogue, Prompt, Refusal
 from edgerazor.synthesize.local import LocalWriter, load_local_writer
 from edgerazor.synthesize.sampling import RowSampling
 
-Write = Callable[..., list[Written | Refusal]]
+Write = Callable[..., list[FinishedDialogue | Refusal]]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(teacher: Path, tmp_path: Path) -> Write:
     """`write(rows, batch_size, **settings)`: outcomes in the order of the rows."""
 
-    def run(rows: list[Any], batch_size: int = 4, model: Path = teacher, **values: Any) -> list[Written | Refusal]:
+    def run(
+        rows: list[Any], batch_size: int = 4, model: Path = teacher, **values: Any
+    ) -> list[FinishedDialogue | Refusal]:
         chosen = settings(model=str(model), **values)
         prompts = prompts_of(write_lines(tmp_path / "in.jsonl", rows), settings())
         outcomes = list(load_local_writer(chosen, batch_size=batch_size, use_cpu=True).write(prompts))
@@ -41,13 +43,13 @@ def write(teacher: Path, tmp_path: Path) -> Write:
     return run
 
 
-def texts(outcomes: list[Written | Refusal]) -> list[list[str]]:
+def texts(outcomes: list[FinishedDialogue | Refusal]) -> list[list[str]]:
     """The assistant's turns of each dialogue."""
-    assert all(isinstance(outcome, Written) for outcome in outcomes), outcomes
+    assert all(isinstance(outcome, FinishedDialogue) for outcome in outcomes), outcomes
     return [
         [message["content"] for message in outcome.messages if message["role"] == "assistant"]
         for outcome in outcomes
-        if isinstance(outcome, Written)
+        if isinstance(outcome, FinishedDialogue)
     ]
 
 
@@ -58,7 +60,7 @@ def test_greedy_turns_are_those_of_a_plain_loop(teacher: Path, write: Write) -> 
     rows = dialogues(4)
     for row, written in zip(rows, write(rows, temperature=0.0), strict=True):
         text = ""
-        assert isinstance(written, Written)
+        assert isinstance(written, FinishedDialogue)
         for message, answered in zip(row["messages"], written.messages, strict=True):
             if message["role"] == "user":
                 assert answered == message
@@ -95,10 +97,10 @@ def test_finish_reasons_say_who_ended_an_answer(tmp_path: Path, write: Write) ->
     model.generation_config.eos_token_id = 0  # with equal logits the likeliest token is the first
     model.save_pretrained(silent)
     (outcome,) = write([dialogue(1)], model=silent, temperature=0.0)
-    assert isinstance(outcome, Written) and outcome.finish_reasons == ["stop"]
+    assert isinstance(outcome, FinishedDialogue) and outcome.finish_reasons == ["stop"]
     assert outcome.messages[-1]["content"] == ""
     (outcome,) = write([dialogue(1)], max_new_tokens=1, temperature=0.0)
-    assert isinstance(outcome, Written) and outcome.finish_reasons == ["length"]
+    assert isinstance(outcome, FinishedDialogue) and outcome.finish_reasons == ["length"]
 
 
 def test_the_models_own_sampling_defaults_do_not_count(teacher: Path, tmp_path: Path, write: Write) -> None:
@@ -122,7 +124,7 @@ def test_what_the_template_refuses_or_does_not_fit_is_refused(tmp_path: Path, wr
     model = save_teacher(tmp_path / "strict", template=strict)
     long = {"messages": [user("word " * 400)]}
     short, deep, wide = write([dialogue(1), dialogue(2, turns=3), long], model=model, max_new_tokens=100)
-    assert isinstance(short, Written)
+    assert isinstance(short, FinishedDialogue)
     assert isinstance(deep, Refusal) and "the chat template refuses this dialogue: one question only" in deep.reason
     assert isinstance(wide, Refusal) and "100 new ones do not fit a context of 512 positions" in wide.reason
 

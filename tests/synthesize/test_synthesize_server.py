@@ -24,7 +24,7 @@ from synthesize_cases import (
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.connection import ServerAddress
-from edgerazor.synthesize.drafts import Prompt, Refusal, Written
+from edgerazor.synthesize.drafts import FinishedDialogue, Prompt, Refusal
 from edgerazor.synthesize.server import ServerWriter
 
 SERVER = settings(writer="server", model="tiny")
@@ -43,7 +43,7 @@ def ask(
     chosen: SynthesisSettings = SERVER,
     concurrency: int = 1,
     **address: Any,
-) -> list[Written | Refusal]:
+) -> list[FinishedDialogue | Refusal]:
     """All outcomes."""
     with server.running():
         where = ServerAddress(**{"base_url": server.url, "retries": 2, "timeout": 20.0, **address})
@@ -76,7 +76,7 @@ def test_what_is_asked(prompts: list[Prompt]) -> None:
     }
     answer = f"1 question 1.0 and more {prompts[1].seed(0)}"
     assert second["messages"] == [*first["messages"], assistant(answer), user("question 1.1 and more")]
-    assert isinstance(outcome, Written) and outcome.messages[:3] == second["messages"]
+    assert isinstance(outcome, FinishedDialogue) and outcome.messages[:3] == second["messages"]
     assert outcome.finish_reasons == ["stop", "stop"]
     assert server.headers["Authorization"] == "Bearer secret"
 
@@ -224,7 +224,7 @@ def test_an_answer_without_text_is_a_refusal(text: Any, reason: str, prompts: li
 
 def test_half_characters_and_thoughts_do_not_get_into_the_file(prompts: list[Prompt]) -> None:
     (outcome,) = ask(ScriptedServer(lambda body: completion("<think>\nx</think>\n\na\ud83d b", "length")), prompts[:1])
-    assert isinstance(outcome, Written) and outcome.finish_reasons == ["length"]
+    assert isinstance(outcome, FinishedDialogue) and outcome.finish_reasons == ["length"]
     assert outcome.messages[-1]["content"] == "a? b"
 
 
@@ -251,7 +251,7 @@ def test_stop_does_not_wait_for_an_answer(prompts: list[Prompt]) -> None:
         stopper.join()
         release.set()
     assert len(outcomes) < len(prompts)
-    assert all(isinstance(outcome, Written) for outcome in outcomes)
+    assert all(isinstance(outcome, FinishedDialogue) for outcome in outcomes)
 
 
 def test_prompts_are_read_as_they_are_needed(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import pytest
 from synthesize_cases import assistant, dialogues, prompts_of, read_lines, settings, write_lines
 
 from edgerazor.errors import SynthesisError
-from edgerazor.synthesize.drafts import Answer, Draft, Written
+from edgerazor.synthesize.drafts import Answer, Draft, FinishedDialogue
 from edgerazor.synthesize.store import RowStore
 from tests.limits import quota
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> list[Written]:
+def written(tmp_path: Path) -> list[FinishedDialogue]:
     """Three finished dialogues."""
     drafts = [Draft(prompt) for prompt in prompts_of(write_lines(tmp_path / "in.jsonl", dialogues(3)), settings())]
     for draft in drafts:
@@ -22,7 +22,7 @@ def written(tmp_path: Path) -> list[Written]:
     return [draft.written() for draft in drafts]
 
 
-def fill(path: Path, rows: list[Written]) -> bytes:
+def fill(path: Path, rows: list[FinishedDialogue]) -> bytes:
     """Append what is missing."""
     with RowStore(path, settings()) as store:
         for row in rows:
@@ -31,7 +31,7 @@ def fill(path: Path, rows: list[Written]) -> bytes:
     return path.read_bytes()
 
 
-def test_rows_say_what_they_are(written: list[Written], tmp_path: Path) -> None:
+def test_rows_say_what_they_are(written: list[FinishedDialogue], tmp_path: Path) -> None:
     fill(tmp_path / "deep" / "out.jsonl", written)
     rows = read_lines(tmp_path / "deep" / "out.jsonl")
     assert [row["id"] for row in rows] == [dialogue.prompt.id for dialogue in written]
@@ -41,7 +41,7 @@ def test_rows_say_what_they_are(written: list[Written], tmp_path: Path) -> None:
     assert rows[0]["settings"] == settings().model_dump(mode="json")
 
 
-def test_a_file_cut_anywhere_becomes_whole_again(written: list[Written], tmp_path: Path) -> None:
+def test_a_file_cut_anywhere_becomes_whole_again(written: list[FinishedDialogue], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     whole = fill(path, written)
     ends = [index for index, byte in enumerate(whole) if byte == ord("\n")]
@@ -55,7 +55,7 @@ def test_a_file_cut_anywhere_becomes_whole_again(written: list[Written], tmp_pat
         assert path.read_bytes() == whole
 
 
-def test_zeros_that_a_power_cut_left_are_removed(written: list[Written], tmp_path: Path) -> None:
+def test_zeros_that_a_power_cut_left_are_removed(written: list[FinishedDialogue], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     whole = fill(path, written)
     for torn in (b"\0" * 100_000, b'{"id": "ab\0\0\0'):
@@ -69,7 +69,7 @@ def test_a_file_that_nothing_was_written_to_is_not_left_behind(tmp_path: Path) -
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_other_settings_are_refused_by_name(written: list[Written], tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name(written: list[FinishedDialogue], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     whole = fill(path, written)
     with pytest.raises(SynthesisError) as caught:
@@ -91,7 +91,7 @@ def test_a_file_of_another_origin_is_left_alone(content: bytes, tmp_path: Path) 
     assert path.read_bytes() == content
 
 
-def test_two_runs_cannot_write_to_one_file(written: list[Written], tmp_path: Path) -> None:
+def test_two_runs_cannot_write_to_one_file(written: list[FinishedDialogue], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with RowStore(path, settings()) as store:
         store.append(written[0])
@@ -101,7 +101,7 @@ def test_two_runs_cannot_write_to_one_file(written: list[Written], tmp_path: Pat
     assert len(read_lines(path)) == 2
 
 
-def test_a_full_disk_keeps_whole_rows(written: list[Written], tmp_path: Path) -> None:
+def test_a_full_disk_keeps_whole_rows(written: list[FinishedDialogue], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     whole = fill(path, written)
     lines = whole.splitlines(keepends=True)
@@ -122,7 +122,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         RowStore(tmp_path, settings())
 
 
-def test_no_descriptor_is_left_open(written: list[Written], tmp_path: Path) -> None:
+def test_no_descriptor_is_left_open(written: list[FinishedDialogue], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
 
     def lowest_free() -> int:

@@ -88,5 +88,5 @@ def row_digest(row: Mapping[str, Any]) -> bytes:
 
 
 def data_digest(rows: Sequence[bytes]) -> str:
-    """Of the digests of all rows, in order."""
+    """Digest over the digests of all rows, in order: 32 hexadecimal digits."""
     return hashlib.blake2b(b"".join(rows), digest_size=16).hexdigest()

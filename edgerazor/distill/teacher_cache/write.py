@@ -37,7 +37,7 @@ from edgerazor.schemas.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class CacheReport:
+class CacheResult:
     """What was written: rows of training data, predicted positions, bytes, and shards that were there already."""
 
     folder: Path
@@ -54,7 +54,7 @@ def cache_teacher(
     output: Path,
     top_k: int = 64,
     batch_size: int = 8,
-) -> CacheReport:
+) -> CacheResult:
     """Write the cache that `distillation.teacher_cache` names.
 
     An interrupted call goes on where it stopped; what another recipe wrote into the folder is refused.
@@ -84,7 +84,7 @@ def cache_teacher(
                 advance(1)
     finish_folder(output, wanted)
     size = sum(path.stat().st_size for path in output.iterdir())
-    return CacheReport(output, wanted.rows, wanted.positions, size, len(kept))
+    return CacheResult(output, wanted.rows, wanted.positions, size, len(kept))
 
 
 def _wanted(recipe: Recipe, registry: Registry, top_k: int) -> tuple[Data, Manifest]:
