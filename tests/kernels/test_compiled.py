@@ -34,6 +34,7 @@ def weights(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_bits_are_those_of_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.SETTING, "compiled")

@@ -13,9 +13,10 @@ from edgerazor.kernels.divergence import RowWeights
 
 ROWS, VOCABULARY = 3 * FEWEST_ROWS, 352
 
-pytestmark = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,7 @@ def test_gguf_files_are_the_same(name: str, profile: str, registry: Registry, tm
     assert describe_gguf(path) == EXPECTED[name]["gguf"][profile]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "case"), ONNX)
 def test_onnx_folders_are_the_same(name: str, case: str, registry: Registry, tmp_path: Path) -> None:
     """Graph and names of constants too, where the packages that trace the model are those of then."""

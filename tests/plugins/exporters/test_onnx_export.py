@@ -22,6 +22,8 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.commands import fail, succeed
 from tests.limits import quota
 
+pytestmark = pytest.mark.slow
+
 onnxruntime = pytest.importorskip("onnxruntime")
 ir = pytest.importorskip("onnx_ir")
 

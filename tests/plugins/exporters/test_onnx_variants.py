@@ -19,6 +19,8 @@ from edgerazor.inference.open_runtime import open_runtime
 
 ir = pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.slow
 SMALL = {"num_hidden_layers": 1, "vocab_size": 320}
 SQMP = {"name": "sqmp", "high_ratio": 0.125, "group_size": 32}
 
