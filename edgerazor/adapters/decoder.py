@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from edgerazor.adapters.hidden_states import FewStates
 from edgerazor.core.contracts import Rotary, Signal, TensorRole
 from edgerazor.core.layers.attention import recorded_keys_and_values
-from edgerazor.core.layers.modules import Interceptor, Projecting, make_linear
+from edgerazor.core.layers.linear import Interceptor, ProjectionLayer, make_linear
+from edgerazor.core.layers.table import is_plain
 from edgerazor.core.outputs import Head, ModelOutput
 from edgerazor.errors import PlanError
 from edgerazor.schemas.components import AdapterParams
@@ -45,8 +46,7 @@ class DecoderAdapter:
     def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """Every plain linear layer and embedding; subclasses with a forward of their own are left out."""
         for name, module in model.named_modules():
-            projecting = isinstance(module, Projecting) and isinstance(module, nn.Linear)
-            if projecting or type(module) in (nn.Linear, nn.Embedding):
+            if is_plain(module):
                 yield name, module
 
     def forward(
@@ -150,7 +150,7 @@ def output_head(model: nn.Module) -> Any:
     head = unwrapped(model).get_output_embeddings()
     if type(head) is nn.Linear:
         make_linear(head, None, None)
-    if not isinstance(head, Projecting):
+    if not isinstance(head, ProjectionLayer):
         raise PlanError(f"the output head is {type(head).__name__}; only linear heads can be distilled")
     return head
 

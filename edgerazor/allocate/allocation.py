@@ -15,7 +15,7 @@ from edgerazor.allocate.target import budget_of, exact_target
 from edgerazor.allocate.write_recipe import assigned_section
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
-from edgerazor.core.layers.experts import find_matrix
+from edgerazor.core.layers.table import find_layer
 from edgerazor.core.plan import ModulePlan, Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.data import Collator, Data, load_data
@@ -173,24 +173,22 @@ class _Allocator:
         """What builds options from the sensitivities, and the number of tokens these were measured on."""
         assert self.model is not None
         body = [module for unit in self.units for module in unit.modules]
-        matrices: dict[str, Any] = {module.name: find_matrix(self.model, module.name) for module in body}
+        layers: dict[str, Any] = {module.name: find_layer(self.model, module.name) for module in body}
         sensitivity = measure_sensitivity(
             self.model,
-            {module.name: matrices[module.name].weight for module in body if not module.tied_to},
+            {module.name: layers[module.name].weight for module in body if not module.tied_to},
             self._batches(),
             adapter=self.adapter,
             seed=self.settings.seed,
         )
-        blocks = {name: getattr(matrix, "blocks", 1) for name, matrix in matrices.items()}
 
         def losses(module: ModulePlan, quantizer: Quantizer) -> Tensor:
-            weight = matrices[module.name].weight
-            return row_losses(sensitivity.fisher[module.name], weight, quantizer, blocks[module.name])
+            return row_losses(sensitivity.fisher[module.name], layers[module.name].weight, quantizer, module.matrices)
 
         rules = self.recipe.quantization.weights
         quantizers = {module.rule: rules[module.rule].quantizer for module in body}
         body_quantizers = {index: quantizer for index, quantizer in quantizers.items() if quantizer is not None}
-        return Options(body_quantizers, blocks, losses, self.registry), sensitivity.tokens
+        return Options(body_quantizers, losses, self.registry), sensitivity.tokens
 
     def _best(self, options: Options, budget: int) -> list[Option]:
         """The option of every unit with which the predicted loss is least.

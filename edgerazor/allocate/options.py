@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from edgerazor.allocate.candidates import Unit, candidate_quantizer, check_fits
-from edgerazor.core.blocks import block_shape, block_widths
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.plan import ModulePlan
 from edgerazor.core.registry import Registry
@@ -40,12 +39,10 @@ class Option:
 
 
 class Options:
-    """Builds options; `blocks` gives the logical matrices in a module, `row_losses` what rounding its rows costs."""
+    """Builds options; `row_losses` gives what rounding the rows of a module costs."""
 
-    def __init__(
-        self, body: Mapping[int, QuantizerParams], blocks: Mapping[str, int], row_losses: RowLosses, registry: Registry
-    ):
-        self.body, self.blocks, self.row_losses, self.registry = body, blocks, row_losses, registry
+    def __init__(self, body: Mapping[int, QuantizerParams], row_losses: RowLosses, registry: Registry):
+        self.body, self.row_losses, self.registry = body, row_losses, registry
         self.notes: list[str] = []
 
     def of_unit(self, unit: Unit, candidates: Sequence[str]) -> list[Option]:
@@ -84,7 +81,7 @@ class Options:
         Only for units of one module that is a matrix of its own; `high_bits` is the body's, or 4.
         """
         (module,) = unit.modules
-        body, (rows, _) = self.body[module.rule], block_shape(module.shape, 1)
+        body, rows = self.body[module.rule], module.matrices.rows
         bits = int(getattr(body, "high_bits", 4))
         low, high = (candidate_quantizer(text, body, registry=self.registry) for text in ("ternary", f"int{bits}"))
         quantizers = [self.registry.build(quantizer) for quantizer in (low, high)]
@@ -103,17 +100,15 @@ class Options:
 
     def can_list_rows(self, unit: Unit) -> bool:
         """Whether rows can be listed: not for several matrices in one tensor, which share one list."""
-        return len(unit.modules) == 1 and self.blocks[unit.modules[0].name] == 1
+        return len(unit.modules) == 1 and unit.modules[0].matrices.count == 1
 
     def _cost(self, module: ModulePlan, quantizer: Quantizer) -> int:
-        blocks = self.blocks[module.name]
-        widths = block_widths(quantizer.widths(block_shape(module.shape, blocks)), blocks)
+        widths = module.matrices.widths_of_all(quantizer.widths(module.matrices.each))
         symmetric = getattr(quantizer, "symmetric", True)
         return sum(count * round(HUNDREDTHS * nominal_bits(qmax, symmetric)) for qmax, count in widths.items())
 
     def _why_not(self, unit: Unit, params: Sequence[QuantizerParams]) -> str | None:
         for module, chosen in zip(unit.modules, params, strict=True):
-            shape = block_shape(module.shape, self.blocks[module.name])
-            if reason := check_fits(self.registry.build(chosen), shape):
+            if reason := check_fits(self.registry.build(chosen), module.matrices.each):
                 return f"{module.name}: {reason}"
         return None

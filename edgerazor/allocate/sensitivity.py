@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.core.blocks import fake_quantize_blocks
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
+from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.outputs import Head, Targets
 from edgerazor.errors import DataError
 from edgerazor.kernels.divergence import RowWeights
@@ -74,19 +74,20 @@ def measure_sensitivity(
 
 
 @torch.no_grad()
-def row_losses(fisher: Tensor, weight: Tensor, quantizer: Quantizer, blocks: int = 1) -> Tensor:
+def row_losses(fisher: Tensor, weight: Tensor, quantizer: Quantizer, matrices: Matrices | None = None) -> Tensor:
     """Predicted KL that each row's rounding adds: 1/2 sum of F times the squared error.
 
     Args:
         fisher: of the weight, in its shape.
         weight: `[..., columns]`.
         quantizer: what it would be rounded by.
-        blocks: logical matrices in it, see `edgerazor.core.blocks`.
+        matrices: how it reads as matrices; None for one matrix.
 
     Returns:
         float64 `[rows]`, nats per token; leading axes count as rows.
     """
-    error = fake_quantize_blocks(quantizer, weight.float(), blocks) - weight.float()
+    matrices = matrices or Matrices.along_last_axis(weight.shape)
+    error = matrices.fake_quantize(quantizer, weight.float()) - weight.float()
     products = (error.square_() * fisher).reshape(-1, weight.shape[-1])
     return products.sum(dim=-1, dtype=torch.float64).cpu() / 2
 

@@ -7,9 +7,8 @@ import torch
 
 from edgerazor.checkpoint.hugging_face import register
 from edgerazor.checkpoint.read import open_checkpoint
-from edgerazor.checkpoint.swap import packed_layers
-from edgerazor.core.layers.experts import QuantExperts
 from edgerazor.core.layers.packed import Compute, PackedWeight
+from edgerazor.core.layers.table import LAYER_KINDS
 from edgerazor.errors import CheckpointError
 from edgerazor.models.types import auto_class
 
@@ -51,12 +50,10 @@ def load_model(
         raise CheckpointError(f"{folder}: cannot be loaded: {error}") from error
     if dequantize:
         return model.dequantize()
-    for module in packed_layers(model):
+    for module in model.modules():
         if isinstance(module, PackedWeight):
             module.compute = compute
-        if not activations and hasattr(module, "input_quantizer"):
-            module.input_quantizer = None
-    for module in model.modules():
-        if not activations and isinstance(module, QuantExperts):
-            module.input_quantizers.clear()
+        if not activations:
+            for kind in LAYER_KINDS:
+                kind.leave_inputs(module)
     return model

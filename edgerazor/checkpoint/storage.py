@@ -7,16 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.core.blocks import quantize_blocks
-from edgerazor.core.contracts import Quantizer
-from edgerazor.core.layers.experts import FusedMatrices, find_matrix, fused_experts
-from edgerazor.core.layers.modules import QuantEmbedding, QuantLinear
+from edgerazor.core.layers.kind import LayerKind
+from edgerazor.core.layers.table import find_layer, kind_of, trained_layers
 from edgerazor.core.packing import Layout, Tensors, content_digest, pack
 from edgerazor.core.plan import ModulePlan, Plan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
 
-_BLOCK = 1 << 24  # weights quantized at a time, which bounds the float32 copies of a large embedding
 _NOT_ZERO = 2.0**-15  # groups up to here become zero under every quantizer (METHOD 1.4)
 
 
@@ -50,19 +47,16 @@ def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:
     packed = PackedModules()
 
     def stream() -> Iterator[tuple[str, QuantizedTensor]]:
-        for entry in sorted(plan.quantized, key=lambda one: one.name):
-            module, quantizer = _quantized_module(model, entry)
-            weight = module.weight.detach().flatten(0, -2)
-            if isinstance(module, FusedMatrices) and not quantizer.rows_independent:
-                quantized = quantize_blocks(quantizer, weight, module.blocks)
-            else:
-                quantized = quantize_rows(quantizer, weight)
+        for entry in sorted(plan.quantized, key=lambda module: module.name):
+            kind, layer = _trained_layer(model, entry)
+            quantized = kind.codes(layer)
             try:
                 layout, tensors = pack(quantized)
             except CheckpointError as error:
                 raise CheckpointError(f"{entry.parameter_name}: {error}") from error
             packed.layouts[entry.name] = layout
             packed.tensors |= {f"{entry.name}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
+            weight = kind.matrices(layer).stack(layer.weight.detach())
             if constant := count_constant_groups(weight, quantized):
                 packed.constant_groups[entry.name] = constant
             if quantized.qmax.ndim == 2:
@@ -72,16 +66,6 @@ def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:
     with torch.no_grad():
         packed.digest = content_digest(stream())
     return packed
-
-
-def quantize_rows(quantizer: Quantizer, weight: Tensor, *, block: int = _BLOCK) -> QuantizedTensor:
-    """`quantizer.quantize(weight)`, about `block` weights at a time where rows are independent; the same bits."""
-    rows = max(block // weight.shape[-1], 1)
-    if not quantizer.rows_independent or weight.shape[0] <= rows:
-        return quantizer.quantize(weight)
-    parts = [quantizer.quantize(block) for block in weight.split(rows)]
-    codes, scale, qmax = (torch.cat([getattr(part, name) for part in parts]) for name in ("codes", "scale", "qmax"))
-    return QuantizedTensor(codes, scale, qmax, parts[0].group_size)
 
 
 def count_constant_groups(weight: Tensor, quantized: QuantizedTensor) -> int:
@@ -108,7 +92,7 @@ def check_weights(model: nn.Module, plan: Plan) -> None:
     problems = []
     for entry in plan.quantized:
         try:
-            _quantized_module(model, entry)
+            _trained_layer(model, entry)
         except CheckpointError as error:
             problems.append(str(error))
     problems += [
@@ -130,7 +114,7 @@ def unquantized_tensors(model: nn.Module, owners: Mapping[str, Layout]) -> tuple
     Returns:
         The tensors on the CPU, and the names of those that no 16-bit float holds (they keep their dtype).
     """
-    packed = {id(getattr(find_matrix(model, name), "weight", None)) for name in owners}
+    packed = {id(getattr(find_layer(model, name), "weight", None)) for name in owners}
     tensors: Tensors = {}
     wide = []
     for name, parameter in model.named_parameters():
@@ -162,12 +146,7 @@ def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) ->
     Called before the last evaluation of a float32 student, so that what is evaluated is what a checkpoint stores.
     Pass float16 for a student whose base model is a float16 one.
     """
-    latent = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, (QuantLinear, QuantEmbedding)) and module.weight_quantizer is not None
-    }
-    latent |= {id(matrices.weight) for _, matrices in fused_experts(model) if matrices.weight_quantizer is not None}
+    latent = {id(layer.weight) for layer in trained_layers(model)}
     with torch.no_grad():
         for parameter in model.parameters():
             if id(parameter) not in latent and parameter.is_floating_point():
@@ -177,13 +156,13 @@ def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) ->
     return model
 
 
-def _quantized_module(model: nn.Module, entry: ModulePlan) -> tuple[Any, Quantizer]:
-    module: Any = find_matrix(model, entry.name)
-    if module is None:
+def _trained_layer(model: nn.Module, entry: ModulePlan) -> tuple[LayerKind, Any]:
+    layer: Any = find_layer(model, entry.name)
+    if layer is None:
         raise CheckpointError(f"{entry.name}: the model has no such module; the plan was made for another one")
-    quantizer = getattr(module, "weight_quantizer", None)
-    if not isinstance(module, (QuantLinear, QuantEmbedding, FusedMatrices)) or quantizer is None:
-        raise CheckpointError(f"{entry.name}: {type(module).__name__} has no quantizer; apply the plan before packing")
-    if tuple(module.weight.shape) != entry.shape:
-        raise CheckpointError(f"{entry.name}: weight is {list(module.weight.shape)}, the plan says {list(entry.shape)}")
-    return module, quantizer
+    kind = kind_of(layer)
+    if kind is None or kind.quantizer(layer) is None:
+        raise CheckpointError(f"{entry.name}: {type(layer).__name__} has no quantizer; apply the plan before packing")
+    if tuple(layer.weight.shape) != entry.shape:
+        raise CheckpointError(f"{entry.name}: weight is {list(layer.weight.shape)}, the plan says {list(entry.shape)}")
+    return kind, layer

@@ -15,7 +15,7 @@ from edgerazor.checkpoint.manifest import Manifest, hash_file, read_json, read_m
 from edgerazor.checkpoint.read import PackedCheckpoint, check_header
 from edgerazor.checkpoint.section import CONFIG, MANIFEST, PackedSection, read_section
 from edgerazor.checkpoint.swap import swap_in_packed
-from edgerazor.core.layers.experts import QuantExperts
+from edgerazor.core.layers.table import LAYER_KINDS
 from edgerazor.core.packing import Tensors, content_digest, unpack, unpack_bits, unpack_t5
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
@@ -225,8 +225,8 @@ def _logit_faults(folder: Path) -> Iterator[str]:
     packed, plain = load_model(folder, compute="packed", activations=False), load_model(folder, dequantize=True)
     for _, module in attention_modules(packed):
         module.__dict__.pop("kv_quantizer", None)
-    if any(isinstance(module, QuantExperts) for module in packed.modules()):
-        plain.set_experts_implementation("eager")  # adds the experts up in the same order
+    for kind in LAYER_KINDS:
+        kind.add_up_alike(packed, plain)
     tokens = torch.arange(16).remainder(vocabulary_size(packed.config)).unsqueeze(0)
     with torch.no_grad():
         difference = (packed(input_ids=tokens).logits - plain(input_ids=tokens).logits).abs().max()

@@ -1,11 +1,12 @@
 """Put a plan into effect: classes are swapped in place; parameters, names, ties, hooks and `requires_grad` stay."""
 
+from typing import Any
+
 from torch import nn
 
 from edgerazor.core.layers.attention import apply_kv_quantizer
-from edgerazor.core.layers.experts import FusedMatrices, find_matrix, make_experts
-from edgerazor.core.layers.modules import make_embedding, make_linear
 from edgerazor.core.layers.quantized_linear import InputSlot
+from edgerazor.core.layers.table import kind_named
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError
@@ -24,29 +25,31 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
         PlanError: a module is missing, has another shape, or has had its `forward` replaced, so that a new class would
             have no effect. Nothing has been changed then.
     """
-    modules = {entry.name: find_matrix(model, entry.name) for entry in plan.modules}
-    problems = []
-    for entry in plan.modules:
-        module = modules[entry.name]
-        if module is None or tuple(getattr(module, "weight", entry).shape) != entry.shape:
-            problems.append(f"{entry.name}: the plan was made for another model")
-        elif "forward" in (module.owner if isinstance(module, FusedMatrices) else module).__dict__:
-            problems.append(f"{entry.name}: its forward was replaced (device-map hooks do that); apply the plan first")
-    if problems:
-        raise PlanError("\n".join(problems))
+    layers = _checked_layers(model, plan)
     if plan.kv_cache is not None or attentions:
         apply_kv_quantizer(model, registry.build(plan.kv_cache) if plan.kv_cache else None, attentions=attentions)
     activation = registry.build(plan.activations) if plan.activations else None
-    built: dict[int, object] = {}
+    params = {entry.rule: entry.params for entry in plan.modules if entry.params is not None}
+    quantizers = {rule: registry.build(of_rule) for rule, of_rule in params.items()}
     slot = InputSlot()
     for entry in plan.modules:
-        if entry.params is None:
-            continue
-        quantizer = built.setdefault(entry.rule, registry.build(entry.params))
-        if entry.kind == "embedding":
-            make_embedding(modules[entry.name], quantizer)  # type: ignore[arg-type]
-        elif entry.kind == "experts":
-            make_experts(modules[entry.name], quantizer, activation)  # type: ignore[arg-type]
-        else:
-            make_linear(modules[entry.name], quantizer, activation, slot)  # type: ignore[arg-type]
+        if entry.params is not None:
+            kind = kind_named(entry.kind)
+            kind.make_trainable(layers[entry.name], quantizers[entry.rule], activation, slot)
     return model
+
+
+def _checked_layers(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
+    layers: dict[str, nn.Module] = {}
+    problems = []
+    for entry in plan.modules:
+        layer: Any = kind_named(entry.kind).find(model, entry.name)
+        if layer is None or tuple(layer.weight.shape) != entry.shape:
+            problems.append(f"{entry.name}: the plan was made for another model")
+        elif "forward" in kind_named(entry.kind).owner(layer).__dict__:
+            problems.append(f"{entry.name}: its forward was replaced (device-map hooks do that); apply the plan first")
+        else:
+            layers[entry.name] = layer
+    if problems:
+        raise PlanError("\n".join(problems))
+    return layers

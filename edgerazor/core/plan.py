@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
 from torch import nn
 
-from edgerazor.core.blocks import block_shape, block_widths
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
-from edgerazor.core.layers.experts import FusedMatrices
+from edgerazor.core.layers.matrices import Matrices
+from edgerazor.core.layers.table import LAYER_KINDS, kind_named, kind_of
 from edgerazor.core.packing import packed_bytes
 from edgerazor.core.plan_notes import left_out_notes, shared_weight_notes
 from edgerazor.core.registry import Registry
+from edgerazor.core.rules import MatchedRules
 from edgerazor.core.tensor import mean_bits
 from edgerazor.errors import PlanError
-from edgerazor.schemas.base import nearest
 from edgerazor.schemas.components import QuantizerParams
 from edgerazor.schemas.quantization import QuantizationSection
 
@@ -27,9 +26,9 @@ class ModulePlan:
 
     Attributes:
         name: full name of the module.
-        kind: "linear", "embedding", or "experts" for the matrices of all experts in one parameter, which `name` is
-            then the name of.
-        shape: of its weight, `[out_features, in_features]`, or `[experts, rows, columns]`.
+        kind: name of its `LayerKind`: "linear", "embedding", or "experts" for the matrices of all experts in one
+            parameter, which `name` is then the name of.
+        matrices: how its weight reads as matrices.
         rule: index of the weight rule that took it.
         params: the quantizer's parameters; None leaves the module at 16 bit.
         widths: `{qmax: number of weights}`.
@@ -40,7 +39,7 @@ class ModulePlan:
 
     name: str
     kind: str
-    shape: tuple[int, ...]
+    matrices: Matrices
     rule: int
     params: QuantizerParams | None
     widths: Mapping[int, int]
@@ -49,9 +48,14 @@ class ModulePlan:
     tied_to: str | None = None
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its weight, `[out_features, in_features]`, or `[experts, rows, columns]`."""
+        return self.matrices.shape
+
+    @property
     def group_size(self) -> int:
         """Columns per scale."""
-        return (self.params.group_size if self.params else None) or self.shape[-1]
+        return (self.params.group_size if self.params else None) or self.matrices.columns
 
     @property
     def weights(self) -> int:
@@ -61,7 +65,7 @@ class ModulePlan:
     @property
     def parameter_name(self) -> str:
         """Full name of the parameter that the codes are made from."""
-        return self.name if self.kind == "experts" else f"{self.name}.weight"
+        return kind_named(self.kind).parameter_name(self.name)
 
     @property
     def nominal_bits(self) -> float:
@@ -80,7 +84,7 @@ class ModulePlan:
             return 0
         if not self.params:
             return 2 * self.weights
-        return packed_bytes(self.shape, self.stored_widths, self.group_size, symmetric=self.symmetric)
+        return packed_bytes(self.matrices.stacked, self.stored_widths, self.group_size, symmetric=self.symmetric)
 
 
 @dataclass(frozen=True)
@@ -159,12 +163,15 @@ def build_plan(
 
 
 class _Planner:
+    """Makes one plan; problems are collected in `problems` and raised together."""
+
     def __init__(
         self, model: nn.Module, quantization: QuantizationSection, adapter: ArchitectureAdapter, registry: Registry
     ):
         self.model, self.quantization = model, quantization
-        self.candidates = dict(adapter.quantizable(model))
+        self.candidates: dict[str, Any] = dict(adapter.quantizable(model))
         self.why_left_out = getattr(adapter, "why_left_out", None)
+        self.rules = MatchedRules(quantization.weights, list(self.candidates))
         self.quantizers: list[Quantizer | None] = [
             registry.build(rule.quantizer) if rule.quantizer else None for rule in quantization.weights
         ]
@@ -174,23 +181,16 @@ class _Planner:
 
     def plan(self) -> Plan:
         self._check_activations()
-        owners: dict[int, str] = {}
-        taken: dict[str, ModulePlan] = {}
-        for name, module in self.candidates.items():
-            rule = self._first_rule(name)
-            if rule is None:
-                continue
-            tied_to = owners.setdefault(id(module.weight), name)
-            taken[name] = self._module(name, module, rule, None if tied_to == name else tied_to)
-        self._check_rules(set(taken))
-        self._check_ties(taken)
+        modules = self._modules()
+        self.problems += self.rules.problems()
+        self._check_ties(modules)
         if self.problems:
             raise PlanError("\n".join(self.problems))
-        owned = {id(self.candidates[name].weight) for name in taken}
-        quantized = {id(self.candidates[name].weight) for name, module in taken.items() if module.params}
+        owned = {id(self.candidates[name].weight) for name in modules}
+        quantized = {id(self.candidates[name].weight) for name, module in modules.items() if module.params}
         rest = {name: value for name, value in self.model.named_parameters() if id(value) not in owned}
         return Plan(
-            tuple(taken.values()),
+            tuple(modules.values()),
             {name: value.numel() for name, value in rest.items()},
             tuple(name for name, value in rest.items() if value.ndim > 1),
             (
@@ -201,37 +201,41 @@ class _Planner:
             self.quantization.kv_cache,
         )
 
-    def _first_rule(self, name: str) -> int | None:
-        for index, rule in enumerate(self.quantization.weights):
-            if any(fnmatchcase(name, pattern) for pattern in rule.match):
-                return index
-        return None
+    def _modules(self) -> dict[str, ModulePlan]:
+        """Every module that a rule takes; the first one that holds a weight owns it, others are tied to it."""
+        owners: dict[int, str] = {}
+        modules: dict[str, ModulePlan] = {}
+        for name, rule in self.rules.rule_of.items():
+            owner = owners.setdefault(id(self.candidates[name].weight), name)
+            module = self._module(name, rule, None if owner == name else owner)
+            if module is not None:
+                modules[name] = module
+        return modules
 
-    def _module(self, name: str, module: Any, rule: int, tied_to: str | None) -> ModulePlan:
-        kind, blocks = "embedding" if isinstance(module, nn.Embedding) else "linear", 1
-        if isinstance(module, FusedMatrices):
-            kind, blocks = "experts", module.blocks
-        quantizer, params = self.quantizers[rule], self.quantization.weights[rule].quantizer
-        shape = tuple(module.weight.shape)
+    def _module(self, name: str, rule: int, tied_to: str | None) -> ModulePlan | None:
+        layer, quantizer = self.candidates[name], self.quantizers[rule]
+        kind = kind_of(layer)
+        if kind is None:
+            kinds = ", ".join(kind.name for kind in LAYER_KINDS)
+            self.problems.append(f"{name}: is a {type(layer).__name__}, which is of no kind that is known ({kinds})")
+            return None
+        matrices = kind.matrices(layer)
         widths: Mapping[int, int] = {}
         stored: Mapping[int, int] = {}
         if quantizer is not None:
-            one = block_shape(shape, blocks)
-            if self._fits(name, lambda: quantizer.check_shape(one)):
-                widths = block_widths(quantizer.widths(one), blocks)
-                stored = widths
+            if self._fits(name, quantizer, matrices.each):
+                widths = stored = matrices.widths_of_all(quantizer.widths(matrices.each))
                 if hasattr(quantizer, "stored_widths"):
-                    stored = block_widths(quantizer.stored_widths(one), blocks)
-            if kind != "embedding" and self.activation is not None:
-                activation = self.activation
-                self._fits(f"{name}: activations", lambda: activation.check_shape((1, shape[-1])))
-        symmetric = getattr(quantizer, "symmetric", True)
-        return ModulePlan(name, kind, shape, rule, params, widths, stored, symmetric, tied_to)
+                    stored = matrices.widths_of_all(quantizer.stored_widths(matrices.each))
+            if kind.quantizes_inputs and self.activation is not None:
+                self._fits(f"{name}: activations", self.activation, (1, matrices.columns))
+        params, symmetric = self.quantization.weights[rule].quantizer, getattr(quantizer, "symmetric", True)
+        return ModulePlan(name, kind.name, matrices, rule, params, widths, stored, symmetric, tied_to)
 
-    def _fits(self, where: str, check: Any) -> bool:
-        """Whether a shape passes; if not, the problem is kept."""
+    def _fits(self, where: str, quantizer: Quantizer, shape: tuple[int, int]) -> bool:
+        """Whether a quantizer takes a shape; if not, the problem is kept."""
         try:
-            check()
+            quantizer.check_shape(shape)
         except PlanError as error:
             self.problems.append(f"{where}: {error}")
             return False
@@ -249,30 +253,14 @@ class _Planner:
 
             widths: set[Any] = {module.head_dim for _, module in attention_modules(self.model)}
             for head_dim in sorted(widths):
-                self._fits(
-                    f"quantization.kv_cache: head_dim {head_dim}",
-                    lambda width=head_dim: self.kv.check_shape((1, width)),
-                )
+                self._fits(f"quantization.kv_cache: head_dim {head_dim}", self.kv, (1, head_dim))
 
-    def _check_rules(self, taken: set[str]) -> None:
-        for index, rule in enumerate(self.quantization.weights):
-            where = f"quantization.weights[{index}].match"
-            for pattern in rule.match:
-                if not any(fnmatchcase(name, pattern) for name in self.candidates):
-                    self.problems.append(f"{where}: '{pattern}' matches no module{nearest(pattern, self.candidates)}")
-            mine = [name for name in self.candidates if self._first_rule(name) == index]
-            matched = [name for name in self.candidates if any(fnmatchcase(name, one) for one in rule.match)]
-            if matched and not mine:
-                self.problems.append(
-                    f"{where}: all modules it matches are taken by earlier rules; the first match wins"
-                )
-
-    def _check_ties(self, taken: Mapping[str, ModulePlan]) -> None:
+    def _check_ties(self, modules: Mapping[str, ModulePlan]) -> None:
         groups: dict[int, list[str]] = {}
-        for name, module in self.candidates.items():
-            groups.setdefault(id(module.weight), []).append(name)
+        for name, layer in self.candidates.items():
+            groups.setdefault(id(layer.weight), []).append(name)
         for names in groups.values():
-            chosen = {name: taken[name].params if name in taken else None for name in names}
+            chosen = {name: modules[name].params if name in modules else None for name in names}
             if len({repr(params) for params in chosen.values()}) > 1:
                 said = "; ".join(
                     f"{name}: {params.summary() if params else '16 bit'}" for name, params in chosen.items()

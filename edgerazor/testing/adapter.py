@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgerazor.checkpoint import load_model, verify_checkpoint
 from edgerazor.core.contracts import Rotary, Signal, TensorRole
 from edgerazor.core.discovery import load_plugins
-from edgerazor.core.layers.experts import FusedMatrices, find_matrix
+from edgerazor.core.layers.table import find_layer, is_plain, kind_of
 from edgerazor.core.outputs import Head, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.components import AdapterParams
@@ -52,11 +52,11 @@ def what_can_be_quantized_is_a_matrix_of_the_model(case: AdapterCase) -> None:
     for name, module in case.adapter.quantizable(model):
         expect(name not in seen, f"{name} is given twice")
         seen.add(name)
-        found: Any = find_matrix(model, name)
+        found: Any = find_layer(model, name)
         expect(found is not None, f"the model has no module '{name}'")
-        same = found is module or (isinstance(found, FusedMatrices) and found.weight is module.weight)
-        expect(same, f"{name} is another module than the model's of that name")
         weight = getattr(module, "weight", None)
+        same = found is module or (kind_of(module) is kind_of(found) and getattr(found, "weight", None) is weight)
+        expect(same, f"{name} is another module than the model's of that name")
         expect(isinstance(weight, Tensor) and weight.ndim > 1, f"{name} has no weight with rows and columns")
     expect(seen, "nothing can be quantized")
 
@@ -65,7 +65,7 @@ def every_linear_layer_can_be_quantized_or_says_why_not(case: AdapterCase) -> No
     model, why = case.model(), getattr(case.adapter, "why_left_out", lambda name: None)
     names = {name for name, _ in case.adapter.quantizable(model)}
     for name, module in model.named_modules():
-        if type(module) not in (nn.Linear, nn.Embedding) or name in names or why(name) is not None:
+        if not is_plain(module) or name in names or why(name) is not None:
             continue
         kind = case.adapter.role(f"{name}.weight").kind
         expect(
@@ -78,7 +78,8 @@ def every_matrix_has_its_role(case: AdapterCase) -> None:
     model, roles = case.model(), dict[TensorRole, str]()
     ends = {id(model.get_input_embeddings()): "embedding", id(model.get_output_embeddings()): "head"}
     for name, module in case.adapter.quantizable(model):
-        full = name if isinstance(module, FusedMatrices) else f"{name}.weight"
+        kind = kind_of(module)
+        full = kind.parameter_name(name) if kind is not None else f"{name}.weight"
         role = case.adapter.role(full)
         expect(isinstance(role, TensorRole), f"role('{full}') is {role!r}, not a TensorRole")
         wanted = ends.get(id(module), role.kind)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgerazor.allocate.sensitivity import measure_sensitivity, row_losses
+from edgerazor.core.layers.matrices import Matrices
 from edgerazor.errors import DataError
 from tests.plugins.quantizer_cases import build
 
@@ -79,7 +80,10 @@ def test_row_losses_are_half_the_weighted_square_error() -> None:
     error = quantizer.quantize(weight).dequantize() - weight
     expected = (fisher.abs() * error**2).double().sum(-1) / 2
     assert torch.allclose(row_losses(fisher.abs(), weight, quantizer), expected, rtol=1e-6)
-    stacked = row_losses(fisher.abs().reshape(2, 3, 64), weight.reshape(2, 3, 64), build("sqmp", high_ratio=0.5), 2)
+    halves = Matrices.along_last_axis((2, 3, 64), count=2)
+    stacked = row_losses(
+        fisher.abs().reshape(2, 3, 64), weight.reshape(2, 3, 64), build("sqmp", high_ratio=0.5), halves
+    )
     assert stacked.shape == (6,)
     high = row_losses(fisher.abs(), weight, build("int", bits=4))
     assert torch.allclose(stacked[[0, 2, 3, 5]], high[[0, 2, 3, 5]]), "each block counts its rows from 0"

@@ -6,7 +6,9 @@ from torch import nn
 
 from edgerazor.checkpoint import load_model, pack_model, verify_checkpoint
 from edgerazor.core.layers.attention import attention_modules
-from edgerazor.core.layers.packed import PackedEmbedding, PackedLinear, PackedWeight, TiedPackedLinear
+from edgerazor.core.layers.embedding import PackedEmbedding
+from edgerazor.core.layers.linear import PackedLinear, TiedPackedLinear
+from edgerazor.core.layers.packed import PackedWeight
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import CASES, logits, make_student

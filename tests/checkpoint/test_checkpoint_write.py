@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from edgerazor.checkpoint import count_constant_groups, open_checkpoint, round_unquantized_
 from edgerazor.checkpoint.section import layout_name
-from edgerazor.checkpoint.storage import narrowest, quantize_rows
+from edgerazor.checkpoint.storage import narrowest
+from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.packing import content_digest
 from edgerazor.core.plan import build_plan
 from edgerazor.core.tensor import QuantizedTensor
@@ -25,7 +26,7 @@ def test_every_weight_is_what_the_quantizer_gave(case, build_model, registry, tm
     report = student.write(tmp_path / "packed")
     opened = open_checkpoint(tmp_path / "packed", registry=registry)
     contents = []
-    for entry in sorted(student.plan.quantized, key=lambda one: one.name):
+    for entry in sorted(student.plan.quantized, key=lambda module: module.name):
         module = student.model.get_submodule(entry.name)
         expected = module.weight_quantizer.quantize(module.weight.detach())
         stored = opened.read(f"{entry.name}.weight")
@@ -193,7 +194,8 @@ def test_rows_quantized_in_blocks_give_the_same_bits(name, registry):
     values = {"int": {"bits": 4}, "ternary": {}, "sqmp": {"high_ratio": 0.25}}[name]
     quantizer = registry.build(registry.params("quantizer", name, group_size=16, **values))
     weight = torch.randn(37, 64, generator=torch.Generator().manual_seed(0))
-    whole, parts = quantizer.quantize(weight), quantize_rows(quantizer, weight, block=5 * 64)
+    matrix = Matrices.along_last_axis(weight.shape)
+    whole, parts = quantizer.quantize(weight), matrix.quantize_in_parts(quantizer, weight, weights_at_once=5 * 64)
     assert torch.equal(whole.codes, parts.codes) and torch.equal(whole.scale, parts.scale)
     assert torch.equal(whole.qmax, parts.qmax) and whole.group_size == parts.group_size
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.layers.modules import QuantEmbedding, QuantLinear
+from edgerazor.core.layers.embedding import QuantEmbedding
+from edgerazor.core.layers.linear import QuantLinear
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError

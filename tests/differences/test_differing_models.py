@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgerazor.core.layers.modules import make_embedding
+from edgerazor.core.layers.embedding import make_embedding
 from edgerazor.core.outputs import PositionMask, Targets
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgerazor.core.contracts import Signal
 from edgerazor.core.discovery import load_plugins
-from edgerazor.core.layers.modules import QuantLinear
+from edgerazor.core.layers.linear import QuantLinear
 from edgerazor.core.layers.weight_cache import cached_weights
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.data import Collator

@@ -51,7 +51,7 @@ def test_any_other_value_is_refused_with_those_that_exist(value: str) -> None:
 @pytest.mark.subprocess
 def test_a_wrong_value_is_refused_when_a_layer_is_made() -> None:
     code = (
-        "from torch import nn; from edgerazor.core.layers.modules import make_linear; "
+        "from torch import nn; from edgerazor.core.layers.linear import make_linear; "
         "make_linear(nn.Linear(2, 2), None, None)"
     )
     done = subprocess.run(

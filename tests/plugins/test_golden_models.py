@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.contracts import Signal
-from edgerazor.core.layers.modules import make_embedding, make_linear
+from edgerazor.core.layers.embedding import make_embedding
+from edgerazor.core.layers.linear import make_linear
 from edgerazor.core.plan import build_plan
 from edgerazor.errors import PlanError
 from edgerazor.schemas.quantization import QuantizationSection

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgerazor.core.blocks import BlockQuantizer
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.layers.packed import PackedMatrices
-from edgerazor.core.layers.quantized_linear import WeightValue
+from edgerazor.core.layers.kind import LayerKind
+from edgerazor.core.layers.matrices import Matrices, MatricesQuantizer
+from edgerazor.core.layers.packed import PackedWeight, select_rows
+from edgerazor.core.layers.quantized_linear import InputSlot, differentiable_weight
 from edgerazor.core.layers.weight_cache import WeightCache
+from edgerazor.core.packing import Layout
 from edgerazor.errors import PlanError
 
 # Parameters of an expert module, with the number of logical matrices that one expert has in each.
@@ -28,14 +30,12 @@ class FusedMatrices(nn.Module):
 
     Attributes:
         leaf: name of the parameter.
-        blocks: logical matrices in it, all of one size, one after the other.
     """
 
     def __init__(self, owner: nn.Module, leaf: str):
         super().__init__()
         # Inside a list, so that it is not registered as a child.
         self._owner, self.leaf = [owner], leaf
-        self.blocks = self.weight.shape[0] * FUSED[leaf]
 
     @property
     def owner(self) -> nn.Module:
@@ -62,41 +62,18 @@ def fused_experts(model: nn.Module) -> Iterator[tuple[str, FusedMatrices]]:
                     yield f"{name}.{leaf}", FusedMatrices(module, leaf)
 
 
-def find_matrix(model: nn.Module, name: str) -> nn.Module | None:
-    """The module of that name, or what stands for the fused expert parameter of that name; None if there is neither."""
-    owner, _, leaf = name.rpartition(".")
-    try:
-        parent = model.get_submodule(owner)
-    except AttributeError:
-        return None
-    if leaf in FUSED and leaf in parent._parameters and _is_experts(parent):
-        return FusedMatrices(parent, leaf)
-    return parent._modules.get(leaf)
+class PackedMatrices(PackedWeight):
+    """Equal matrices one after the other, as a mixture's experts are held; indexing gives one of them `[rows, C]`."""
 
+    count: int = 1
 
-def make_experts(matrices: FusedMatrices, weight: Quantizer, activation: Quantizer | None) -> None:
-    """Make the owner quantize this parameter, and the inputs of its product, from now on."""
-    owner = _as_quantized(matrices.owner)
-    owner.weight_quantizers[matrices.leaf] = weight
-    owner.input_quantizers[matrices.leaf] = activation
-
-
-def put_packed_experts(matrices: FusedMatrices, packed: PackedMatrices, activation: Quantizer | None) -> None:
-    """Put packed codes in the place of the parameter."""
-    owner = _as_quantized(matrices.owner)
-    delattr(owner, matrices.leaf)
-    setattr(owner, matrices.leaf, packed)
-    owner.input_quantizers[matrices.leaf] = activation
-    owner._is_hf_initialized = True  # transformers would fill the parameter with random numbers
-
-
-def put_float_experts(owner: Any, leaf: str, weight: nn.Parameter) -> None:
-    """Put an ordinary parameter `[experts, rows, columns]` in the place of packed codes."""
-    delattr(owner, leaf)
-    setattr(owner, leaf, weight)
-    owner.input_quantizers.pop(leaf, None)
-    if not any(isinstance(getattr(owner, one), PackedMatrices) for one in FUSED):
-        owner.__class__ = owner.original
+    def __getitem__(self, index: int) -> Tensor:
+        each = self.rows // self.count
+        if self.compute == "cached":
+            return self.weight[index * each : (index + 1) * each]
+        chosen = torch.arange(index * each, (index + 1) * each, device=self.weight_scale.device)
+        rows = select_rows(self.layout, self.packed_tensors, chosen, self.columns)
+        return rows.dequantize(self.value_dtype.dtype)
 
 
 class QuantExperts:
@@ -134,13 +111,10 @@ class QuantExperts:
         return self._fake_quantized(held, leaf).unbind()  # indexing would make a gradient of all experts for each
 
     def _fake_quantized(self, held: Tensor, leaf: str) -> Tensor:
-        quantizer = self.weight_quantizers.get(leaf)
-        if quantizer is None:
-            return held
-        blocks = BlockQuantizer(quantizer, held.shape[0] * FUSED[leaf])
-        if self.weight_cache is None:
-            return blocks.fake_quantize(held)
-        return WeightValue.apply(held, blocks, self.weight_cache, held.dtype)  # type: ignore[no-any-return,no-untyped-call]
+        quantizer: Any = self.weight_quantizers.get(leaf)
+        if quantizer is not None:
+            quantizer = MatricesQuantizer(quantizer, _matrices(held, leaf))
+        return differentiable_weight(held, quantizer, self.weight_cache, held.dtype)
 
     def _quantized_input(self, leaf: str, x: Tensor) -> Tensor:
         quantizer = self.input_quantizers.get(leaf)
@@ -169,3 +143,79 @@ def _is_experts(module: Any) -> bool:
         return isinstance(module, QuantExperts)
     usual = {"has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True}
     return hasattr(module, "_apply_gate") and all(getattr(module, key, value) == value for key, value in usual.items())
+
+
+def _matrices(held: Tensor, leaf: str) -> Matrices:
+    """The matrices in a parameter `[experts, rows, columns]`: gate and up projection stand alone (METHOD 2.1)."""
+    return Matrices.along_last_axis(held.shape, count=held.shape[0] * FUSED[leaf])
+
+
+class Experts(LayerKind):
+    """All experts of a mixture in one parameter, which has no module of its own: `FusedMatrices` stands for it."""
+
+    name: ClassVar = "experts"
+    packed: ClassVar = PackedMatrices
+
+    def matches(self, layer: nn.Module) -> bool:
+        return isinstance(layer, FusedMatrices)
+
+    def find(self, model: nn.Module, name: str) -> nn.Module | None:
+        owner, _, leaf = name.rpartition(".")
+        try:
+            parent = model.get_submodule(owner)
+        except AttributeError:
+            return None
+        fused = leaf in FUSED and leaf in parent._parameters and _is_experts(parent)
+        return FusedMatrices(parent, leaf) if fused else None
+
+    def layers(self, model: nn.Module) -> Iterator[nn.Module]:
+        return (matrices for _, matrices in fused_experts(model))
+
+    def owner(self, layer: FusedMatrices) -> nn.Module:
+        return layer.owner
+
+    def parameter_name(self, name: str) -> str:
+        return name
+
+    def matrices(self, layer: FusedMatrices) -> Matrices:
+        return _matrices(layer.weight, layer.leaf)
+
+    def make_trainable(
+        self, layer: FusedMatrices, quantizer: Quantizer, activation: Quantizer | None, slot: InputSlot | None
+    ) -> None:
+        owner = _as_quantized(layer.owner)
+        owner.weight_quantizers[layer.leaf] = quantizer
+        owner.input_quantizers[layer.leaf] = activation
+
+    def empty_packed(self, layer: FusedMatrices, layout: Layout, activation: Quantizer | None) -> PackedWeight:
+        packed: Any = super().empty_packed(layer, layout, activation)
+        packed.count = layer.weight.shape[0]
+        return packed  # type: ignore[no-any-return]
+
+    def put_packed(self, model: nn.Module, name: str, packed: nn.Module, activation: Quantizer | None) -> None:
+        parent, _, leaf = name.rpartition(".")
+        owner = _as_quantized(model.get_submodule(parent))
+        delattr(owner, leaf)
+        setattr(owner, leaf, packed)
+        owner.input_quantizers[leaf] = activation
+        owner._is_hf_initialized = True  # transformers would fill the parameter with random numbers
+
+    def values(self, packed: Any, dtype: torch.dtype) -> Tensor:
+        return super().values(packed, dtype).unflatten(0, (packed.count, -1))
+
+    def restore(self, model: nn.Module, name: str, weight: nn.Parameter) -> None:
+        parent, _, leaf = name.rpartition(".")
+        owner: Any = model.get_submodule(parent)
+        delattr(owner, leaf)
+        setattr(owner, leaf, weight)
+        owner.input_quantizers.pop(leaf, None)
+        if not any(isinstance(getattr(owner, other), PackedMatrices) for other in FUSED):
+            owner.__class__ = owner.original
+
+    def leave_inputs(self, module: nn.Module) -> None:
+        if isinstance(module, QuantExperts):
+            module.input_quantizers.clear()
+
+    def add_up_alike(self, packed: nn.Module, plain: Any) -> None:
+        if any(isinstance(module, QuantExperts) for module in packed.modules()):
+            plain.set_experts_implementation("eager")

@@ -1,4 +1,4 @@
-"""Modules that compute from packed codes: what a finished checkpoint loads as (TRANSFORMERS 5 and 7).
+"""The base of modules that compute from packed codes: what a finished checkpoint loads as (TRANSFORMERS 5 and 7).
 
 Codes and scales are buffers under the names of the packed format, so a state dict of the model is the checkpoint. The
 values are `dequantize(codes, scale)` in the dtype of the model, exactly what quantization-aware training saw.
@@ -9,11 +9,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from edgerazor.core.contracts import Quantizer
-from edgerazor.core.layers.modules import Projecting
-from edgerazor.core.outputs import Head
 from edgerazor.core.packing import Layout, pack_bits, unpack, unpack_bits
 from edgerazor.core.tensor import QuantizedTensor
 
@@ -21,7 +17,7 @@ Compute = Literal["cached", "packed"]
 
 
 class PackedWeight(nn.Module):
-    """A matrix `[R, C]` as packed buffers; the base of packed layers.
+    """A matrix `[R, C]` as packed buffers.
 
     Args:
         layout: how the rows are stored.
@@ -91,73 +87,11 @@ class PackedWeight(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
 
-class PackedLinear(Projecting, PackedWeight):
-    """A linear layer from packed codes; `input_quantizer` is None where activations are not quantized."""
-
-    bias: nn.Parameter | None
-    input_quantizer: Quantizer | None = None
-
-    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
-        super().__init__(layout, tensors, dtype)
-        self.register_parameter("bias", None)
-
-    @property
-    def in_features(self) -> int:
-        return self.columns
-
-    @property
-    def out_features(self) -> int:
-        return self.rows
-
-    def projection(self) -> Head:
-        return Head(
-            self.weight, self.bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize
-        )
-
-
-class PackedEmbedding(PackedWeight):
-    """An embedding from packed codes; with `compute = "packed"` only the rows looked up are dequantized."""
-
-    padding_idx: int | None = None
-
-    @property
-    def num_embeddings(self) -> int:
-        return self.rows
-
-    @property
-    def embedding_dim(self) -> int:
-        return self.columns
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.compute == "cached":
-            return functional.embedding(input, self.weight)
-        rows = _select_rows(self.layout, self.packed_tensors, input.flatten(), self.columns)
-        return rows.dequantize(self.value_dtype.dtype).reshape(*input.shape, self.columns)
-
-
-class PackedMatrices(PackedWeight):
-    """Equal matrices one after the other, as a mixture's experts are held; indexing gives one of them `[rows, C]`."""
-
-    count: int = 1
-
-    def __getitem__(self, index: int) -> Tensor:
-        each = self.rows // self.count
-        if self.compute == "cached":
-            return self.weight[index * each : (index + 1) * each]
-        chosen = torch.arange(index * each, (index + 1) * each, device=self.weight_scale.device)
-        rows = _select_rows(self.layout, self.packed_tensors, chosen, self.columns)
-        return rows.dequantize(self.value_dtype.dtype)
-
-
-class TiedPackedLinear(Projecting, nn.Module):
-    """An output head whose weight is that of a packed embedding; it owns no codes, so nothing is stored twice."""
-
-    bias: nn.Parameter | None
-    input_quantizer: Quantizer | None = None
+class TiedPackedWeight(nn.Module):
+    """The base of layers whose weight is that of a packed one; they own no codes, so nothing is stored twice."""
 
     def __init__(self, owner: PackedWeight):
         super().__init__()
-        self.register_parameter("bias", None)
         # Inside a list, so that it is not registered as a child, yet follows deepcopy.
         self._owner = [owner]
 
@@ -170,21 +104,8 @@ class TiedPackedLinear(Projecting, nn.Module):
         """The owner's dequantized matrix `[R, C]`; read-only."""
         return self.owner.weight
 
-    @property
-    def in_features(self) -> int:
-        return self.owner.columns
 
-    @property
-    def out_features(self) -> int:
-        return self.owner.rows
-
-    def projection(self) -> Head:
-        return Head(
-            self.weight, self.bias, None if self.input_quantizer is None else self.input_quantizer.fake_quantize
-        )
-
-
-def _select_rows(layout: Layout, tensors: Mapping[str, Tensor], index: Tensor, columns: int) -> QuantizedTensor:
+def select_rows(layout: Layout, tensors: Mapping[str, Tensor], index: Tensor, columns: int) -> QuantizedTensor:
     """Rows `index [N]` of a packed matrix, in that order, without unpacking the others."""
     chosen = {"weight_scale": tensors["weight_scale"][index]}
     if len(layout.qmax) == 1:

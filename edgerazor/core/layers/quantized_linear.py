@@ -148,6 +148,17 @@ class WeightValue(torch.autograd.Function):
         return gradient.to(ctx.dtype), None, None, None
 
 
+def differentiable_weight(
+    weight: Tensor, quantizer: Quantizer | None, cache: WeightCache | None, dtype: torch.dtype
+) -> Tensor:
+    """The quantized values of a latent weight as part of the graph, in `dtype` where a cache keeps them."""
+    if quantizer is None:
+        return weight
+    if cache is None:
+        return quantizer.fake_quantize(weight)
+    return WeightValue.apply(weight, quantizer, cache, dtype)  # type: ignore[no-untyped-call,no-any-return]
+
+
 class _Layer:
     """What the function needs besides tensors.
 

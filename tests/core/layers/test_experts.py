@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgerazor.core.blocks import block_widths, fake_quantize_blocks, quantize_blocks
 from edgerazor.core.discovery import load_plugins
-from edgerazor.core.layers.experts import FusedMatrices, QuantExperts, find_matrix, fused_experts
-from edgerazor.core.layers.packed import PackedMatrices
+from edgerazor.core.layers.experts import FusedMatrices, PackedMatrices, QuantExperts, fused_experts
+from edgerazor.core.layers.matrices import Matrices
+from edgerazor.core.layers.table import find_layer, kind_named
 from edgerazor.core.outputs import Targets
 from edgerazor.core.packing import pack
 from edgerazor.core.plan import Plan
@@ -28,7 +28,10 @@ QUANTIZERS = [
     {"name": "sqmp", "high_ratio": "1/3", "group_size": 32},
     {"name": "sqmp", "high_ratio": 0.25, "group_size": 32, "placement": "variance_rows"},
 ]
-quantizers = pytest.mark.parametrize("values", QUANTIZERS, ids=lambda one: "-".join(str(part) for part in one.values()))
+quantizers = pytest.mark.parametrize(
+    "values", QUANTIZERS, ids=lambda values: "-".join(str(part) for part in values.values())
+)
+SIX = Matrices.along_last_axis((3, 80, 64), count=6)
 MIXTURE = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "tie_word_embeddings": False}
 
 
@@ -45,11 +48,11 @@ def mixture(build_model: Callable[..., nn.Module]) -> Any:
 def test_a_block_is_quantized_as_if_it_stood_alone(registry: Registry, values: dict[str, Any]) -> None:
     """Six blocks of 40 rows: gate and up of three experts."""
     quantizer, tensor = registry.build(registry.params("quantizer", **values)), weight()
-    together = quantize_blocks(quantizer, tensor, 6)
+    together = SIX.quantize(quantizer, tensor.detach())
     alone = [quantizer.quantize(block) for block in tensor.detach().reshape(6, 40, 64)]
     for name in ("codes", "scale", "qmax"):
-        assert torch.equal(getattr(together, name), torch.cat([getattr(one, name) for one in alone]))
-    fake = fake_quantize_blocks(quantizer, tensor, 6)
+        assert torch.equal(getattr(together, name), torch.cat([getattr(matrix, name) for matrix in alone]))
+    fake = SIX.fake_quantize(quantizer, tensor)
     assert torch.equal(fake, together.dequantize().reshape(3, 80, 64))
     fake.sum().backward()
     assert torch.equal(tensor.grad, torch.ones_like(tensor))
@@ -58,14 +61,14 @@ def test_a_block_is_quantized_as_if_it_stood_alone(registry: Registry, values: d
 @quantizers
 def test_widths_are_those_of_the_codes(registry: Registry, values: dict[str, Any]) -> None:
     quantizer, tensor = registry.build(registry.params("quantizer", **values)), weight()
-    qmax = quantize_blocks(quantizer, tensor, 6).qmax
-    found = {int(one): 64 * int((qmax == one).sum()) for one in qmax.unique()}
-    assert block_widths(quantizer.widths((40, 64)), 6) == found
+    qmax = SIX.quantize(quantizer, tensor.detach()).qmax
+    found = {int(width): 64 * int((qmax == width).sum()) for width in qmax.unique()}
+    assert SIX.widths_of_all(quantizer.widths((40, 64))) == found
 
 
 def test_rows_are_counted_inside_each_part(registry: Registry) -> None:
     quantizer = registry.build(registry.params("quantizer", name="sqmp", high_ratio="1/3", group_size=32))
-    qmax = quantize_blocks(quantizer, weight(), 6).qmax.reshape(6, 40)
+    qmax = SIX.quantize(quantizer, weight().detach()).qmax.reshape(6, 40)
     assert all(torch.equal((part == 7).nonzero().flatten(), torch.arange(0, 40, 3)) for part in qmax)
 
 
@@ -83,10 +86,10 @@ def test_fused_parameters_are_found_under_their_own_names(mixture: Any) -> None:
     assert list(found) == [f"{layer}.{leaf}" for layer in layers for leaf in ("gate_up_proj", "down_proj")]
     parameters = dict(mixture.named_parameters())
     assert all(matrices.weight is parameters[name] for name, matrices in found.items())
-    assert [matrices.blocks for matrices in found.values()] == [6, 3, 6, 3]
-    assert isinstance(find_matrix(mixture, f"{layers[0]}.down_proj"), FusedMatrices)
-    assert find_matrix(mixture, "lm_head") is mixture.lm_head
-    assert find_matrix(mixture, f"{layers[0]}.absent") is None and find_matrix(mixture, "no.such.module") is None
+    assert [kind_named("experts").matrices(matrices).count for matrices in found.values()] == [6, 3, 6, 3]
+    assert isinstance(find_layer(mixture, f"{layers[0]}.down_proj"), FusedMatrices)
+    assert find_layer(mixture, "lm_head") is mixture.lm_head
+    assert find_layer(mixture, f"{layers[0]}.absent") is None and find_layer(mixture, "no.such.module") is None
 
 
 def test_the_plan_counts_experts(mixture: Any, plan_model: Callable[..., Plan]) -> None:
@@ -134,7 +137,7 @@ def test_one_of_the_two_parameters_may_stay_float(mixture: Any, quantize_model: 
 @pytest.mark.parametrize("compute", ["cached", "packed"])
 def test_a_packed_matrix_is_the_block_it_was(registry: Registry, values: dict[str, Any], compute: Any) -> None:
     quantizer = registry.build(registry.params("quantizer", **values))
-    quantized = quantize_blocks(quantizer, weight().detach(), 6)
+    quantized = SIX.quantize(quantizer, weight().detach())
     layout, tensors = pack(quantized)
     packed = PackedMatrices(layout, tensors, torch.float32)
     packed.count, packed.compute = 3, compute

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgerazor.core.layers.modules import QuantLinear, make_embedding, make_linear
+from edgerazor.core.layers.embedding import make_embedding
+from edgerazor.core.layers.linear import QuantLinear, make_linear
 from edgerazor.core.outputs import Head
 from tests.plugins.quantizer_cases import build, cases
 

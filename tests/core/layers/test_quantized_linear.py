@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from edgerazor.core.layers.modules import make_linear
+from edgerazor.core.layers.linear import make_linear
 from edgerazor.core.layers.quantized_linear import InputSlot, quantized_linear
 from edgerazor.core.layers.weight_cache import cached_weights
 from edgerazor.kernels.dispatch import SETTING

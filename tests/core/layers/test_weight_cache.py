@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgerazor.core.layers.modules import QuantLinear, make_embedding, make_linear
+from edgerazor.core.layers.embedding import make_embedding
+from edgerazor.core.layers.linear import QuantLinear, make_linear
 from edgerazor.core.layers.weight_cache import WeightCache, cached_weights
 from tests.plugins.quantizer_cases import build
 

@@ -1,0 +1,91 @@
+"""Embeddings: quantization-aware and packed. The rows that are looked up are quantized, not the whole table."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgerazor.core.contracts import Quantizer
+from edgerazor.core.layers.kind import LayerKind
+from edgerazor.core.layers.packed import PackedWeight, select_rows
+from edgerazor.core.layers.quantized_linear import InputSlot, differentiable_weight
+from edgerazor.core.layers.weight_cache import WeightCache
+from edgerazor.core.packing import Layout
+
+
+class QuantEmbedding(nn.Embedding):
+    """An embedding whose looked-up rows are quantized, or whose table is where rows depend on each other."""
+
+    weight_quantizer: Quantizer
+    weight_cache: WeightCache | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.weight_quantizer.rows_independent:
+            table = differentiable_weight(self.weight, self.weight_quantizer, self.weight_cache, self.weight.dtype)
+            return functional.embedding(input, table, **self._options())
+        return self.weight_quantizer.fake_quantize(functional.embedding(input, self.weight, **self._options()))
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "padding_idx": self.padding_idx,
+            "max_norm": self.max_norm,
+            "norm_type": self.norm_type,
+            "scale_grad_by_freq": self.scale_grad_by_freq,
+            "sparse": self.sparse,
+        }
+
+
+def make_embedding(module: nn.Embedding, weight: Quantizer) -> None:
+    """Turn an embedding into a `QuantEmbedding` in place."""
+    module.__class__ = QuantEmbedding
+    module.weight_quantizer = weight  # type: ignore[assignment]
+
+
+class PackedEmbedding(PackedWeight):
+    """An embedding from packed codes; with `compute = "packed"` only the rows looked up are dequantized."""
+
+    padding_idx: int | None = None
+
+    @property
+    def num_embeddings(self) -> int:
+        return self.rows
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.columns
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.compute == "cached":
+            return functional.embedding(input, self.weight)
+        rows = select_rows(self.layout, self.packed_tensors, input.flatten(), self.columns)
+        return rows.dequantize(self.value_dtype.dtype).reshape(*input.shape, self.columns)
+
+
+class Embedding(LayerKind):
+    """`nn.Embedding`; its inputs are indices, which no quantizer of activations applies to."""
+
+    name: ClassVar = "embedding"
+    packed: ClassVar = PackedEmbedding
+    quantizes_inputs: ClassVar = False
+
+    def matches(self, layer: nn.Module) -> bool:
+        return isinstance(layer, nn.Embedding)
+
+    def is_plain(self, layer: nn.Module) -> bool:
+        return type(layer) is nn.Embedding
+
+    def make_trainable(
+        self, layer: nn.Embedding, quantizer: Quantizer, activation: Quantizer | None, slot: InputSlot | None
+    ) -> None:
+        make_embedding(layer, quantizer)
+
+    def empty_packed(self, layer: nn.Embedding, layout: Layout, activation: Quantizer | None) -> PackedWeight:
+        packed: Any = super().empty_packed(layer, layout, activation)
+        packed.padding_idx = layer.padding_idx
+        return packed  # type: ignore[no-any-return]
+
+    def restore(self, model: nn.Module, name: str, weight: nn.Parameter) -> None:
+        padding_idx: Any = model.get_submodule(name).padding_idx
+        embedding = nn.Embedding(weight.shape[0], weight.shape[1], padding_idx, device="meta")
+        embedding.weight = weight
+        model.set_submodule(name, embedding)

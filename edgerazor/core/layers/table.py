@@ -1,0 +1,52 @@
+"""All kinds of layers that can be quantized. Whoever treats kinds apart asks this table; it is the only list."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from edgerazor.core.layers.embedding import Embedding
+from edgerazor.core.layers.experts import Experts
+from edgerazor.core.layers.kind import LayerKind
+from edgerazor.core.layers.linear import Linear
+
+LAYER_KINDS: tuple[LayerKind, ...] = (Linear(), Embedding(), Experts())
+
+
+def kind_of(layer: nn.Module) -> LayerKind | None:
+    """The kind of a layer, quantization-aware or not; None where no kind takes it."""
+    return next((kind for kind in LAYER_KINDS if kind.matches(layer)), None)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is a layer of some kind and nothing more: a subclass may have a forward of its own."""
+    return any(kind.is_plain(module) for kind in LAYER_KINDS)
+
+
+def kind_named(name: str) -> LayerKind:
+    """The kind that plans call `name`."""
+    return next(kind for kind in LAYER_KINDS if kind.name == name)
+
+
+def packed_kind_of(module: nn.Module) -> LayerKind | None:
+    """The kind whose packed module this is, with codes of its own or tied; None for any other module."""
+    for kind in LAYER_KINDS:
+        if isinstance(module, (kind.packed, *([kind.tied_packed] if kind.tied_packed else []))):
+            return kind
+    return None
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module | None:
+    """The layer of that full name, or whatever other module has it; None if there is neither."""
+    for kind in LAYER_KINDS:
+        if (layer := kind.find(model, name)) is not None:
+            return layer
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def trained_layers(model: nn.Module) -> Iterator[nn.Module]:
+    """All layers whose weight a quantizer is applied to."""
+    for kind in LAYER_KINDS:
+        yield from (layer for layer in kind.layers(model) if kind.quantizer(layer) is not None)
