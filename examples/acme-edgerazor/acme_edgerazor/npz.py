@@ -8,7 +8,7 @@ import torch
 from edgerazor import QuantizedTensor
 from edgerazor.core.contracts import ComparisonResult, Exporter, ExportPlan
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.common.origin import DIGEST, describe_origin
+from edgerazor.plugins.exporters.common import DIGEST, describe_origin
 
 # What numpy knows under another name, or not at all: bfloat16 is kept as its bits.
 STORED_AS = {

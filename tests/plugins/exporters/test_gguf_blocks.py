@@ -15,8 +15,13 @@ from edgerazor.plugins.exporters.gguf.unpack import DECODERS
 
 SMALLEST, LARGEST = 2.0**-14, 65504.0
 GROUP_SIZES = (32, 64, 128, 256, 512)
-PAIRS = [(one.name, size) for one in BLOCK_TYPES.values() for size in GROUP_SIZES if size % one.block == 0]
-KNOWN_TO_GGUF = {one.value for one in gguf.GGMLQuantizationType}
+PAIRS = [
+    (block_type.name, size)
+    for block_type in BLOCK_TYPES.values()
+    for size in GROUP_SIZES
+    if size % block_type.block == 0
+]
+KNOWN_TO_GGUF = {kind.value for kind in gguf.GGMLQuantizationType}
 
 
 @st.composite

@@ -17,7 +17,7 @@ CASE = "qwen3 1.88-bit g128 untied"
 
 
 def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(one) for one in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def fail(*arguments: object) -> str:

@@ -63,18 +63,18 @@ def test_the_gguf_package_reads_what_the_checkpoint_holds(
 def test_a_profile_chooses_by_width(profile: str, registry: Registry, packed: Packed, tmp_path: Path) -> None:
     ternary, int4 = {"size": ("TQ1_0", "Q4_0"), "speed_cpu": ("Q2_K", "Q4_K"), "compatible": ("Q2_K", "Q4_0")}[profile]
     export(registry, packed("qwen3 1.58-bit g256 tied"), tmp_path / "a.gguf", profile=profile)
-    types = {name: one.decoder.name for name, one in open_gguf(tmp_path / "a.gguf").tensors.items()}
+    types = {name: tensor.decoder.name for name, tensor in open_gguf(tmp_path / "a.gguf").tensors.items()}
     assert types["token_embd.weight"] == int4 and types["blk.1.ffn_down.weight"] == ternary
     assert types["blk.0.attn_norm.weight"] == "F32" and "output.weight" not in types
 
 
 def test_types_by_group_size_and_rule(registry: Registry, packed: Packed, tmp_path: Path) -> None:
     export(registry, packed("llama 1.58-bit g64 untied"), tmp_path / "a.gguf", profile="size")
-    types = {name: one.decoder.name for name, one in open_gguf(tmp_path / "a.gguf").tensors.items()}
+    types = {name: tensor.decoder.name for name, tensor in open_gguf(tmp_path / "a.gguf").tensors.items()}
     assert types["blk.0.attn_q.weight"] == "Q2_0" and types["output.weight"] == "Q4_0"
     chosen = [{"match": "*.down_proj", "type": "TQ2_0"}, {"match": ["*.mlp.*", "*.o_proj"], "type": "Q8_0"}]
     export(registry, packed("qwen3 1.58-bit g256 tied"), tmp_path / "b.gguf", types=chosen)
-    types = {name: one.decoder.name for name, one in open_gguf(tmp_path / "b.gguf").tensors.items()}
+    types = {name: tensor.decoder.name for name, tensor in open_gguf(tmp_path / "b.gguf").tensors.items()}
     assert types["blk.1.ffn_down.weight"] == "TQ2_0" and types["blk.1.ffn_up.weight"] == "Q8_0"
     assert types["blk.0.attn_output.weight"] == "Q8_0" and types["blk.0.attn_q.weight"] == "Q2_K"
 
@@ -124,7 +124,7 @@ def test_mixed_rows_are_widened_and_said_so(
 
 def test_what_is_not_quantized_keeps_its_dtype(registry: Registry, packed: Packed, tmp_path: Path) -> None:
     report = export(registry, packed("llama half quantized"), tmp_path / "a.gguf")
-    types = {name: one.decoder.name for name, one in open_gguf(tmp_path / "a.gguf").tensors.items()}
+    types = {name: tensor.decoder.name for name, tensor in open_gguf(tmp_path / "a.gguf").tensors.items()}
     assert types["blk.0.attn_q.weight"] == types["token_embd.weight"] == "BF16"
     assert types["blk.0.ffn_up.weight"] == "Q4_0" and types["output_norm.weight"] == "F32"
     assert "model.layers.0.self_attn.q_proj.weight" in report.details["unquantized"]
@@ -166,7 +166,7 @@ def test_progress_and_one_reading_for_check_export_and_verify(
     exporter.verify(tmp_path / "a.gguf", checkpoint)
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["checking", "writing", "verifying"]
     for stage in ("checking", "writing", "verifying"):
-        steps = [(done, total) for one, done, total in seen if one == stage]
+        steps = [(done, total) for name, done, total in seen if name == stage]
         assert steps == [(index + 1, len(steps)) for index in range(len(steps))]
 
 

@@ -79,8 +79,8 @@ class TestWithLlamaCpp:
         (tmp_path / "held.txt").write_text("the fox and the dog in the house\n" * 30)
         options = ["--data", tmp_path / "held.txt", "--set", "data.sequence_length=64"]
         options += ["--teacher", checkpoint.parent / "float"]
-        figures, same = (succeed("evaluate", one, *options) for one in (path, checkpoint))
-        rows = [dict(line.strip().split(": ") for line in one.splitlines()) for one in (figures, same)]
+        figures, same = (succeed("evaluate", model, *options) for model in (path, checkpoint))
+        rows = [dict(line.strip().split(": ") for line in printed.splitlines()) for printed in (figures, same)]
         assert rows[0]["tokens"] == rows[1]["tokens"]
         assert float(rows[0]["loss"]) == pytest.approx(float(rows[1]["loss"]), rel=0.01)
 

@@ -8,8 +8,7 @@ import pytest
 from gguf_cases import byte_level_tokenizer, sentencepiece_tokenizer
 from tokenizers import pre_tokenizers
 
-from edgerazor.plugins.exporters.gguf.pieces import piece_scores
-from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer
+from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer, token_scores
 
 UNKNOWN = "this pre-tokenizer is unknown to the exporter; known: gpt-2, qwen2, sentencepiece"
 
@@ -76,35 +75,35 @@ def test_unknown_splits_are_refused(tmp_path: Path) -> None:
 
     assert edited(tmp_path, other_regex).problems == (UNKNOWN,)
     describe(byte_level_tokenizer(), tmp_path)
-    assert edited(tmp_path, lambda one: one["pre_tokenizer"].update(add_prefix_space=True)).problems == (UNKNOWN,)
+    assert edited(tmp_path, lambda saved: saved["pre_tokenizer"].update(add_prefix_space=True)).problems == (UNKNOWN,)
     describe(byte_level_tokenizer(), tmp_path)
-    assert edited(tmp_path, lambda one: one.update(normalizer={"type": "Lowercase"})).problems == (UNKNOWN,)
-    assert edited(tmp_path, lambda one: one["model"].update(type="WordPiece")).problems == (UNKNOWN,)
+    assert edited(tmp_path, lambda saved: saved.update(normalizer={"type": "Lowercase"})).problems == (UNKNOWN,)
+    assert edited(tmp_path, lambda saved: saved["model"].update(type="WordPiece")).problems == (UNKNOWN,)
 
 
 def test_what_else_is_refused(tmp_path: Path) -> None:
     describe(byte_level_tokenizer(), tmp_path)
     assert "embedding has 260 rows" in describe(byte_level_tokenizer(), tmp_path, rows=260).problems[0]
-    assert "has no merges" in edited(tmp_path, lambda one: one["model"].update(merges=[])).problems[0]
+    assert "has no merges" in edited(tmp_path, lambda saved: saved["model"].update(merges=[])).problems[0]
     describe(byte_level_tokenizer(), tmp_path)
-    strips = edited(tmp_path, lambda one: one["added_tokens"][0].update(lstrip=True)).problems
+    strips = edited(tmp_path, lambda saved: saved["added_tokens"][0].update(lstrip=True)).problems
     assert strips == ("tokenizer.json: added token '<tool>' strips spaces or matches whole words only",)
     describe(sentencepiece_tokenizer(), tmp_path)
     special = {"SpecialToken": {"id": "<unk>", "type_id": 0}}
-    around = edited(tmp_path, lambda one: one["post_processor"]["single"].append(special)).problems
+    around = edited(tmp_path, lambda saved: saved["post_processor"]["single"].append(special)).problems
     assert around == ("tokenizer.json: the post-processor puts ['<s>', '<unk>'] around texts; known: bos and eos",)
-    assert "is not what a tokenizer saves" in edited(tmp_path, lambda one: one["model"].update(vocab=3)).problems[0]
+    assert "is not what a tokenizer saves" in edited(tmp_path, lambda saved: saved["model"].update(vocab=3)).problems[0]
     (tmp_path / "tokenizer.json").write_text("{")
     assert "cannot be read" in describe_tokenizer(tmp_path, {}, 320).problems[0]
 
 
 def test_merges_that_sentencepiece_would_not_follow() -> None:
     tokens = {"a", "b", "c", "ab", "bc", "abc"}
-    assert piece_scores(tokens, [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")])[1] == ""
-    assert "'abc': two tokens that make it up" in piece_scores(tokens, [("a", "b"), ("b", "c"), ("ab", "c")])[1]
+    assert token_scores(tokens, [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")])[1] == ""
+    assert "'abc': two tokens that make it up" in token_scores(tokens, [("a", "b"), ("b", "c"), ("ab", "c")])[1]
     torn = [("ab", "c"), ("a", "b"), ("a", "bc"), ("b", "c")]
-    assert "'abc': its merges do not stand together" in piece_scores(tokens, torn)[1]
-    assert "a character that is no token" in piece_scores({"a", "ax"}, [("a", "x")])[1]
+    assert "'abc': its merges do not stand together" in token_scores(tokens, torn)[1]
+    assert "a character that is no token" in token_scores({"a", "ax"}, [("a", "x")])[1]
 
 
 def test_an_incomplete_merge_list_is_refused(tmp_path: Path) -> None:

@@ -132,9 +132,9 @@ def test_the_graph_is_small_and_holds_every_table_once(exported: Exported) -> No
     # q, k, v fused and gate, up fused, wide and narrow rows each; o and down alone; one tied head.
     assert kinds.count("MatMulNBits") == 2 * (2 + 2 + 2 + 2) + 1
     assert kinds.count("GatherBlockQuantized") == 1
-    tables = [one for one in model.graph.initializers.values() if one.shape and one.shape[0] == 320]
-    assert len([one for one in tables if one.dtype == ir.DataType.UINT8]) == 1
-    assert all(list(one.uses()) for one in model.graph.initializers.values())
+    tables = [value for value in model.graph.initializers.values() if value.shape and value.shape[0] == 320]
+    assert len([table for table in tables if table.dtype == ir.DataType.UINT8]) == 1
+    assert all(list(value.uses()) for value in model.graph.initializers.values())
     packed = open_checkpoint(folder)
     assert json.loads(model.metadata_props["edgerazor.tensors"]).keys() == set(packed.section.modules)
 
@@ -177,8 +177,8 @@ def test_commands(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text("the fox and the dog in the house\n" * 30)
     options = ["--data", tmp_path / "held.txt", "--set", "data.sequence_length=64", "--teacher", tmp_path / "float"]
     rows = [
-        dict(line.strip().split(": ") for line in succeed("evaluate", one, *options).splitlines())
-        for one in (out, folder)
+        dict(line.strip().split(": ") for line in succeed("evaluate", model, *options).splitlines())
+        for model in (out, folder)
     ]
     assert rows[0]["tokens"] == rows[1]["tokens"]
     assert float(rows[0]["loss"]) == pytest.approx(float(rows[1]["loss"]), rel=0.01)
@@ -198,7 +198,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
 def test_refusals_leave_nothing(case: str, registry: Registry, tmp_path: Path) -> None:
     values, message = REFUSALS[case]
     settings = values.get("settings", {})
-    folder = pack_case(tmp_path / "a", registry, **{key: one for key, one in values.items() if key != "settings"})
+    folder = pack_case(tmp_path / "a", registry, **{key: value for key, value in values.items() if key != "settings"})
     exporter = make_onnx(registry, tmp_path / "b" / "out", **settings)
     with pytest.raises(EdgeRazorError, match=message.replace("(", r"\(")):
         exporter.export(open_checkpoint(folder), tmp_path / "b" / "out")
@@ -211,7 +211,7 @@ def test_a_folder_of_something_else_is_not_replaced(exported: Exported, registry
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ExportError, match="holds what is no exported model"):
         make_onnx(registry, tmp_path / "mine").export(open_checkpoint(folder), tmp_path / "mine")
-    assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
     with pytest.raises(ExportError, match=r"there is no model.onnx"):
         make_onnx(registry, tmp_path).verify(tmp_path / "mine", open_checkpoint(folder))
 
@@ -221,11 +221,11 @@ def test_a_full_disk_leaves_the_old_folder(size: int, exported: Exported, regist
     """Once the companions do not fit, once the tensors do not."""
     path, folder = exported("qwen3 1.58-bit g256 tied")
     shutil.copytree(path, tmp_path / "out")
-    before = {one.name: one.read_bytes() for one in (tmp_path / "out").iterdir()}
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     with quota(size), pytest.raises(ExportError, match="cannot be written: File too large"):
         make_onnx(registry, tmp_path / "out").export(open_checkpoint(folder), tmp_path / "out")
-    assert {one.name: one.read_bytes() for one in (tmp_path / "out").iterdir()} == before
-    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.genai
@@ -243,7 +243,7 @@ def test_onnxruntime_genai_writes_the_same(exported: Exported, registry: Registr
     generator.append_tokens(np.array([ids], dtype=np.int32))
     while not generator.is_done():
         generator.generate_next_token()
-    assert [int(one) for one in generator.get_sequence(0)][8:] == expected
+    assert [int(token) for token in generator.get_sequence(0)][8:] == expected
 
 
 def _greedy(runtime: Any, ids: list[int], count: int) -> list[int]:
@@ -256,12 +256,12 @@ def _greedy(runtime: Any, ids: list[int], count: int) -> list[int]:
 
 
 def _empty(session: Any) -> list[np.ndarray]:
-    past = [one for one in session.get_inputs() if one.name.startswith("past_key_values.")]
-    return [np.zeros((1, one.shape[1], 0, one.shape[3]), dtype=np.float32) for one in past]
+    past = [value for value in session.get_inputs() if value.name.startswith("past_key_values.")]
+    return [np.zeros((1, value.shape[1], 0, value.shape[3]), dtype=np.float32) for value in past]
 
 
 def _feeds(session: Any, ids: list[int], total: int, cache: list[np.ndarray]) -> dict[str, np.ndarray]:
-    names = [one.name for one in session.get_inputs() if one.name.startswith("past_key_values.")]
+    names = [value.name for value in session.get_inputs() if value.name.startswith("past_key_values.")]
     return {
         "input_ids": np.array([ids], dtype=np.int64),
         "attention_mask": np.ones((1, total), dtype=np.int64),

@@ -59,7 +59,7 @@ def test_portable_files_have_standard_operators_only(case: str, registry: Regist
     make_onnx(registry, path, portable=True, accuracy_level=0).export(checkpoint, path)
     model = ir.load(path / "model.onnx")
     assert set(model.opset_imports) == {""} and {node.domain for node in model.graph} == {""}
-    assert all(list(one.uses()) for one in model.graph.initializers.values())
+    assert all(list(value.uses()) for value in model.graph.initializers.values())
     check_equal_to_torch(path, checkpoint, registry)
     assert json.loads((path / "genai_config.json").read_text())["search"]["past_present_share_buffer"] is False
 
@@ -204,18 +204,17 @@ def test_an_earlier_export_is_replaced_whole(changed: Path, registry: Registry, 
     make_onnx(registry, changed).export(checkpoint, changed)
     assert make_onnx(registry, changed).verify(changed, checkpoint).different == ()
     assert not (changed / "chat_template.jinja").exists()
-    assert [one.name for one in changed.parent.iterdir()] == ["changed"]
+    assert [file.name for file in changed.parent.iterdir()] == ["changed"]
 
 
 def test_a_slow_kernel_is_named_with_its_cure(registry: Registry, packed: Packed) -> None:
     from edgerazor.plugins.exporters.onnx.kernels import measure_2bit, slow_kernel_note
-    from edgerazor.plugins.exporters.onnx.plan import plan_export
 
     note = slow_kernel_note(40.0)
     assert note is not None and "40 times" in note and "ternary_storage=4bit" in note
     assert slow_kernel_note(1.2) is None
     ternary, int4 = (
-        plan_export(packed(case), make_onnx(registry, Path("out")).params)
+        make_onnx(registry, Path("out")).planned(packed(case))
         for case in ("qwen3 1.58-bit g256 tied", "qwen3 4-bit g32 tied")
     )
     assert measure_2bit(ternary) > 0 and measure_2bit(int4) == 0

@@ -141,8 +141,8 @@ def _combine(parts: Bytes, *, axis: int, bits: int) -> Bytes:
 
 _EVERYWHERE = "all backends"
 BLOCK_TYPES: dict[str, BlockType] = {
-    one.name: one
-    for one in (
+    block_type.name: block_type
+    for block_type in (
         BlockType("TQ1_0", 34, 256, 54, -1, 1, 1, _tq1_0, "CPU, Vulkan"),
         BlockType("TQ2_0", 35, 256, 66, -1, 1, 1, _tq2_0, "CPU, Metal, Vulkan"),
         BlockType("Q2_0", 42, 64, 18, -1, 2, 1, _q2_0, "ARM, CUDA, Metal, Vulkan, SYCL; slow on x86"),

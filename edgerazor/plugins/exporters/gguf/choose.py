@@ -35,11 +35,11 @@ def why_not(block_type: BlockType, facts: Facts) -> str:
     """Why a type cannot hold a tensor exactly, and which types can; "" if it can."""
     columns, name = facts.shape[1], block_type.name
     others = fitting_types(facts)
-    smallest = min(one.block for one in BLOCK_TYPES.values())
+    smallest = min(known.block for known in BLOCK_TYPES.values())
     if columns % smallest:
         return f"{columns} columns are not a multiple of {smallest}, the smallest GGUF block"
     if facts.group_size % smallest:
-        blocks = sorted({one.block for one in BLOCK_TYPES.values()})
+        blocks = sorted({known.block for known in BLOCK_TYPES.values()})
         sizes = [str(size) for size in _GROUP_SIZES if columns % size == 0]
         return (
             f"group_size {facts.group_size} fits no GGUF block ({', '.join(map(str, blocks))}); "
@@ -63,15 +63,15 @@ def why_not(block_type: BlockType, facts: Facts) -> str:
 def fitting_types(facts: Facts) -> list[str]:
     """Types that hold a tensor exactly, smallest first; Q8_0 only where nothing smaller does."""
     fits = [
-        one
-        for one in sorted(BLOCK_TYPES.values(), key=lambda one: one.bits)
-        if facts.shape[1] % one.block == 0
-        and facts.group_size % one.block == 0
-        and one.low <= facts.lowest
-        and facts.highest <= one.high
+        block_type
+        for block_type in sorted(BLOCK_TYPES.values(), key=lambda block_type: block_type.bits)
+        if facts.shape[1] % block_type.block == 0
+        and facts.group_size % block_type.block == 0
+        and block_type.low <= facts.lowest
+        and facts.highest <= block_type.high
     ]
-    small = [one.name for one in fits if one.bits < 8]
-    return small or [one.name for one in fits]
+    small = [block_type.name for block_type in fits if block_type.bits < 8]
+    return small or [block_type.name for block_type in fits]
 
 
 def match_rules(rules: Sequence[TypeRule], tensors: Iterable[Facts]) -> tuple[dict[str, TypeRule], list[str]]:
@@ -85,8 +85,8 @@ def match_rules(rules: Sequence[TypeRule], tensors: Iterable[Facts]) -> tuple[di
                 known = {f"*.{module.rpartition('.')[2]}" for module in modules if "." in module}
                 known |= {module for module in modules if "." not in module}
                 problems.append(f"types[{index}] match '{pattern}' fits no tensor{nearest(pattern, known)}")
-        mine = [one for one in modules if any(fnmatchcase(one, pattern) for pattern in rule.match)]
-        if mine and all(one in taken for one in mine):
+        mine = [module for module in modules if any(fnmatchcase(module, pattern) for pattern in rule.match)]
+        if mine and all(module in taken for module in mine):
             problems.append(f"types[{index}]: all tensors it matches are taken by earlier rules; the first match wins")
         for module in mine:
             taken.setdefault(module, rule)

@@ -197,7 +197,7 @@ class _Planner:
         if self.problems:
             return
         layers = range(int(self.config["num_hidden_layers"]))
-        needed = [f"{one}.weight" for one in ("token_embd", "output_norm")]
+        needed = ["token_embd.weight", "output_norm.weight"]
         for layer in layers:
             needed += [
                 tensor_name(TensorRole(kind, layer), self.architecture) or "" for kind in layer_parts(self.architecture)
@@ -206,11 +206,13 @@ class _Planner:
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             self.problems.append(f"the checkpoint has no tensor for {', '.join(missing[:5])}{more}")
-        stray = [one.facts.name for one in self.result.entries if (one.facts.role.layer or 0) >= len(layers)]
+        stray = [entry.facts.name for entry in self.result.entries if (entry.facts.role.layer or 0) >= len(layers)]
         self.problems += [f"{name}: config.json says {len(layers)} layers" for name in stray]
 
     def _add_tokenizer(self) -> None:
-        rows = next((one.facts.shape[0] for one in self.result.entries if one.facts.role.kind == "embedding"), None)
+        rows = next(
+            (entry.facts.shape[0] for entry in self.result.entries if entry.facts.role.kind == "embedding"), None
+        )
         stated = self.config.get("vocab_size")
         if rows is not None and stated is not None and rows != stated:
             self.problems.append(f"the embedding has {rows} rows, config.json says vocab_size {stated}")

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Checkpoint, ExportResult
-from edgerazor.plugins.exporters.common.origin import RECIPE, describe_origin
-from edgerazor.plugins.exporters.common.rows import rows_by_type
+from edgerazor.plugins.exporters.common import RECIPE, describe_origin, rows_by_type
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES
 from edgerazor.plugins.exporters.gguf.plan import Entry, GGUFPlan
 

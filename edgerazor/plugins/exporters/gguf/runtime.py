@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgerazor.core.contracts import Runtime
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.common.origin import read_recipe
+from edgerazor.plugins.exporters.common import read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
 
 try:

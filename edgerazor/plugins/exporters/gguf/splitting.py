@@ -34,21 +34,22 @@ def recognize_splitting(content: Mapping[str, Any]) -> Splitting | None:
         return None
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix") or model.get("ignore_merges"):
         return None
-    normalizers = _parts(content.get("normalizer"), "normalizers")
-    splitters = _parts(content.get("pre_tokenizer"), "pretokenizers")
+    normalizers = _steps(content.get("normalizer"), "normalizers")
+    splitters = _steps(content.get("pre_tokenizer"), "pretokenizers")
     if model.get("byte_fallback"):
         return _sentencepiece(normalizers, splitters)
-    kinds = [one["type"] for one in normalizers]
+    kinds = [step["type"] for step in normalizers]
     pre = _byte_level(splitters)
     if pre is None or kinds not in ([], ["NFC"]):
         return None
     return Splitting("gpt2", pre, notes=(_COMPOSING,) if kinds else ())
 
 
-def _parts(step: Any, key: str) -> list[Mapping[str, Any]]:
+def _steps(step: Any, key: str) -> list[Mapping[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, sequences of them taken apart."""
     if step is None:
         return []
-    return [part for one in step[key] for part in _parts(one, key)] if step["type"] == "Sequence" else [step]
+    return [found for inner in step[key] for found in _steps(inner, key)] if step["type"] == "Sequence" else [step]
 
 
 def _byte_level(splitters: list[Mapping[str, Any]]) -> str | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.plugins.exporters.common.origin import DIGEST
+from edgerazor.plugins.exporters.common import DIGEST
 from edgerazor.plugins.exporters.gguf.ggml import dequantizer
 from edgerazor.plugins.exporters.gguf.plan import Entry, GGUFPlan
 from edgerazor.plugins.exporters.gguf.read import GGUFFile, StoredTensor, open_gguf
@@ -67,7 +67,7 @@ def _equal(file: GGUFFile, stored: StoredTensor, entry: Entry, checkpoint: Check
         decoded = [stored.decoder.rows(part, columns)]
         if library is not None:
             decoded.append(library(part, columns))
-        if not all(np.array_equal(one, expected) for one in decoded):
+        if not all(np.array_equal(values, expected) for values in decoded):
             return False
     return True
 

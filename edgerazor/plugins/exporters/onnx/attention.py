@@ -37,7 +37,7 @@ class FusedAttention:
         """`[batch, heads, seq, head_dim]` each, to `[batch, seq, heads, head_dim]`."""
         batch, heads, length, width = query.shape
         kv_heads = key.shape[1]
-        flat = [one.transpose(1, 2).reshape(batch, length, -1) for one in (query, key, value)]
+        flat = [states.transpose(1, 2).reshape(batch, length, -1) for states in (query, key, value)]
         past_key, past_value = self.past[2 * layer : 2 * layer + 2]
         attributes: dict[str, Any] = {
             "num_heads": heads,

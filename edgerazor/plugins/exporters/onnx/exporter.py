@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(f"the package {error.name} is not installed: pip install 'edgerazor[onnx]'") from error
 
-from edgerazor.plugins.exporters.common.origin import describe_origin
+from edgerazor.plugins.exporters.common import describe_origin
 from edgerazor.plugins.exporters.onnx.folder import DATA, FILES, MODEL, write_companions
 from edgerazor.plugins.exporters.onnx.graph import simplify_reshapes
 from edgerazor.plugins.exporters.onnx.lowering import Places, lower
@@ -75,14 +75,14 @@ def _describe_places(places: Places, plan: ONNXPlan) -> dict[str, list[dict[str,
     """Where the rows of every matrix lie, as the file says it to who reads it back."""
     found: dict[str, list[dict[str, Any]]] = {}
     for (module, index), known in places.items():
-        part = plan.matrices[module].parts[index]
+        row_group = plan.matrices[module].row_groups[index]
         described = {
-            "count": part.count,
-            "bits": part.bits,
-            "block": part.block,
-            "period": part.rows.period,
-            "wide": part.rows.wide,
-            "rows": list(part.rows.index),
+            "count": row_group.count,
+            "bits": row_group.bits,
+            "block": row_group.block,
+            "period": row_group.rows.period,
+            "wide": row_group.rows.wide,
+            "rows": list(row_group.rows.index),
         }
         found.setdefault(module, []).extend({**asdict(place), **described} for place in known)
     return found

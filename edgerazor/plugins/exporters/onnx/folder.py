@@ -7,7 +7,7 @@ from typing import Any
 
 from edgerazor import __version__
 from edgerazor.core.contracts import Checkpoint
-from edgerazor.plugins.exporters.common.files import read_json, write_json
+from edgerazor.plugins.exporters.common import read_json, write_json
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 from edgerazor.plugins.exporters.params import ONNXParams
 

@@ -7,8 +7,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgerazor.plugins.exporters.onnx.parts import Part
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
+from edgerazor.plugins.exporters.onnx.row_groups import RowGroup
 
 SLOW = 5.0
 _RUNS, _ROWS = 7, 2048
@@ -30,25 +30,26 @@ def measure_2bit(plan: ONNXPlan) -> float:
     Raises:
         ImportError: onnxruntime is not installed.
     """
-    parts = [part for one in plan.matrices.values() for part in one.parts if part.bits == 2]
-    if not parts:
+    matrices = plan.matrices.values()
+    row_groups = [rows for matrix in matrices for rows in matrix.row_groups if rows.bits == 2]
+    if not row_groups:
         return 0.0
-    largest = max(parts, key=lambda part: part.count * part.columns)
+    largest = max(row_groups, key=lambda row_group: row_group.count * row_group.columns)
     return _seconds(largest, 2) / _seconds(largest, 4)
 
 
-def _seconds(part: Part, bits: int) -> float:
+def _seconds(row_group: RowGroup, bits: int) -> float:
     """The shortest of a few runs on codes of zero."""
     import onnxruntime
 
-    rows, blocks = min(part.count, _ROWS), part.columns // part.block
-    x = ir.Value(name="x", shape=ir.Shape([1, part.columns]), type=ir.TensorType(ir.DataType.FLOAT))
+    rows, blocks = min(row_group.count, _ROWS), row_group.columns // row_group.block
+    x = ir.Value(name="x", shape=ir.Shape([1, row_group.columns]), type=ir.TensorType(ir.DataType.FLOAT))
     arrays: dict[str, NDArray[Any]] = {
-        "codes": np.full((rows, blocks, part.block * bits // 8), 0x88 if bits == 4 else 0xAA, dtype=np.uint8),
+        "codes": np.full((rows, blocks, row_group.block * bits // 8), 0x88 if bits == 4 else 0xAA, dtype=np.uint8),
         "scales": np.ones((rows, blocks), dtype=np.float32),
     }
-    constants = [ir.Value(name=name, const_value=ir.Tensor(one, name=name)) for name, one in arrays.items()]
-    attributes = {"K": part.columns, "N": rows, "bits": bits, "block_size": part.block, "accuracy_level": 4}
+    constants = [ir.Value(name=name, const_value=ir.Tensor(array, name=name)) for name, array in arrays.items()]
+    attributes = {"K": row_group.columns, "N": rows, "bits": bits, "block_size": row_group.block, "accuracy_level": 4}
     node = ir.node("MatMulNBits", [x, *constants], attributes, domain="com.microsoft")
     node.outputs[0].name, node.outputs[0].type = "y", ir.TensorType(ir.DataType.FLOAT)
     opsets = {"": 23, "com.microsoft": 1}
@@ -57,7 +58,7 @@ def _seconds(part: Part, bits: int) -> float:
     options.intra_op_num_threads = 1
     content = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    feeds = {"x": np.ones((1, part.columns), dtype=np.float32)}
+    feeds = {"x": np.ones((1, row_group.columns), dtype=np.float32)}
     session.run(None, feeds)
     shortest = float("inf")
     for _ in range(_RUNS):

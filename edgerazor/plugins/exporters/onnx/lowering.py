@@ -8,17 +8,17 @@ import onnx_ir as ir
 
 from edgerazor.plugins.exporters.onnx import portable
 from edgerazor.plugins.exporters.onnx.graph import Builder
-from edgerazor.plugins.exporters.onnx.parts import Part
+from edgerazor.plugins.exporters.onnx.placeholders import DOMAIN, LOOK_UP, PRODUCT
 from edgerazor.plugins.exporters.onnx.plan import Matrix
 from edgerazor.plugins.exporters.onnx.portable import OPSETS
-from edgerazor.plugins.exporters.onnx.twins import DOMAIN, LOOK_UP, PRODUCT
+from edgerazor.plugins.exporters.onnx.row_groups import RowGroup
 
 _MICROSOFT = "com.microsoft"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part of a matrix lies in the file.
+    """Where a row group of a matrix lies in the file.
 
     Attributes:
         codes, scales: names of initializers.
@@ -47,12 +47,12 @@ def lower(
         use_standard: operators of the standard only.
 
     Returns:
-        Where each part of each matrix lies, by module and number of the part; a portable tied table lies in two places.
+        Where each row group of each matrix lies, by module and number; a portable tied table lies in two places.
     """
     places = _Lowering(model.graph, matrices, accuracy_level, use_standard).run()
     model.opset_imports.pop(DOMAIN, None)
     if use_standard:
-        needed = [OPSETS[part.bits] for one in matrices.values() for part in one.parts]
+        needed = [OPSETS[row_group.bits] for matrix in matrices.values() for row_group in matrix.row_groups]
         opset, version = max([(model.opset_imports[""], model.ir_version), *needed])
         model.opset_imports[""], model.ir_version = opset, version
     else:
@@ -80,11 +80,12 @@ class _Lowering:
 
     def _kind(self, node: ir.Node) -> object:
         """Products of one kind can be one: same input, and the same widths, blocks and periods."""
-        parts = self._matrix(node).parts
+        row_groups = self._matrix(node).row_groups
         shared = any(len(list(value.uses())) > 1 for value in node.inputs[1:] if value is not None)
-        if shared or parts[0].rows.period == 0:
+        if shared or row_groups[0].rows.period == 0:
             return id(node)
-        return id(node.inputs[0]), tuple((one.bits, one.block, one.group_size, one.rows.period) for one in parts)
+        kinds = ((rows.bits, rows.block, rows.group_size, rows.rows.period) for rows in row_groups)
+        return id(node.inputs[0]), tuple(kinds)
 
     def _matrix(self, node: ir.Node) -> Matrix:
         return self.matrices[node.attributes["module"].as_string()]
@@ -94,8 +95,8 @@ class _Lowering:
         build = Builder(self.graph, nodes[0], f"{matrices[0].module}.product")
         x = nodes[0].inputs[0]
         assert x is not None
-        outputs = [self._part_product(build, x, nodes, index) for index in range(len(matrices[0].parts))]
-        rows = [sum(part.count for part in matrix.parts) for matrix in matrices]
+        outputs = [self._row_group_product(build, x, nodes, index) for index in range(len(matrices[0].row_groups))]
+        rows = [sum(row_group.count for row_group in matrix.row_groups) for matrix in matrices]
         y = outputs[0] if len(outputs) == 1 else self._in_order(build, outputs, matrices[0], sum(rows))
         if len(nodes) == 1:
             results: Sequence[ir.Value] = [y]
@@ -105,35 +106,35 @@ class _Lowering:
         for node, result in zip(nodes, results, strict=True):
             build.replace(node, result)
 
-    def _part_product(self, build: Builder, x: ir.Value, nodes: Sequence[ir.Node], index: int) -> ir.Value:
+    def _row_group_product(self, build: Builder, x: ir.Value, nodes: Sequence[ir.Node], index: int) -> ir.Value:
         """MatMulNBits over the rows of one width of all the matrices."""
-        parts = [self._matrix(node).parts[index] for node in nodes]
+        row_groups = [self._matrix(node).row_groups[index] for node in nodes]
         operands = [(_input(node, 1 + 2 * index), _input(node, 2 + 2 * index)) for node in nodes]
         codes, scales = operands[0]
         if len(nodes) > 1:
-            codes = build.join(f"parts.{index}.codes", [one for one, _ in operands])
-            scales = build.join(f"parts.{index}.scales", [one for _, one in operands])
+            codes = build.join(f"parts.{index}.codes", [codes for codes, _ in operands])
+            scales = build.join(f"parts.{index}.scales", [scales for _, scales in operands])
         first = 0
-        for node, part in zip(nodes, parts, strict=True):
+        for node, row_group in zip(nodes, row_groups, strict=True):
             self._note(self._matrix(node).module, index, codes, scales, first, transposed=self.use_standard)
-            first += part.count
+            first += row_group.count
         if self.use_standard:
-            return portable.product(build, x, codes, scales, parts[0])
+            return portable.product(build, x, codes, scales, row_groups[0])
         attributes = {
-            "K": parts[0].columns,
+            "K": row_groups[0].columns,
             "N": first,
-            "bits": parts[0].bits,
-            "block_size": parts[0].block,
+            "bits": row_groups[0].bits,
+            "block_size": row_groups[0].block,
             "accuracy_level": self.accuracy_level,
         }
-        inputs = [x, codes, self._expanded(build, scales, parts[0], first)]
+        inputs = [x, codes, self._expanded(build, scales, row_groups[0], first)]
         return build.node("MatMulNBits", inputs, attributes, domain=_MICROSOFT)
 
     def _in_order(self, build: Builder, outputs: Sequence[ir.Value], matrix: Matrix, rows: int) -> ir.Value:
         """Rows of two widths back in their order: interleaved, or gathered where they follow no period."""
-        period = matrix.parts[0].rows.period
+        period = matrix.row_groups[0].rows.period
         if period == 0:
-            stored = np.concatenate([part.rows.of(rows) for part in matrix.parts])
+            stored = np.concatenate([row_group.rows.of(rows) for row_group in matrix.row_groups])
             order = build.constant("order", np.argsort(stored).astype(np.int32))
             return build.node("Gather", [build.node("Concat", outputs, {"axis": -1}), order], {"axis": -1})
         wide, narrow = outputs
@@ -141,17 +142,17 @@ class _Lowering:
         return build.reshape(build.node("Concat", columns, {"axis": -1}), [0, 0, rows])
 
     def _look_up(self, node: ir.Node) -> None:
-        module, index = node.attributes["module"].as_string(), node.attributes["part"].as_int()
-        part = self.matrices[module].parts[index]
+        module, index = node.attributes["module"].as_string(), node.attributes["row_group"].as_int()
+        row_group = self.matrices[module].row_groups[index]
         ids, codes, scales = (_input(node, place) for place in range(3))
         self._note(module, index, codes, scales, 0)
         build = Builder(self.graph, node, f"{module}.look_up.{index}")
         if self.use_standard:
-            build.replace(node, portable.look_up(build, ids, codes, scales, part))
+            build.replace(node, portable.look_up(build, ids, codes, scales, row_group))
             return
-        flat = build.reshape(codes, [part.count, part.columns * part.bits // 8])
-        attributes = {"bits": part.bits, "block_size": part.block, "gather_axis": 0, "quantize_axis": 1}
-        inputs = [flat, ids, self._expanded(build, scales, part, part.count)]
+        flat = build.reshape(codes, [row_group.count, row_group.columns * row_group.bits // 8])
+        attributes = {"bits": row_group.bits, "block_size": row_group.block, "gather_axis": 0, "quantize_axis": 1}
+        inputs = [flat, ids, self._expanded(build, scales, row_group, row_group.count)]
         build.replace(node, build.node("GatherBlockQuantized", inputs, attributes, domain=_MICROSOFT))
 
     def _note(
@@ -163,11 +164,11 @@ class _Lowering:
         if place not in known:
             known.append(place)
 
-    def _expanded(self, build: Builder, scales: ir.Value, part: Part, rows: int) -> ir.Value:
+    def _expanded(self, build: Builder, scales: ir.Value, row_group: RowGroup, rows: int) -> ir.Value:
         """One float32 scale per block, from one float16 scale per group; the engine computes it once, when it loads."""
         name = str(scales.name)
         if name not in self.expanded:
-            groups, repeats = part.columns // part.group_size, part.group_size // part.block
+            groups, repeats = row_group.columns // row_group.group_size, row_group.group_size // row_group.block
             value = build.node("Cast", [scales], {"to": int(ir.DataType.FLOAT)})
             if repeats > 1:
                 last = build.shared("edgerazor.last_axis", [-1])

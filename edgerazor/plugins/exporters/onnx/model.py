@@ -12,8 +12,13 @@ from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.models.types import register_model_types
 from edgerazor.plugins.exporters.onnx.attention import NAME, register
+from edgerazor.plugins.exporters.onnx.placeholders import (
+    OperatorNorm,
+    PackedMatrix,
+    PlaceholderEmbedding,
+    PlaceholderLinear,
+)
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
-from edgerazor.plugins.exporters.onnx.twins import EmbeddingTwin, LinearTwin, NormTwin, PackedMatrix
 
 
 def build_model(checkpoint: Checkpoint, plan: ONNXPlan) -> Any:
@@ -24,14 +29,14 @@ def build_model(checkpoint: Checkpoint, plan: ONNXPlan) -> Any:
     """
     model = empty_model(checkpoint)
     problems: list[str] = []
-    for name in (*plan.matrices, *(one.rpartition(".")[0] for one in plan.floats)):
+    for name in (*plan.matrices, *(name.rpartition(".")[0] for name in plan.floats)):
         try:
             model.get_submodule(name)
         except AttributeError:
             problems.append(f"{name}: {type(model).__name__} has no such module")
     if problems:
         raise ExportError("\n".join(dict.fromkeys(problems)))
-    _put_twins(model, checkpoint, plan)
+    _put_placeholders(model, checkpoint, plan)
     _put_floats(model, checkpoint, plan)
     missing = [name for name, value in model.named_parameters() if value.is_meta]
     if missing:
@@ -72,19 +77,19 @@ def rotary_tables(model: Any, positions: int) -> tuple[Tensor, Tensor]:
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
-def _put_twins(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
+def _put_placeholders(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
     for name, matrix in plan.matrices.items():
         value = checkpoint.read(f"{name}.weight")
         assert isinstance(value, QuantizedTensor)
         weight = PackedMatrix(matrix, value)
         if matrix.kind == "embedding":
-            model.set_submodule(name, EmbeddingTwin(weight))
+            model.set_submodule(name, PlaceholderEmbedding(weight))
             continue
         bias = _float(checkpoint, f"{name}.bias") if f"{name}.bias" in plan.floats else None
-        model.set_submodule(name, LinearTwin(weight, bias))
+        model.set_submodule(name, PlaceholderLinear(weight, bias))
     embedding = model.get_input_embeddings()
-    if plan.tied and isinstance(embedding, EmbeddingTwin):
-        model.set_output_embeddings(LinearTwin(embedding.weight, None))
+    if plan.tied and isinstance(embedding, PlaceholderEmbedding):
+        model.set_output_embeddings(PlaceholderLinear(embedding.weight, None))
 
 
 def _put_floats(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
@@ -94,14 +99,14 @@ def _put_floats(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
         module = model.get_submodule(module_name)
         epsilon = getattr(module, "variance_epsilon", None)
         if epsilon is not None and type(module).__name__.endswith("RMSNorm"):
-            model.set_submodule(module_name, NormTwin(_float(checkpoint, name), float(epsilon)))
+            model.set_submodule(module_name, OperatorNorm(_float(checkpoint, name), float(epsilon)))
         elif attribute in module._parameters:
             module._parameters[attribute] = nn.Parameter(_float(checkpoint, name), requires_grad=False)
-        elif not (isinstance(module, LinearTwin) and attribute == "bias"):
+        elif not (isinstance(module, PlaceholderLinear) and attribute == "bias"):
             unknown.append(f"{name}: {type(model).__name__} has no such parameter")
     if unknown:
         raise ExportError("\n".join(unknown))
-    if plan.tied and not isinstance(model.get_output_embeddings(), LinearTwin):
+    if plan.tied and not isinstance(model.get_output_embeddings(), PlaceholderLinear):
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
 
 

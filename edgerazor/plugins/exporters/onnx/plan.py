@@ -8,7 +8,7 @@ import torch
 from edgerazor.core.contracts import Checkpoint, ExportPlan, NamedTensors
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.onnx.parts import Part, split_rows
+from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, split_rows
 from edgerazor.plugins.exporters.params import ONNXParams
 
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")
@@ -22,7 +22,7 @@ class Matrix:
     Attributes:
         module: its name in the model.
         kind: of its role: "q", "down", "embedding", "head" …
-        parts: its rows by width.
+        row_groups: its rows, by width.
         weights: codes in it.
         nominal_bits: mean over its rows, scales not counted.
         mixed_inside: widths mix inside rows, which were widened.
@@ -30,14 +30,14 @@ class Matrix:
 
     module: str
     kind: str
-    parts: tuple[Part, ...]
+    row_groups: tuple[RowGroup, ...]
     weights: int
     nominal_bits: float
     mixed_inside: bool
 
     @property
     def bytes(self) -> int:
-        return sum(part.bytes for part in self.parts)
+        return sum(row_group.bytes for row_group in self.row_groups)
 
 
 @dataclass(kw_only=True)
@@ -77,21 +77,23 @@ def _add_matrix(plan: ONNXPlan, checkpoint: Checkpoint, params: ONNXParams, name
         plan.problems.append(f"{module}: {problem}")
         return
     try:
-        parts = _split(value, params, plan.activation_group, table=role.kind == "embedding")
+        row_groups = _split(value, params, plan.activation_group, table=role.kind == "embedding")
     except ExportError as error:
         plan.problems.append(f"{module}: {error}")
         return
     nominal = value.bits_per_weight() - 16 / value.group_size
-    plan.matrices[module] = Matrix(module, role.kind, tuple(parts), value.codes.numel(), nominal, value.qmax.ndim == 2)
+    plan.matrices[module] = Matrix(
+        module, role.kind, tuple(row_groups), value.codes.numel(), nominal, value.qmax.ndim == 2
+    )
 
 
-def _split(value: QuantizedTensor, params: ONNXParams, activation_group: int | None, *, table: bool) -> list[Part]:
-    """The parts; a table of embeddings is looked up in, so its rows of two widths follow a period or become one."""
+def _split(value: QuantizedTensor, params: ONNXParams, activation_group: int | None, *, table: bool) -> list[RowGroup]:
+    """The row groups; rows of an embedding are looked up, so those of two widths follow a period or get one width."""
     bits = 4 if params.ternary_storage == "4bit" else 2
-    parts = split_rows(value, ternary_bits=bits, activation_group=activation_group)
-    if parts[0].rows.period == 0 and table:
+    row_groups = split_rows(value, ternary_bits=bits, activation_group=activation_group)
+    if row_groups[0].rows.period == 0 and table:
         return split_rows(value, ternary_bits=bits, activation_group=activation_group, one_width=True)
-    return parts
+    return row_groups
 
 
 def _add_float(plan: ONNXPlan, name: str, value: torch.Tensor) -> None:
@@ -128,7 +130,7 @@ def _unsupported(config: Any, context_length: int) -> list[str]:
     """Attention variants that the graph has no operator for."""
     problems = []
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if "rope_theta" not in rope and any(isinstance(one, dict) for one in rope.values()):
+    if "rope_theta" not in rope and any(isinstance(value, dict) for value in rope.values()):
         problems.append("config.json: layers with rotary tables of their own are not covered")
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_TYPES:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Checkpoint, ExportResult
-from edgerazor.plugins.exporters.common.rows import rows_by_type
+from edgerazor.plugins.exporters.common import rows_by_type
 from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL
 from edgerazor.plugins.exporters.onnx.kernels import measure_2bit, slow_kernel_note
 from edgerazor.plugins.exporters.onnx.plan import Matrix, ONNXPlan
@@ -16,12 +16,12 @@ from edgerazor.plugins.exporters.params import ONNXParams
 
 def describe_export(path: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> ExportResult:
     """Size of the folder, bits per weight by width, and remarks; `details` is plain data."""
-    sizes = {one.name: one.stat().st_size for one in path.iterdir()}
+    sizes = {file.name: file.stat().st_size for file in path.iterdir()}
     matrices = list(plan.matrices.values())
-    body = [one for one in matrices if one.kind not in ("embedding", "head")]
+    body = [matrix for matrix in matrices if matrix.kind not in ("embedding", "head")]
     details: dict[str, Any] = {
         "types": _by_width(matrices),
-        "nominal_bits": sum(one.nominal_bits * one.weights for one in matrices) / max(_weights(matrices), 1),
+        "nominal_bits": sum(matrix.nominal_bits * matrix.weights for matrix in matrices) / max(_weights(matrices), 1),
         "file_bits": _bits(matrices),
         "body_bits": _bits(body),
         "model_bytes": sizes[MODEL] + sizes.get(DATA, 0),
@@ -43,8 +43,9 @@ def peak_memory() -> int:
 def _notes(checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> Iterator[str]:
     matrices = list(plan.matrices.values())
     yield from _storage_notes(matrices, params)
-    if any(part.bits == 2 for one in matrices for part in one.parts) and not params.portable:
-        larger = sum(part.count * part.columns // 4 for one in matrices for part in one.parts if part.bits == 2)
+    two_bit = [rows for matrix in matrices for rows in matrix.row_groups if rows.bits == 2]
+    if two_bit and not params.portable:
+        larger = sum(rows.count * rows.columns // 4 for rows in two_bit)
         yield (
             "2-bit products are fast on x86 with AVX-512 VNNI; for AVX2 or ARM export with ternary_storage=4bit "
             f"({larger / 1e6:.1f} MB more)"
@@ -68,23 +69,23 @@ def _kernel_note(plan: ONNXPlan) -> str | None:
 
 
 def _storage_notes(matrices: list[Matrix], params: ONNXParams) -> Iterator[str]:
-    inside = [one for one in matrices if one.mixed_inside]
+    inside = [matrix for matrix in matrices if matrix.mixed_inside]
     if inside:
         yield f"{len(inside)} matrices mix widths inside rows; each row takes its largest"
-    gathered = [one for one in matrices if one.parts[0].rows.period == 0]
+    gathered = [matrix for matrix in matrices if matrix.row_groups[0].rows.period == 0]
     if gathered:
         yield f"{len(gathered)} matrices mix rows in no fixed period ({gathered[0].module}); to order them costs time"
-    widened = [one for one in matrices if one.nominal_bits < 2.9 and one.parts[-1].bits == 4]
+    widened = [matrix for matrix in matrices if matrix.nominal_bits < 2.9 and matrix.row_groups[-1].bits == 4]
     if widened and params.ternary_storage == "2bit":
         yield f"{len(widened)} matrices hold ternary rows in 4 bits ({widened[0].module}): no 2-bit operand fits them"
 
 
 def _activation_note(matrices: list[Matrix], trained: Any, params: ONNXParams) -> str:
     blocks: dict[int, int] = {}
-    for one in matrices:
-        if one.kind != "embedding":
-            for part in one.parts:
-                blocks[part.block] = blocks.get(part.block, 0) + 1
+    for matrix in matrices:
+        if matrix.kind != "embedding":
+            for rows in matrix.row_groups:
+                blocks[rows.block] = blocks.get(rows.block, 0) + 1
     used = ", by ".join(f"{size} in {count} products" for size, count in sorted(blocks.items())) or "nothing"
     how = f"the runtime rounds them to int8 in groups: by {used}"
     if params.accuracy_level == 0:
@@ -96,15 +97,15 @@ def _activation_note(matrices: list[Matrix], trained: Any, params: ONNXParams) -
 
 
 def _by_width(matrices: list[Matrix]) -> dict[str, dict[str, Any]]:
-    parts = (part for matrix in matrices for part in matrix.parts)
+    stored = (rows for matrix in matrices for rows in matrix.row_groups)
     return rows_by_type(
-        (f"{part.bits}-bit blocks of {part.block}", part.count * part.columns, part.bytes) for part in parts
+        (f"{rows.bits}-bit blocks of {rows.block}", rows.count * rows.columns, rows.bytes) for rows in stored
     )
 
 
 def _weights(matrices: list[Matrix]) -> int:
-    return sum(one.weights for one in matrices)
+    return sum(matrix.weights for matrix in matrices)
 
 
 def _bits(matrices: list[Matrix]) -> float:
-    return 8 * sum(one.bytes for one in matrices) / max(_weights(matrices), 1)
+    return 8 * sum(matrix.bytes for matrix in matrices) / max(_weights(matrices), 1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgerazor.core.contracts import TokenizerRuntime
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.common.files import read_json
+from edgerazor.plugins.exporters.common import read_json
 from edgerazor.plugins.exporters.onnx.folder import CARD, CONFIG, GENAI, GENERATION, MODEL, read_card
 
 try:

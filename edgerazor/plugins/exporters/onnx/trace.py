@@ -1,4 +1,4 @@
-"""The graph: transformers' own model with twins in it, traced once for any batch, length and cache."""
+"""The graph: transformers' own model with placeholders in it, traced once for any batch, length and cache."""
 
 import logging
 import warnings
@@ -27,7 +27,7 @@ def trace_model(model: Any, context_length: int, *, last: bool, portable: bool =
     """The traced graph of `build_model`; its initializers bear the names of the tensors in the model.
 
     Args:
-        model: with twins.
+        model: with placeholders.
         context_length: rows of the rotary tables.
         last: compute logits of the last position only.
         portable: attention and rotary embedding by standard operators.
@@ -99,9 +99,9 @@ class _Wrapper(nn.Module):
 
     def run(self, attention: Any, input_ids: Tensor, **positions: Tensor) -> tuple[Tensor, ...]:
         """Logits, and keys and values of every layer."""
-        for one in self.model.modules():
-            if hasattr(one, "layer_idx") and hasattr(one, "head_dim"):
-                one.onnx_attention = attention
+        for module in self.model.modules():
+            if hasattr(module, "layer_idx") and hasattr(module, "head_dim"):
+                module.onnx_attention = attention
         keep = 1 if self.last else 0
         output = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=keep, **positions)
         present = [part for index in sorted(attention.present) for part in attention.present[index]]
@@ -152,7 +152,7 @@ def _bypass_idle(graph: ir.Graph) -> None:
             source = before.inputs[0] if before is not None and _undoes(node, before) else None
         elif node.op_type != "Identity" and not _slices_all(node):
             continue
-        if source is not None and not any(node.outputs[0] is one for one in graph.outputs):
+        if source is not None and not any(node.outputs[0] is output for output in graph.outputs):
             ir.convenience.replace_all_uses_with(node.outputs[0], source)
 
 
@@ -166,7 +166,8 @@ def _undoes(node: ir.Node, before: ir.Node) -> bool:
 def _slices_all(node: ir.Node) -> bool:
     if node.op_type != "Slice" or len(node.inputs) != 5:
         return False
-    numbers = [one.const_value.numpy() for one in node.inputs[1:] if one is not None and one.const_value is not None]
+    inputs = (value.const_value for value in node.inputs[1:] if value is not None)
+    numbers = [constant.numpy() for constant in inputs if constant is not None]
     if len(numbers) != 4:
         return False
     starts, ends, _, steps = numbers

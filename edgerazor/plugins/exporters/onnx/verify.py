@@ -11,11 +11,10 @@ import onnx_ir as ir
 from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.common.origin import DIGEST
+from edgerazor.plugins.exporters.common import DIGEST
 from edgerazor.plugins.exporters.onnx.folder import COPIED, DATA, MODEL
 from edgerazor.plugins.exporters.onnx.model import empty_model, rotary_tables
-from edgerazor.plugins.exporters.onnx.unpack import read_codes, read_scales
-from edgerazor.plugins.exporters.onnx.wiring import is_wired
+from edgerazor.plugins.exporters.onnx.read import operators_fit, read_codes, read_scales
 
 TENSORS = "edgerazor.tensors"
 _FREQUENCIES = "model.rotary_emb.inv_freq"
@@ -58,20 +57,21 @@ def _open(path: Path) -> tuple[ir.Graph, dict[str, list[dict[str, Any]]], str]:
         raise ExportError(f"{path / MODEL}: cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _equal_codes(graph: ir.Graph, parts: Sequence[Mapping[str, Any]], value: QuantizedTensor) -> bool:
+def _equal_codes(graph: ir.Graph, places: Sequence[Mapping[str, Any]], value: QuantizedTensor) -> bool:
+    """Whether the rows at these places are those of a matrix, all of them."""
     codes, scale = value.codes.numpy(), value.scale.float().numpy()
     rows, columns = codes.shape
     covered = np.zeros(rows, dtype=bool)
-    for part in parts:
-        index = _rows(part, rows)
-        stored, kept = (_array(graph, str(part[key])) for key in ("codes", "scales"))
-        if stored is None or kept is None or len(index) != part["count"] or not is_wired(graph, part, columns):
+    for place in places:
+        index = _rows(place, rows)
+        stored, kept = (_array(graph, str(place[key])) for key in ("codes", "scales"))
+        if stored is None or kept is None or len(index) != place["count"] or not operators_fit(graph, place, columns):
             return False
-        turned = bool(part["transposed"])
-        if turned:
+        transposed = bool(place["transposed"])
+        if transposed:
             stored, kept = stored.T, kept.T
-        cut = slice(int(part["first"]), int(part["first"]) + int(part["count"]))
-        found = stored[cut].astype(np.int16) if turned else read_codes(stored[cut], int(part["bits"]), columns)
+        cut = slice(int(place["first"]), int(place["first"]) + int(place["count"]))
+        found = stored[cut].astype(np.int16) if transposed else read_codes(stored[cut], int(place["bits"]), columns)
         scales = read_scales(kept[cut], scale.shape[1])
         if not (np.array_equal(found, codes[index]) and np.array_equal(scales, scale[index])):
             return False
@@ -79,12 +79,13 @@ def _equal_codes(graph: ir.Graph, parts: Sequence[Mapping[str, Any]], value: Qua
     return bool(covered.all())
 
 
-def _rows(part: Mapping[str, Any], rows: int) -> np.ndarray:
-    if part["period"] == 0:
-        return np.array(part["rows"], dtype=np.intp)
-    if part["period"] == 1:
+def _rows(place: Mapping[str, Any], rows: int) -> np.ndarray:
+    """Numbers of the rows that lie at a place: as listed, all, or every n-th and the others."""
+    if place["period"] == 0:
+        return np.array(place["rows"], dtype=np.intp)
+    if place["period"] == 1:
         return np.arange(rows)
-    return np.array([row for row in range(rows) if (row % part["period"] == 0) == part["wide"]], dtype=np.intp)
+    return np.array([row for row in range(rows) if (row % place["period"] == 0) == place["wide"]], dtype=np.intp)
 
 
 def _equal_floats(graph: ir.Graph, name: str, expected: np.ndarray) -> bool:

@@ -7,29 +7,29 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.plugins.exporters.onnx.parts import Part, pack_part
 from edgerazor.plugins.exporters.onnx.plan import Matrix
+from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, pack_rows
 
 DOMAIN, PRODUCT, LOOK_UP = "edgerazor", "Product", "LookUp"
 symbolic: Any = torch.onnx.ops.symbolic
 
 
-class PackedPart(nn.Module):
+class PackedRows(nn.Module):
     """Packed codes, and scales as they are, float16 and one per group."""
 
     codes: Tensor
     scales: Tensor
 
-    def __init__(self, part: Part, tensor: QuantizedTensor):
+    def __init__(self, row_group: RowGroup, tensor: QuantizedTensor):
         super().__init__()
-        codes, scales = pack_part(tensor, part)
+        codes, scales = pack_rows(tensor, row_group)
         self.register_buffer("codes", torch.from_numpy(codes))
         self.register_buffer("scales", torch.from_numpy(scales))
-        self.part = part
+        self.row_group = row_group
 
 
 class PackedMatrix(nn.Module):
-    """A matrix by parts of one width each.
+    """A matrix by groups of rows of one width.
 
     Args:
         matrix: as planned.
@@ -39,15 +39,16 @@ class PackedMatrix(nn.Module):
     def __init__(self, matrix: Matrix, tensor: QuantizedTensor):
         super().__init__()
         self.matrix = matrix
-        self.parts = nn.ModuleList(PackedPart(part, tensor) for part in matrix.parts)
+        # The names of initializers come from here: in every file so far they are "parts.0.codes" and so on.
+        self.parts = nn.ModuleList(PackedRows(row_group, tensor) for row_group in matrix.row_groups)
         self.rows, self.columns = tensor.codes.shape
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [tensor for part in self.parts for tensor in (part.codes, part.scales)]  # type: ignore[misc]
+        return [tensor for rows in self.parts for tensor in (rows.codes, rows.scales)]  # type: ignore[misc]
 
 
-class LinearTwin(nn.Module):
+class PlaceholderLinear(nn.Module):
     """A linear layer, or the head that is tied to a table of embeddings."""
 
     bias: Tensor | None
@@ -64,7 +65,7 @@ class LinearTwin(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-class EmbeddingTwin(nn.Module):
+class PlaceholderEmbedding(nn.Module):
     """A table of embeddings that stays packed."""
 
     def __init__(self, weight: PackedMatrix):
@@ -75,21 +76,23 @@ class EmbeddingTwin(nn.Module):
         if len(self.weight.parts) == 1:
             return self._look_up(ids, 0)
         # Every period-th row from the first is wide.
-        period = self.weight.matrix.parts[0].rows.period
+        period = self.weight.matrix.row_groups[0].rows.period
         quotient = torch.div(ids, period, rounding_mode="floor")
         among_narrow = torch.clamp(ids - quotient - 1, min=0)
         is_wide = torch.eq(ids, quotient * period).unsqueeze(-1)
         return torch.where(is_wide, self._look_up(quotient, 0), self._look_up(among_narrow, 1))
 
     def _look_up(self, ids: Tensor, index: int) -> Tensor:
-        part: Any = self.weight.parts[index]
-        inputs, attributes = (ids, part.codes, part.scales), {"module": self.weight.matrix.module, "part": index}
+        rows: Any = self.weight.parts[index]
+        inputs, attributes = (ids, rows.codes, rows.scales), {"module": self.weight.matrix.module, "row_group": index}
         shape = (*ids.shape, self.weight.columns)
-        rows: Tensor = symbolic(f"{DOMAIN}::{LOOK_UP}", inputs, attributes, dtype=torch.float32, shape=shape, version=1)
-        return rows
+        values: Tensor = symbolic(
+            f"{DOMAIN}::{LOOK_UP}", inputs, attributes, dtype=torch.float32, shape=shape, version=1
+        )
+        return values
 
 
-class NormTwin(nn.Module):
+class OperatorNorm(nn.Module):
     """RMS normalization over the last axis as one operator."""
 
     weight: Tensor

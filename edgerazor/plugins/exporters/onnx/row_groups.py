@@ -19,11 +19,11 @@ _BLOCKS = {2: (32, 64, 128), 4: (16, 32, 64, 128, 256), 8: (16, 32, 64, 128, 256
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of a matrix a part holds.
+    """Which rows of a matrix a group holds.
 
     Attributes:
         period: every `period`-th row from the first is wide; 1: all rows; 0: rows as listed in `index`.
-        wide: this part holds those rows, and not the others.
+        wide: the group holds those rows, and not the others.
         index: row numbers, where there is no period.
     """
 
@@ -40,7 +40,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Part:
+class RowGroup:
     """Rows of one width.
 
     Attributes:
@@ -71,8 +71,8 @@ class Part:
 
 def split_rows(
     tensor: QuantizedTensor, *, ternary_bits: int, activation_group: int | None, one_width: bool = False
-) -> list[Part]:
-    """The parts of a matrix, widest first; one part if all rows have one width or `one_width` asks for it.
+) -> list[RowGroup]:
+    """The row groups of a matrix, widest first; one group if all rows have one width or `one_width` asks for it.
 
     Ternary groups that no 2-bit block divides (16, 48) are stored in 4 bits.
 
@@ -81,7 +81,7 @@ def split_rows(
     """
     widths = _widths(tensor, 4 if tensor.group_size % _BLOCKS[2][0] else ternary_bits)
     rows, columns = tensor.codes.shape
-    present = sorted({int(one) for one in np.unique(widths)}, reverse=True)
+    present = sorted({int(bits) for bits in np.unique(widths)}, reverse=True)
     if one_width or len(present) == 1:
         chosen = [(present[0], Rows(), rows)]
     elif len(present) == 2 and (period := _period(widths == present[0])):
@@ -91,11 +91,13 @@ def split_rows(
         ]
     else:
         chosen = [
-            (one, Rows(0, index=tuple(np.flatnonzero(widths == one).tolist())), int((widths == one).sum()))
-            for one in present
+            (bits, Rows(0, index=tuple(np.flatnonzero(widths == bits).tolist())), int((widths == bits).sum()))
+            for bits in present
         ]
     return [
-        Part(bits, choose_block(tensor.group_size, bits, activation_group), tensor.group_size, where, count, columns)
+        RowGroup(
+            bits, choose_block(tensor.group_size, bits, activation_group), tensor.group_size, where, count, columns
+        )
         for bits, where, count in chosen
     ]
 
@@ -112,15 +114,15 @@ def choose_block(group_size: int, bits: int, activation_group: int | None) -> in
     return activation_group if activation_group in fitting else max(fitting)
 
 
-def pack_part(tensor: QuantizedTensor, part: Part) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+def pack_rows(tensor: QuantizedTensor, row_group: RowGroup) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Codes uint8 `[count, columns / block, block * bits / 8]` and scales float16 `[count, columns / group_size]`."""
-    index = part.rows.of(tensor.codes.shape[0])
-    codes = tensor.codes.numpy()[index].astype(np.int16) + (1 << (part.bits - 1))
-    per_byte = 8 // part.bits
-    places = codes.astype(np.uint8).reshape(*part.code_shape, per_byte)
+    index = row_group.rows.of(tensor.codes.shape[0])
+    codes = tensor.codes.numpy()[index].astype(np.int16) + (1 << (row_group.bits - 1))
+    per_byte = 8 // row_group.bits
+    places = codes.astype(np.uint8).reshape(*row_group.code_shape, per_byte)
     packed = places[..., 0].copy()
     for place in range(1, per_byte):
-        packed |= places[..., place] << (part.bits * place)
+        packed |= places[..., place] << (row_group.bits * place)
     return packed, tensor.scale.to(torch.float16).numpy()[index]
 
 

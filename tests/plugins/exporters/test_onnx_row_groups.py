@@ -12,8 +12,8 @@ from onnx_cases import round_activations
 
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.onnx.parts import choose_block, pack_part, split_rows
-from edgerazor.plugins.exporters.onnx.unpack import read_codes, read_scales
+from edgerazor.plugins.exporters.onnx.read import read_codes, read_scales
+from edgerazor.plugins.exporters.onnx.row_groups import choose_block, pack_rows, split_rows
 
 RANGES = {2: (-2, 1), 4: (-8, 7), 8: (-128, 127)}
 QMAX = {2: 1, 4: 7, 8: 127}
@@ -38,26 +38,26 @@ def matrix(
 )
 def test_what_is_packed_is_read_back(bits: int, group_size: int, seed: int, scale: float) -> None:
     tensor = matrix(bits, group_size, seed, scale=scale)
-    (part,) = split_rows(tensor, ternary_bits=2, activation_group=None)
-    codes, scales = pack_part(tensor, part)
+    (group,) = split_rows(tensor, ternary_bits=2, activation_group=None)
+    codes, scales = pack_rows(tensor, group)
     # Two bits have no fast kernel for blocks of 16.
-    assert codes.shape == part.code_shape and part.bits == (4 if bits == 2 and group_size % 32 else bits)
-    assert np.array_equal(read_codes(codes, part.bits, part.columns), tensor.codes.numpy())
-    blocks = np.repeat(scales, part.group_size // part.block, axis=1)
+    assert codes.shape == group.code_shape and group.bits == (4 if bits == 2 and group_size % 32 else bits)
+    assert np.array_equal(read_codes(codes, group.bits, group.columns), tensor.codes.numpy())
+    blocks = np.repeat(scales, group.group_size // group.block, axis=1)
     assert np.array_equal(read_scales(blocks, scales.shape[1]), tensor.scale.float().numpy())
 
 
 @given(rows=st.lists(st.booleans(), min_size=1, max_size=24))
-def test_every_row_is_in_exactly_one_part(rows: list[bool]) -> None:
+def test_every_row_is_in_exactly_one_group(rows: list[bool]) -> None:
     wide = torch.tensor(rows)
     codes = torch.where(wide[:, None], 7, 1).to(torch.int8).expand(-1, 32).contiguous()
     tensor = QuantizedTensor(codes, torch.ones(len(rows), 1).half(), torch.where(wide, 7, 1).to(torch.int8), 32)
-    parts = split_rows(tensor, ternary_bits=2, activation_group=None)
-    found = np.concatenate([part.rows.of(len(rows)) for part in parts])
+    groups = split_rows(tensor, ternary_bits=2, activation_group=None)
+    found = np.concatenate([group.rows.of(len(rows)) for group in groups])
     assert sorted(found.tolist()) == list(range(len(rows)))
-    for part in parts:
-        assert len(part.rows.of(len(rows))) == part.count
-        assert {bool(wide[row]) for row in part.rows.of(len(rows))} == {part.bits == 4}
+    for group in groups:
+        assert len(group.rows.of(len(rows))) == group.count
+        assert {bool(wide[row]) for row in group.rows.of(len(rows))} == {group.bits == 4}
 
 
 @pytest.mark.parametrize(
@@ -86,22 +86,22 @@ def test_refusals() -> None:
 
 @pytest.fixture(scope="module")
 def run_product() -> Callable[..., Any]:
-    """`run_product(tensor, part, x, level)`: one MatMulNBits in ONNX Runtime."""
+    """`run_product(tensor, group, x, level)`: one MatMulNBits in ONNX Runtime."""
     ir, runtime = pytest.importorskip("onnx_ir"), pytest.importorskip("onnxruntime")
 
-    def run(tensor: QuantizedTensor, part: Any, x: np.ndarray, level: int) -> np.ndarray:
-        codes, scales = pack_part(tensor, part)
-        repeated = np.repeat(scales.astype(np.float32), part.group_size // part.block, axis=1)
+    def run(tensor: QuantizedTensor, group: Any, x: np.ndarray, level: int) -> np.ndarray:
+        codes, scales = pack_rows(tensor, group)
+        repeated = np.repeat(scales.astype(np.float32), group.group_size // group.block, axis=1)
         constants = [
             ir.Value(name=name, const_value=ir.Tensor(array, name=name))
             for name, array in (("B", codes), ("S", repeated))
         ]
-        inputs = ir.Value(name="x", shape=ir.Shape(["rows", part.columns]), type=ir.TensorType(ir.DataType.FLOAT))
+        inputs = ir.Value(name="x", shape=ir.Shape(["rows", group.columns]), type=ir.TensorType(ir.DataType.FLOAT))
         values = {
-            "K": part.columns,
-            "N": part.count,
-            "bits": part.bits,
-            "block_size": part.block,
+            "K": group.columns,
+            "N": group.count,
+            "bits": group.bits,
+            "block_size": group.block,
             "accuracy_level": level,
         }
         attributes = [ir.AttrInt64(name, value) for name, value in values.items()]
@@ -121,9 +121,9 @@ def run_product() -> Callable[..., Any]:
 def test_onnx_runtime_computes_with_codes_times_scale(bits: int, block: int, run_product: Callable[..., Any]) -> None:
     for seed, scale in ((1, 0.01), (2, 3e4), (3, 1e-4)):
         tensor = matrix(bits, block, seed, rows=33, scale=scale)
-        (part,) = split_rows(tensor, ternary_bits=2, activation_group=None)
-        one_hot = np.eye(part.columns, dtype=np.float32)
-        assert np.array_equal(run_product(tensor, part, one_hot, 0).T, tensor.dequantize().numpy())
+        (group,) = split_rows(tensor, ternary_bits=2, activation_group=None)
+        one_hot = np.eye(group.columns, dtype=np.float32)
+        assert np.array_equal(run_product(tensor, group, one_hot, 0).T, tensor.dequantize().numpy())
 
 
 @pytest.mark.parametrize("rows", [1, 8])
@@ -133,8 +133,8 @@ def test_level_4_is_int8_activations_per_block(
     bits: int, block: int, rows: int, run_product: Callable[..., Any]
 ) -> None:
     tensor = matrix(bits, block, 4, rows=64, groups=4)
-    (part,) = split_rows(tensor, ternary_bits=2, activation_group=None)
-    x = np.random.default_rng(0).standard_normal((rows, part.columns)).astype(np.float32)
-    expected = round_activations(x, part.block).astype(np.float64) @ tensor.dequantize().numpy().T.astype(np.float64)
-    found = run_product(tensor, part, x, 4)
+    (group,) = split_rows(tensor, ternary_bits=2, activation_group=None)
+    x = np.random.default_rng(0).standard_normal((rows, group.columns)).astype(np.float32)
+    expected = round_activations(x, group.block).astype(np.float64) @ tensor.dequantize().numpy().T.astype(np.float64)
+    found = run_product(tensor, group, x, 4)
     assert np.linalg.norm(found - expected) <= 1e-6 * np.linalg.norm(expected)

@@ -1,0 +1,65 @@
+"""What exporters have in common besides their base class: a file's origin, JSON beside a model, rows of a report."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgerazor import __version__
+from edgerazor.core.contracts import Checkpoint
+from edgerazor.errors import ExportError
+
+VERSION, DIGEST, RECIPE = "edgerazor.version", "edgerazor.content_sha256", "edgerazor.recipe"
+
+
+def describe_origin(checkpoint: Checkpoint) -> dict[str, str]:
+    """Version of the package, digest of the content, and the recipe as JSON; the keys are those of every format."""
+    recipe = json.dumps(checkpoint.recipe, sort_keys=True)
+    return {VERSION: __version__, DIGEST: checkpoint.digest, RECIPE: recipe}
+
+
+def read_recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe in the metadata of a file; empty if it holds none."""
+    recipe: Mapping[str, Any] = json.loads(metadata.get(RECIPE) or "{}")
+    return recipe
+
+
+def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """Keys and values of a file; none if it is `optional` and absent.
+
+    Raises:
+        ExportError: it is absent or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if optional:
+            return {}
+        raise ExportError(f"{path}: there is no such file") from error
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path}: expected keys with values")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write keys and values, indented for people."""
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def rows_by_type(stored: Iterable[tuple[str, int, int]]) -> dict[str, dict[str, Any]]:
+    """Rows of a report: `{type: {tensors, weights, bytes, bits_per_weight}}`, in the order in which types occur.
+
+    Args:
+        stored: type, weights and bytes of each tensor.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name, weights, size in stored:
+        row = rows.setdefault(name, {"tensors": 0, "weights": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["weights"] += weights
+        row["bytes"] += size
+    for row in rows.values():
+        row["bits_per_weight"] = 8 * row["bytes"] / row["weights"]
+    return rows
