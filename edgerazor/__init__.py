@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgerazor.schemas.recipe import load_recipe as load_recipe
     from edgerazor.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "2.0.0"
 
 _HOMES = {
     "AdapterParams": "schemas.components",

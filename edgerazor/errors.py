@@ -1,5 +1,20 @@
 """Errors that a person at the keyboard can cause or meet; the command line makes them a message and exit code 2."""
 
+from edgerazor import __version__
+
+
+def install_hint(extra: str) -> str:
+    """How to install what the extra `extra` brings, as the end of a message that misses it.
+
+    It names the repository and a wheel built from it, never the bare name: `edgerazor` on the package index is the
+    original release, another project with the same import name.
+    """
+    return (
+        f"run pip install '.[{extra}]' in the repository, or pip install "
+        f"'edgerazor-{__version__}-py3-none-any.whl[{extra}]' with the wheel built there; edgerazor 1.3.5 on the "
+        "package index is the original release, another package"
+    )
+
 
 class EdgeRazorError(Exception):
     """Base class: something was wrong with what the user gave us, and the message says what to do about it."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.errors import EdgeRazorError
+from edgerazor.errors import EdgeRazorError, install_hint
 from edgerazor.kernels import cpu_products, divergence, reference, similarity
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
 from edgerazor.kernels.processor import Processor
@@ -125,9 +125,7 @@ def chooses_triton(x: Tensor) -> bool:
 
 def _check_triton_can_run(x: Tensor) -> None:
     if not _installed():
-        raise EdgeRazorError(
-            f"{SETTING}=triton, but triton is not installed: pip install 'edgerazor[triton]', or unset it"
-        )
+        raise EdgeRazorError(f"{SETTING}=triton, but triton is not installed: unset it, or {install_hint('triton')}")
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise EdgeRazorError(
             f"{SETTING}=triton on a tensor of {x.device}: Triton compiles for CUDA devices; set TRITON_INTERPRET=1 to "

@@ -71,7 +71,7 @@ def export_students(
                 say(f"exported {result.path}: {result.bytes / 1e6:.3f} MB, equal to the checkpoint")
                 runtime = open_runtime(result.path, registry=registry)
             except PluginError as error:
-                say(f"{error}\n  for this step of the quickstart: pip install 'edgerazor[{target.extras}]'")
+                say(f"{error}\n  this step of the quickstart needs the extras [{target.extras}]")
                 break
             try:
                 name = f"{student.bits:g} bit in {target.engine}"

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerazor.errors import EdgeRazorError
+from edgerazor.errors import EdgeRazorError, install_hint
 
 if TYPE_CHECKING:
     from edgerazor.quickstart.results import Results
@@ -29,7 +29,7 @@ def check_report_extra() -> None:
         import jinja2  # noqa: F401
         import matplotlib
     except ImportError as error:
-        raise EdgeRazorError(f"the report needs {error.name}; pip install 'edgerazor[report]'") from error
+        raise EdgeRazorError(f"the report needs {error.name}: {install_hint('report')}") from error
     matplotlib.use("Agg")
 
 

@@ -11,7 +11,7 @@ from edgerazor.quickstart.report import check_report_extra
 @pytest.mark.parametrize("name", ["jinja2", "matplotlib"])
 def test_what_is_missing_is_named_with_the_extra_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(EdgeRazorError, match=rf"the report needs {name}; pip install 'edgerazor\[report\]'"):
+    with pytest.raises(EdgeRazorError, match=rf"the report needs {name}: run pip install '\.\[report\]'"):
         check_report_extra()
 
 

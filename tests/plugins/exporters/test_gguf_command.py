@@ -74,7 +74,7 @@ def test_without_the_package_the_error_names_the_extra(registry: Registry, monke
     monkeypatch.setitem(sys.modules, "gguf", None)
     for name in ("exporter", "write"):
         monkeypatch.delitem(sys.modules, f"edgerazor.plugins.exporters.gguf.{name}", raising=False)
-    with pytest.raises(PluginError, match=r"the package gguf is not installed: pip install 'edgerazor\[gguf\]'"):
+    with pytest.raises(PluginError, match=r"the package gguf is not installed: run pip install '\.\[gguf\]'"):
         registry.build(registry.params("exporter", "gguf", path="a.gguf"))
 
 

@@ -32,7 +32,7 @@ def test_without_the_engine_the_error_names_the_extra(
 
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     monkeypatch.delitem(sys.modules, "edgerazor.plugins.exporters.gguf.runtime", raising=False)
-    with pytest.raises(PluginError, match=r"pip install 'edgerazor\[llamacpp\]'"):
+    with pytest.raises(PluginError, match=r"pip install '\.\[llamacpp\]'"):
         open_runtime(exported[0], registry=registry)
 
 

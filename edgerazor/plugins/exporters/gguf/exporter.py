@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from edgerazor.core.contracts import Checkpoint, ComparisonResult, Exporter, ExportResult, NamedTensors
+from edgerazor.errors import install_hint
 
 try:
     from edgerazor.plugins.exporters.gguf.write import write_gguf
 except ModuleNotFoundError as error:
     if error.name != "gguf":
         raise
-    raise ImportError("the package gguf is not installed: pip install 'edgerazor[gguf]'") from error
+    raise ImportError(f"the package gguf is not installed: {install_hint('gguf')}") from error
 
 from edgerazor.plugins.exporters.gguf.plan import GGUFPlan, plan_export
 from edgerazor.plugins.exporters.gguf.report import describe_export, general_keys

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgerazor.core.contracts import Runtime
-from edgerazor.errors import ExportError
+from edgerazor.errors import ExportError, install_hint
 from edgerazor.plugins.exporters.common import read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
 
@@ -17,7 +17,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "llama_cpp":
         raise
-    raise ImportError("llama-cpp-python is not installed: pip install 'edgerazor[llamacpp]'") from error
+    raise ImportError(f"llama-cpp-python is not installed: {install_hint('llamacpp')}") from error
 
 CacheType = Literal["F32", "F16", "Q8_0"]
 _CACHE_IDS: dict[CacheType, int] = {"F32": 0, "F16": 1, "Q8_0": 8}

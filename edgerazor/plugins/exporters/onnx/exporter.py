@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Checkpoint, ComparisonResult, Exporter, ExportResult, NamedTensors
+from edgerazor.errors import install_hint
 
 try:
     import onnx_ir as ir
@@ -13,7 +14,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name not in ("onnx_ir", "onnxscript", "onnx"):
         raise
-    raise ImportError(f"the package {error.name} is not installed: pip install 'edgerazor[onnx]'") from error
+    raise ImportError(f"the package {error.name} is not installed: {install_hint('onnx')}") from error
 
 from edgerazor.plugins.exporters.common import describe_origin
 from edgerazor.plugins.exporters.onnx.folder import DATA, FILES, MODEL, write_companions

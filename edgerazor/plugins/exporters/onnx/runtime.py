@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgerazor.core.contracts import TokenizerRuntime
-from edgerazor.errors import ExportError
+from edgerazor.errors import ExportError, install_hint
 from edgerazor.plugins.exporters.common import read_json
 from edgerazor.plugins.exporters.onnx.folder import CARD, CONFIG, GENAI, GENERATION, MODEL, read_card
 
@@ -17,7 +17,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "onnxruntime":
         raise
-    raise ImportError("onnxruntime is not installed: pip install 'edgerazor[onnx]'") from error
+    raise ImportError(f"onnxruntime is not installed: {install_hint('onnx')}") from error
 
 _FIRST_CAPACITY = 256
 
