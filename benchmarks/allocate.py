@@ -50,7 +50,7 @@ def run_seed(
     """Allocate, train and measure the contestants with one seed of data order, drawn labels and training."""
     training, held_out = load_corpus(seed=seed).write(folder / "corpus")
     setting = variants.Setting(TEACHER, training, held_out, seed, False, True, BATCHES)
-    variant = next(one for one in variants.DISTILLED if one.bits == TARGET_BITS)
+    variant = next(variant for variant in variants.DISTILLED if variant.bits == TARGET_BITS)
     content = variants.recipe_of(variant, setting, steps=steps)
     content["evaluation"] = {"batches": BATCHES, "batch_size": BATCH_SIZE}
     recipe = load_recipe(content, registry=registry)
@@ -96,9 +96,9 @@ def summarise(runs: Mapping[str, dict[str, dict[str, float]]]) -> list[dict[str,
     summary = []
     for name in (name for name in MODES if all(name in run for run in runs.values())):
         mine = [run[name] for run in runs.values()]
-        row: dict[str, Any] = {key: max(one[key] for one in mine) for key in ("bits", "bytes")} | {"name": name}
+        row: dict[str, Any] = {key: max(student[key] for student in mine) for key in ("bits", "bytes")} | {"name": name}
         for figure in FIGURES:
-            values = [one[figure] for one in mine]
+            values = [student[figure] for student in mine]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             row[figure] = {"mean": statistics.fmean(values), "spread": spread}
         row["wins"] = sum(run[name]["kl"] < run[UNIFORM]["kl"] for run in runs.values() if UNIFORM in run)

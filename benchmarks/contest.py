@@ -56,7 +56,7 @@ def run_rounds(
 
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The median of every figure."""
-    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+    return {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
 
 
 def publish(

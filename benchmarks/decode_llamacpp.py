@@ -77,10 +77,10 @@ def write_dense(checkpoint: Path, path: Path, name: str) -> None:
     registry = load_plugins()
     plan = registry.build(registry.params("exporter", "gguf", path=str(path))).planned(opened)
     entries = [
-        dataclasses.replace(one, type_name=name, type_id=kind, bytes=2 * one.facts.weights)
-        if one.facts.quantized
-        else one
-        for one in plan.entries
+        dataclasses.replace(entry, type_name=name, type_id=kind, bytes=2 * entry.facts.weights)
+        if entry.facts.quantized
+        else entry
+        for entry in plan.entries
     ]
 
     class Dense:
@@ -101,7 +101,7 @@ def requantize(source: Path, path: Path, kind: int) -> None:
     # The embedding as our presets have it; by default it would become Q6_K.
     options.token_embedding_type = 8 if kind == 7 else 2
     options.output_tensor_type = options.token_embedding_type
-    path_bytes = [str(one).encode() for one in (source, path)]
+    path_bytes = [str(name).encode() for name in (source, path)]
     status = llama_cpp.llama_model_quantize(*path_bytes, options)
     if status:
         raise SystemExit(f"llama_model_quantize: status {status}")

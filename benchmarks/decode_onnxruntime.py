@@ -134,7 +134,7 @@ def work(path: str, kind: str, threads: int) -> None:
 
 def size_of(path: Path) -> float:
     """Megabytes on disk."""
-    return sum(one.stat().st_size for one in ([path] if path.is_file() else path.iterdir())) / 1e6
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir())) / 1e6
 
 
 def main() -> None:

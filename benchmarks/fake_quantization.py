@@ -87,7 +87,7 @@ def open_case(name: str, case: str, device: str) -> Case:
     if name in _EXACT:
         return Case(run, {"changed": check("the value", float((value != expected).float().mean()), 0.0)}, short=True)
     # Others round scales elsewhere or not at all; the same job makes about the same error.
-    errors = [relative(one, x.detach()) for one in (value, expected)]
+    errors = [relative(values, x.detach()) for values in (value, expected)]
     check("the error of quantization", abs(errors[0] / errors[1] - 1), 0.1)
     return Case(run, {"changed": relative(value, expected)}, short=True)
 

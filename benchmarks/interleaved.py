@@ -119,19 +119,19 @@ def compete(
             workers[name] = _Process(script, name, python, setup, {**ALLOCATORS[allocator], **own})
     try:
         for case in cases:
-            for name, one in workers.items():
-                answer = one.ask("open", case)
+            for name, contestant in workers.items():
+                answer = contestant.ask("open", case)
                 results[name, case] = Result(answer.get("facts", {}), problem=answer.get("problem"))
             for _ in range(arguments.rounds):
-                for name, one in workers.items():
-                    _time_into(results[name, case], one, case)
-            for name, one in workers.items():
-                _memory_into(results[name, case], one, case)
-                one.ask("close", case)
+                for name, contestant in workers.items():
+                    _time_into(results[name, case], contestant, case)
+            for name, contestant in workers.items():
+                _memory_into(results[name, case], contestant, case)
+                contestant.ask("close", case)
                 _tell(allocator, name, case, results[name, case])
     finally:
-        for one in workers.values():
-            one.stop()
+        for contestant in workers.values():
+            contestant.stop()
     return results
 
 
@@ -203,12 +203,12 @@ class _Process:
         self.process.wait()
 
 
-def ratio(one: Result, other: Result) -> dict[str, float | None]:
+def ratio(own: Result, other: Result) -> dict[str, float | None]:
     """Of medians, and the smallest and the largest ratio of a round."""
-    mine, theirs = one.median, other.median
+    mine, theirs = own.median, other.median
     if mine is None or theirs is None:
         return {"ratio": None, "ratio_low": None, "ratio_high": None}
-    rounds = [a / b for a, b in zip(one.seconds, other.seconds, strict=False)]
+    rounds = [a / b for a, b in zip(own.seconds, other.seconds, strict=False)]
     return {"ratio": mine / theirs, "ratio_low": min(rounds), "ratio_high": max(rounds)}
 
 

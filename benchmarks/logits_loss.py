@@ -75,7 +75,7 @@ def _gate(name: str, what: str, inputs: Any) -> dict[str, Any]:
     value, gradients = build(name, what, inputs)()
     doubles = inputs._replace(**{key: getattr(inputs, key).double() for key in inputs._fields[:4]})
     if what == "logits":
-        leaves = [one.double().requires_grad_() for one in inputs.logits()[:1]]
+        leaves = [logits.double().requires_grad_() for logits in inputs.logits()[:1]]
         logits = (leaves[0], inputs.logits()[1].double())
     else:
         leaves = [doubles.hidden.requires_grad_(), doubles.weight.requires_grad_()]
@@ -89,7 +89,7 @@ def _gate(name: str, what: str, inputs: Any) -> dict[str, Any]:
     rounded = inputs.weight.dtype == torch.bfloat16
     # Only ours keeps logits in float32 where operands are bfloat16.
     limits = (1e-4, 2e-3) if not rounded else (1e-2, 3e-2) if name == OURS else (5e-2, 2e-1)
-    errors = [relative(one, other) for one, other in zip(gradients, expected_gradients, strict=True)]
+    errors = [relative(gradient, other) for gradient, other in zip(gradients, expected_gradients, strict=True)]
     return {
         "value_error": check("the value", relative(value.detach(), expected.detach()), limits[0]),
         "gradient_error": check("a gradient", max(errors), limits[1]),

@@ -52,7 +52,7 @@ def build(name: str, what: str, inputs: Inputs) -> Run:
 
 
 def _from_logits(inputs: Inputs, loss: Loss) -> Run:
-    z, u = (one.detach() for one in inputs.logits())
+    z, u = (logits.detach() for logits in inputs.logits())
     z.requires_grad_()
 
     def run() -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -64,7 +64,7 @@ def _from_logits(inputs: Inputs, loss: Loss) -> Run:
 
 def _with_head(inputs: Inputs, loss: Loss) -> Run:
     """Whole logits of both, the loss on them, and the cross entropy of the same logits."""
-    leaves = [one.detach().clone().requires_grad_() for one in (inputs.hidden, inputs.weight)]
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (inputs.hidden, inputs.weight)]
 
     def run() -> tuple[Tensor, tuple[Tensor, ...]]:
         with torch.no_grad():
@@ -129,7 +129,7 @@ def _ours_from_logits(inputs: Inputs) -> Run:
     shape = inputs.mask.shape
 
     def eakld(z: Tensor, u: Tensor) -> Tensor:
-        outputs = (ModelOutput.from_logits(one.view(*shape, -1)) for one in (z, u))
+        outputs = (ModelOutput.from_logits(logits.view(*shape, -1)) for logits in (z, u))
         value: Tensor = loss(*outputs, targets).value
         return value
 
@@ -144,7 +144,7 @@ def fused(inputs: Inputs, **options: Any) -> Run:
     from edgerazor.kernels.projection import Projection, chunk_rows
 
     loss, targets = _registered_loss(), _targets(inputs)
-    leaves = [one.detach().clone().requires_grad_() for one in (inputs.hidden, inputs.weight)]
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (inputs.hidden, inputs.weight)]
     chunk = chunk_rows(len(inputs.labels), len(inputs.weight), inputs.weight.device)
     task = torch.full(inputs.labels.shape, TASK / len(inputs.labels), device=inputs.labels.device)
 
@@ -166,7 +166,7 @@ def _liger(inputs: Inputs, what: str) -> Run:
         divergence = LigerKLDIVLoss(reduction="batchmean", log_target=True)
         return _from_logits(inputs, lambda z, u: divergence(z.log_softmax(dim=-1), u.log_softmax(dim=-1)))
     fused = LigerFusedLinearJSD(jsd_beta=0.0)
-    leaves = [one.detach().clone().requires_grad_() for one in (inputs.hidden, inputs.weight)]
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (inputs.hidden, inputs.weight)]
 
     def run() -> tuple[Tensor, tuple[Tensor, ...]]:
         value = fused(*leaves, inputs.teacher_hidden, inputs.teacher_weight)
@@ -177,7 +177,7 @@ def _liger(inputs: Inputs, what: str) -> Run:
 
 def _products(inputs: Inputs) -> Run:
     """What no way from hidden states to gradients can do without: both logits, and both gradients; into buffers."""
-    z, u = (torch.empty_like(one) for one in inputs.logits())
+    z, u = (torch.empty_like(logits) for logits in inputs.logits())
     hidden, weight = torch.empty_like(inputs.hidden), torch.empty_like(inputs.weight)
 
     def run() -> tuple[Tensor, tuple[Tensor, ...]]:

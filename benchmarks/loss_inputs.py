@@ -29,7 +29,7 @@ class Inputs(NamedTuple):
 
     def first(self, rows: int) -> "Inputs":
         """The first rows as one sequence."""
-        chosen = (one[:rows].detach().clone() for one in (self.hidden, self.teacher_hidden, self.labels))
+        chosen = (tensor[:rows].detach().clone() for tensor in (self.hidden, self.teacher_hidden, self.labels))
         hidden, teacher_hidden, labels = chosen
         mask = torch.ones(1, len(labels), dtype=torch.bool, device=labels.device)
         return Inputs(hidden, self.weight, teacher_hidden, self.teacher_weight, labels, mask)
@@ -48,7 +48,7 @@ def make_inputs(sequences: int, tokens: int, vocabulary: int, width: int, *, dty
     teacher_hidden = normal(rows, width) + 3.5 * teacher_weight[labels]
     weight = teacher_weight + 0.2 / width**0.5 * normal(vocabulary, width)
     hidden = teacher_hidden + 0.1 * normal(rows, width)
-    cast = [one.to(device, dtype) for one in (hidden, weight, teacher_hidden, teacher_weight)]
+    cast = [tensor.to(device, dtype) for tensor in (hidden, weight, teacher_hidden, teacher_weight)]
     mask = torch.ones(sequences, tokens, dtype=torch.bool, device=device)
     return Inputs(*cast, labels.to(device), mask)
 

@@ -69,7 +69,7 @@ def row_divergences(z: Tensor, u: Tensor, labels: Tensor, floor: float | None = 
     entropy = -(lp.exp() * lp).sum(dim=-1)
     if floor is not None:
         entropy = -(lp.exp() * (lp.exp() + floor).log()).sum(dim=-1)
-        lq, lp = (one.exp().clamp(min=floor).log() for one in (lq, lp))
+        lq, lp = (logs.exp().clamp(min=floor).log() for logs in (lq, lp))
     forward, reverse = (lp.exp() * (lp - lq)).sum(dim=-1), (lq.exp() * (lq - lp)).sum(dim=-1)
     return Rows(forward, reverse, entropy, task)
 

@@ -143,7 +143,7 @@ def _compare(z: Tensor, u: Tensor, labels: Tensor, temperature: float) -> _Rows:
     forward_kl, reverse_kl = -_sum(p * difference) / sum_p, _sum(q * difference) / sum_q
     cross_entropy = (highest - _at_label(z, labels) + sum_q1.log()).where(labels.unsqueeze(-1) >= 0, 0.0)
     statistics = (forward_kl * temperature**2, reverse_kl * temperature**2, cross_entropy)
-    columns = tuple(one.squeeze(-1) for one in statistics)
+    columns = tuple(column.squeeze(-1) for column in statistics)
     return _Rows(q, p, q1, sum_q, sum_p, sum_q1, difference, reverse_kl, columns)
 
 

@@ -157,7 +157,7 @@ def _chooses_compiled(x: Tensor) -> bool:
 
 def _rows_on_cpu(*logits: Tensor | None) -> Any:
     """The module whose functions compare these logits, where Triton does not."""
-    if not all(_chooses_compiled(one) for one in logits if one is not None):
+    if not all(_chooses_compiled(tensor) for tensor in logits if tensor is not None):
         return divergence
     from edgerazor.kernels import compiled_rows
 
@@ -166,5 +166,5 @@ def _rows_on_cpu(*logits: Tensor | None) -> Any:
 
 def _rows(*rows: Tensor | None) -> bool:
     """Whether Triton takes these rows: none is float64."""
-    given = [one for one in rows if one is not None]
-    return all(one.dtype in _KERNEL_DTYPES for one in given) and chooses_triton(given[0])
+    given = [tensor for tensor in rows if tensor is not None]
+    return all(tensor.dtype in _KERNEL_DTYPES for tensor in given) and chooses_triton(given[0])

@@ -37,8 +37,8 @@ def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Entropy of softmax(u) in nats and log probability of the label (0 where it is negative), each `[rows]`."""
     entropy, label = u.new_zeros(2, len(u), dtype=_exact(u))
     for rows, (shifted, exponentials) in _blocks(u, buffers=2):
-        one = _widened(u[rows], shifted)
-        torch.sub(one, one.amax(dim=-1, keepdim=True), out=shifted)
+        widened = _widened(u[rows], shifted)
+        torch.sub(widened, widened.amax(dim=-1, keepdim=True), out=shifted)
         total = torch.exp(shifted, out=exponentials).sum(dim=-1)
         label[rows] = _at_label(shifted, labels[rows]).squeeze(-1) - total.log()
         entropy[rows] = total.log() - exponentials.mul_(shifted).sum(dim=-1) / total

@@ -47,9 +47,9 @@ class Projection(NamedTuple):
             x = CodedMatrix(*(part[rows] for part in self.codes.x))
             return integer_linear(CodedOperands(x, self.codes.weight), self.bias, out=place)
         with torch.autocast(self.hidden.device.type, enabled=False):
-            one = Projection(self.hidden[rows], self.weight, self.bias).widened()
-            logits = _product(one.hidden, one.weight.t(), out=place)
-            return logits if one.bias is None else logits.add_(one.bias)
+            chosen = Projection(self.hidden[rows], self.weight, self.bias).widened()
+            logits = _product(chosen.hidden, chosen.weight.t(), out=place)
+            return logits if chosen.bias is None else logits.add_(chosen.bias)
 
     def workspace(self, rows: int) -> Tensor:
         """A buffer for the logits of so many rows."""

@@ -69,8 +69,8 @@ def test_an_environment_half_made_is_missing(tmp_path, monkeypatch):
 
 
 def test_a_ratio_comes_with_the_spread_of_its_rounds():
-    one, other = interleaved.Result(seconds=[2.0, 3.0, 4.0]), interleaved.Result(seconds=[1.0, 2.0, 4.0])
-    assert interleaved.ratio(one, other) == {"ratio": 1.5, "ratio_low": 1.0, "ratio_high": 2.0}
+    own, other = interleaved.Result(seconds=[2.0, 3.0, 4.0]), interleaved.Result(seconds=[1.0, 2.0, 4.0])
+    assert interleaved.ratio(own, other) == {"ratio": 1.5, "ratio_low": 1.0, "ratio_high": 2.0}
 
 
 @pytest.mark.parametrize("floor", [None, 1e-8])

@@ -30,17 +30,17 @@ def run(script: str, out: Path, *arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize("script", CHOSEN)
 def test_every_contestant_passes_its_gate_and_is_measured(script, tmp_path, capsys):
     written = run(script, tmp_path / "out.json", *INSIDE, "--only", *CHOSEN[script])
-    measured = [one for one in written["measurements"] if one["problem"] != "no product is needed"]
-    assert {one["name"] for one in measured} == set(CHOSEN[script])
-    assert [one["problem"] for one in measured] == [None] * len(measured)
-    assert all(len(one["seconds"]) == 2 and one["median"] > 0 for one in measured)
+    measured = [entry for entry in written["measurements"] if entry["problem"] != "no product is needed"]
+    assert {entry["name"] for entry in measured} == set(CHOSEN[script])
+    assert [entry["problem"] for entry in measured] == [None] * len(measured)
+    assert all(len(entry["seconds"]) == 2 and entry["median"] > 0 for entry in measured)
     assert {"load_before", "load_after", "threads", "machine"} <= set(written)
     assert capsys.readouterr().out.count("\n| ") >= len(written["rows"])
 
 
 def test_growth_gives_every_curve(tmp_path):
     written = run("growth", tmp_path / "out.json", *INSIDE)
-    assert [one["problem"] for one in written["measurements"]] == [None] * len(written["measurements"])
+    assert [entry["problem"] for entry in written["measurements"]] == [None] * len(written["measurements"])
     assert {row["curve"] for row in written["rows"]} == {"tokens", "vocabulary"}
     assert {row["curve"] for row in written["steps"]} == {"sequence", "layers"}
 
@@ -56,7 +56,7 @@ def test_the_profile_finds_every_part(tmp_path):
 def test_contestants_run_in_processes_of_their_own(tmp_path):
     chosen = ("ours", "copy into a buffer")
     written = run("fake_quantization", tmp_path / "out.json", *INSIDE[:3], "--only", *chosen)
-    assert all(one["problem"] is None and len(one["seconds"]) == 2 for one in written["measurements"])
+    assert all(entry["problem"] is None and len(entry["seconds"]) == 2 for entry in written["measurements"])
 
 
 def test_make_bench_runs_scripts_that_exist():

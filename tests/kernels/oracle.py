@@ -7,7 +7,7 @@ from torch.nn import functional
 
 def forward_kl(z: Tensor, u: Tensor, temperature: float) -> Tensor:
     """KL(teacher, student) of rows of logits, times T squared."""
-    lq, lp = (functional.log_softmax(one / temperature, dim=-1) for one in (z, u))
+    lq, lp = (functional.log_softmax(logits / temperature, dim=-1) for logits in (z, u))
     return temperature**2 * (lp.exp() * (lp - lq)).sum(dim=-1)
 
 

@@ -35,6 +35,7 @@ def weights(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.subprocess  # torch tries once on every processor, in another Python, what its compiler can do there
 @pytest.mark.parametrize("name", RULES)
 def test_bits_are_those_of_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.SETTING, "compiled")

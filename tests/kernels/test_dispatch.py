@@ -87,7 +87,7 @@ def test_quantizers_give_the_same_bits(quantizer: Any, device: str, monkeypatch:
 
     def everything() -> list[Tensor]:
         alone, (tensor, value) = quantizer.quantize(x), quantizer.quantize_dequantize(x)
-        parts = [part for one in (alone, tensor) for part in (one.codes, one.scale, one.qmax)]
+        parts = [part for projected in (alone, tensor) for part in (projected.codes, projected.scale, projected.qmax)]
         return [*parts, value, quantizer.fake_quantize(x)]
 
     monkeypatch.setenv(dispatch.SETTING, "reference")
@@ -97,7 +97,7 @@ def test_quantizers_give_the_same_bits(quantizer: Any, device: str, monkeypatch:
     with launches(quantize_kernel) as three:
         found = everything()
     assert (len(none), len(three)) == (0, 3)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert all(torch.equal(tensor, other) for tensor, other in zip(found, expected, strict=True))
 
 
 def test_float64_and_groups_too_long_stay_with_the_reference(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,5 +138,5 @@ def test_the_fused_loss_is_the_same(teacher: bool, device: str, monkeypatch: pyt
     with launches(row_gradient_kernel) as gradients, launches(teacher_statistics_kernel) as entropies:
         found = everything()
     assert (len(none), len(gradients), len(entropies)) == (0, 3 if teacher else 1, 3)
-    for one, twin in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, twin, rtol=1e-5, atol=1e-5)
+    for gradient, twin in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, twin, rtol=1e-5, atol=1e-5)

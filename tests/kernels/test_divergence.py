@@ -30,8 +30,8 @@ def test_statistics_are_the_formulas(temperature: float, seed: int) -> None:
         oracle.reverse_kl(z, u, temperature),
         oracle.cross_entropy(z, labels),
     )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    for column, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(column, other, rtol=1e-9, atol=1e-12)
     entropy, label = teacher_row_statistics(u, labels)
     torch.testing.assert_close(entropy, oracle.entropy(u), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(label, -oracle.cross_entropy(u, labels), rtol=1e-9, atol=1e-12)
@@ -50,8 +50,8 @@ def test_the_gradient_is_the_one_of_autograd(temperature: float, seed: int) -> N
     )
     sum((weight * term).sum() for weight, term in zip(weights, terms, strict=True)).backward()
     torch.testing.assert_close(gradient, z.grad, rtol=1e-9, atol=1e-12)
-    for one, other in zip(statistics, row_statistics(z.detach(), u, labels, temperature), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    for column, other in zip(statistics, row_statistics(z.detach(), u, labels, temperature), strict=True):
+        torch.testing.assert_close(column, other, rtol=1e-12, atol=1e-14)
 
 
 def test_without_a_teacher_the_cross_entropy_is_left() -> None:
@@ -78,8 +78,8 @@ def test_logits_of_ten_thousand_stay_finite_and_right(temperature: float) -> Non
     )
     sum((weight.double() * term).sum() for weight, term in zip(weights, terms, strict=True)).backward()
     assert exact.grad is not None and bool(torch.isfinite(gradient).all())
-    for one, other in zip(statistics, terms, strict=True):
-        torch.testing.assert_close(one.double(), other.detach(), rtol=1e-5, atol=1e-5)
+    for column, other in zip(statistics, terms, strict=True):
+        torch.testing.assert_close(column.double(), other.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient.double(), exact.grad, rtol=1e-3, atol=1e-4 * float(exact.grad.abs().max()))
 
 
@@ -99,9 +99,9 @@ def test_a_student_close_to_its_teacher_keeps_its_digits() -> None:
     u = torch.randn(64, 8000, generator=generator) * 3
     z = u + torch.randn(64, 8000, generator=generator) * 0.01
     found = row_statistics(z, u, torch.full((64,), -100))
-    for one, formula in ((found.forward_kl, oracle.forward_kl), (found.reverse_kl, oracle.reverse_kl)):
+    for column, formula in ((found.forward_kl, oracle.forward_kl), (found.reverse_kl, oracle.reverse_kl)):
         exact = formula(z.double(), u.double(), 1.0)
-        assert float((one.double() - exact).abs().max()) <= 0.01 * float(exact.mean())
+        assert float((column.double() - exact).abs().max()) <= 0.01 * float(exact.mean())
 
 
 def test_equal_logits_have_no_divergence_and_no_gradient() -> None:

@@ -40,8 +40,8 @@ def drawn_rows(dtype: torch.dtype) -> tuple[Tensor, RowWeights]:
     return labels, RowWeights(*torch.rand(3, ROWS, generator=generator, dtype=torch.float64).to(dtype))
 
 
-def leaves(one: Projection) -> list[Tensor]:
-    return [part.requires_grad_(True) for part in one if part is not None]
+def leaves(projection: Projection) -> list[Tensor]:
+    return [part.requires_grad_(True) for part in projection if part is not None]
 
 
 def expected(student: Projection, teacher: Projection | None, temperature: float) -> tuple[Tensor, list[Tensor]]:
@@ -78,8 +78,8 @@ def test_value_and_gradients_do_not_depend_on_chunks(
     gradients = torch.autograd.grad(3 * value, inputs)
     exact, exact_gradients = expected(student, teacher, temperature)
     assert_close(value.detach(), exact, TOLERANCE[dtype])
-    for one, other in zip(gradients, exact_gradients, strict=True):
-        assert_close(one / 3, other, TOLERANCE[dtype])
+    for gradient, other in zip(gradients, exact_gradients, strict=True):
+        assert_close(gradient / 3, other, TOLERANCE[dtype])
     assert all(column.shape == (ROWS,) and not column.requires_grad for column in statistics)
 
 
@@ -102,8 +102,8 @@ def test_without_a_teacher(dtype: torch.dtype) -> None:
     value, _ = fused_linear_distillation(student, None, labels, weights)
     exact, exact_gradients = expected(student, None, 1.0)
     assert_close(value.detach(), exact, TOLERANCE[dtype])
-    for one, other in zip(torch.autograd.grad(value, inputs), exact_gradients, strict=True):
-        assert_close(one, other, TOLERANCE[dtype])
+    for gradient, other in zip(torch.autograd.grad(value, inputs), exact_gradients, strict=True):
+        assert_close(gradient, other, TOLERANCE[dtype])
 
 
 def test_bfloat16_rounds_the_gradient_of_the_logits_once() -> None:
@@ -115,9 +115,9 @@ def test_bfloat16_rounds_the_gradient_of_the_logits_once() -> None:
     exact, exact_gradients = expected(student, teacher, 1.0)
     assert value.dtype == torch.float32
     assert_close(value.detach(), exact, 2e-2)
-    for one, other in zip(torch.autograd.grad(value, inputs), exact_gradients, strict=True):
-        assert one.dtype == torch.bfloat16
-        assert_close(one, other, 2e-2)
+    for gradient, other in zip(torch.autograd.grad(value, inputs), exact_gradients, strict=True):
+        assert gradient.dtype == torch.bfloat16
+        assert_close(gradient, other, 2e-2)
 
 
 def test_bfloat16_rounds_the_operands_of_the_logits_and_nothing_else() -> None:
@@ -138,10 +138,10 @@ def test_the_gradient_of_a_bfloat16_weight_is_summed_in_float32(chunk: int) -> N
     generator = torch.Generator().manual_seed(0)
     hidden = torch.rand(rows, 2, generator=generator).bfloat16()
     weight = torch.randn(5, 2, generator=generator).bfloat16().requires_grad_(True)
-    labels, one = torch.zeros(rows, dtype=torch.long), torch.ones(rows)
+    labels, factors = torch.zeros(rows, dtype=torch.long), torch.ones(rows)
     teacher = TeacherLogits(Projection(hidden, weight.detach()), chunk)
     value, _ = fused_linear_distillation(
-        Projection(hidden, weight), teacher, labels, RowWeights(torch.zeros(rows), torch.zeros(rows), one)
+        Projection(hidden, weight), teacher, labels, RowWeights(torch.zeros(rows), torch.zeros(rows), factors)
     )
     (gradient,) = torch.autograd.grad(value, weight)
     exact = weight.detach().double().requires_grad_(True)
@@ -189,9 +189,9 @@ def test_no_rows_give_zero_and_zero_gradients() -> None:
     labels, nothing = torch.empty(0, dtype=torch.long), torch.empty(0)
     entropy, label = teacher_statistics(teacher, labels)
     assert entropy.shape == label.shape == (0,)
-    for one in (teacher, None):
+    for source in (teacher, None):
         value, statistics = fused_linear_distillation(
-            Projection(hidden, weight), one, labels, RowWeights(nothing, nothing, nothing)
+            Projection(hidden, weight), source, labels, RowWeights(nothing, nothing, nothing)
         )
         value.backward()
         assert float(value.detach()) == 0 and not bool(weight.grad.any()) and statistics.forward_kl.shape == (0,)
@@ -205,9 +205,9 @@ def test_statistics_without_gradients_are_those_of_the_logits() -> None:
     teacher = projection(TEACHER_HIDDEN, dtype=torch.float32, bias=True, seed=1)
     labels, _ = drawn_rows(torch.float32)
     found, agreement = fused_linear_statistics(student, TeacherLogits(teacher, 4), labels, temperature=2.0)
-    z, u = (torch.nn.functional.linear(*one[:3]) for one in (student, teacher))
-    for one, other in zip(found, row_statistics(z, u, labels, 2.0), strict=True):
-        torch.testing.assert_close(one, other)
+    z, u = (torch.nn.functional.linear(*side[:3]) for side in (student, teacher))
+    for column, other in zip(found, row_statistics(z, u, labels, 2.0), strict=True):
+        torch.testing.assert_close(column, other)
     assert torch.equal(agreement, z.argmax(dim=-1) == u.argmax(dim=-1))
 
 
@@ -242,7 +242,7 @@ def test_logits_of_ten_thousand_stay_finite() -> None:
     inputs = leaves(student)
     value, _ = fused_linear_distillation(student, TeacherLogits(teacher, 5), labels, weights)
     assert float(value.detach()) > 1e4 and bool(torch.isfinite(value))
-    assert all(bool(torch.isfinite(one).all()) for one in torch.autograd.grad(value, inputs))
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in torch.autograd.grad(value, inputs))
 
 
 def test_autocast_does_not_reach_inside() -> None:
@@ -259,7 +259,7 @@ def test_autocast_does_not_reach_inside() -> None:
     outside = everything()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = everything()
-    assert all(torch.equal(one, other) for one, other in zip(inside, outside, strict=True))
+    assert all(torch.equal(tensor, other) for tensor, other in zip(inside, outside, strict=True))
 
 
 class Largest(TorchDispatchMode):
@@ -269,7 +269,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        sizes = (one.numel() for one in tree_leaves(result) if isinstance(one, Tensor))
+        sizes = (tensor.numel() for tensor in tree_leaves(result) if isinstance(tensor, Tensor))
         self.elements = max(self.elements, *sizes, 0)
         return result
 
@@ -280,13 +280,13 @@ def test_rows_times_vocabulary_never_exists(with_teacher: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(rows, 2, generator=generator, requires_grad=True)
     weight = torch.randn(vocabulary, 2, generator=generator, requires_grad=True)
-    one = torch.full((rows,), 1 / rows)
+    factors = torch.full((rows,), 1 / rows)
     labels = torch.zeros(rows, dtype=torch.long)
     with Largest() as largest:
         teacher = TeacherLogits(Projection(hidden.detach(), weight.detach()), chunk, keep_bytes=0)
         teacher_statistics(teacher, labels)
         value, _ = fused_linear_distillation(
-            Projection(hidden, weight), teacher if with_teacher else None, labels, RowWeights(one, one, one)
+            Projection(hidden, weight), teacher if with_teacher else None, labels, RowWeights(factors, factors, factors)
         )
         value.backward()
     assert 1 < chunk < rows / 2

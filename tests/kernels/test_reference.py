@@ -36,7 +36,7 @@ def test_ternary_codes_need_no_division() -> None:
     scale = scale[torch.isfinite(scale) & (scale >= 2.0**-14)].unsqueeze(-1)
     half = scale / 2
     around = [half, half.nextafter(half + 1), half.nextafter(half - 1), scale, 0 * scale]
-    w = torch.cat([*around, *(-one for one in around)], dim=-1)
+    w = torch.cat([*around, *(-values for values in around)], dim=-1)
     codes = reference.round_codes(w, scale, -1, 1)
     assert torch.equal(codes, w.sign() * (w.abs() > half))
 

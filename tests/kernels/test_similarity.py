@@ -22,19 +22,19 @@ def test_the_cosine_is_the_one_of_float64(shape: tuple[int, ...], dtype: torch.d
     a, b = drawn(*shape, dtype=dtype)
     exact = functional.cosine_similarity(a.double(), b.double(), dim=-1)
     found = kernels.row_cosine(a.to(device), b.to(device)).cpu()
-    for one in (found, similarity.row_cosine(a, b)):
-        assert one.dtype == torch.float32 and one.shape == shape[:-1]
-        torch.testing.assert_close(one.double(), exact, rtol=1e-6, atol=1e-6)
+    for result in (found, similarity.row_cosine(a, b)):
+        assert result.dtype == torch.float32 and result.shape == shape[:-1]
+        torch.testing.assert_close(result.double(), exact, rtol=1e-6, atol=1e-6)
 
 
 def test_rows_may_lie_apart(device: str) -> None:
-    a, b = (one.to(device) for one in drawn(2, 8, 64))
+    a, b = (rows.to(device) for rows in drawn(2, 8, 64))
     found = kernels.row_cosine(a[:, ::2], b[:, 1::2])
     torch.testing.assert_close(found, similarity.row_cosine(a[:, ::2], b[:, 1::2]), rtol=1e-6, atol=1e-6)
 
 
 def test_a_row_of_zeros_is_like_nothing_and_a_nan_stays(device: str) -> None:
-    a, b = (one.to(device) for one in drawn(3, 64))
+    a, b = (rows.to(device) for rows in drawn(3, 64))
     a[0], b[1, 5] = 0, torch.nan
     found = kernels.row_cosine(a, b)
     assert float(found[0]) == 0 and bool(found[1].isnan()) and bool(found[2].isfinite())

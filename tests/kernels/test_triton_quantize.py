@@ -63,8 +63,8 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
 def assert_same_bits(x: Tensor, rule: GroupRule, group_size: int | None, device: str, dtype: torch.dtype) -> None:
     expected = reference.quantize_dequantize(x, rule, group_size, dtype=dtype)
     found = kernels.quantize_dequantize(x.to(device), on(device, rule), group_size, dtype=dtype)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one.cpu(), other, rtol=0, atol=0, equal_nan=True)
+    for tensor, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(tensor.cpu(), other, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(("shape", "group_size"), [((3, 5, 96), 32), ((4, 480), 480), ((513, 256), 256), ((1, 1), 1)])
@@ -149,8 +149,8 @@ def test_each_output_alone_is_the_same(make: MakeRule, device: str) -> None:
     x, rule = drawn(6, 96).to(device), on(device, make(6, 3))
     codes, scale, value = kernels.quantize_dequantize(x, rule, 32)
     assert torch.equal(kernels.fake_quantize(x, rule, 32), value)
-    for one, other in zip(kernels.quantize(x, rule, 32), (codes, scale), strict=True):
-        assert torch.equal(one, other) and one.dtype == other.dtype
+    for tensor, other in zip(kernels.quantize(x, rule, 32), (codes, scale), strict=True):
+        assert torch.equal(tensor, other) and tensor.dtype == other.dtype
     assert torch.equal(reference.dequantize(codes, scale, x.dtype), value)
 
 

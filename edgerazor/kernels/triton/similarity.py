@@ -34,7 +34,7 @@ def similarity_kernel(  # noqa: PLR0917
 
 def row_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Like `similarity.row_cosine`, for float32, bfloat16 and float16."""
-    rows_a, rows_b = (one.reshape(-1, one.shape[-1]).contiguous() for one in (a, b))
+    rows_a, rows_b = (tensor.reshape(-1, tensor.shape[-1]).contiguous() for tensor in (a, b))
     cosine = torch.empty(a.shape[:-1], dtype=torch.float32, device=a.device)
     if cosine.numel():
         with torch.cuda.device_of(a):
