@@ -51,8 +51,8 @@ def test_files_and_commands_of_the_page_are_a_package(tmp_path: Path, environmen
             done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
             printed += done.stdout
-    assert "quantizer: acme.shift; loss: acme.logit_mse; selector: acme.last" in printed
-    assert "4 passed" in printed
+    assert "quantizer: acme.shift; loss: acme.logit_mse; selector: acme.last; exporter: acme.plain" in printed
+    assert "5 passed" in printed
 
 
 @pytest.mark.parametrize("law", LAWS, ids=law_name)
