@@ -1,5 +1,6 @@
 """Fixtures for every test: the built-in registry, and tiny models built from a config alone."""
 
+import gc
 import os
 from collections.abc import Callable, Generator
 from typing import Any
@@ -9,6 +10,9 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+# The tensors here are tiny: threads that wait for each other would cost more than they give.
+if os.environ.setdefault("OMP_NUM_THREADS", "1") == "1":
+    torch.set_num_threads(1)
 # Without a CUDA device Triton kernels run in triton's interpreter; triton reads this once, and transformers imports it.
 os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
 
@@ -43,6 +47,12 @@ QUANTIZATION = {
     "activations": {"name": "int", "bits": 8, "group_size": 32},
     "kv_cache": {"name": "int", "bits": 8, "group_size": 16},
 }
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end; a garbage collection, of which every training run asks several, skips it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,10 +14,10 @@ LONGEST_FUNCTION, LONGEST_KERNEL = 50, 80
 # How often a loop still calls its variable `one`, by folder: a number may fall, never rise. Other folders have none.
 STILL_CALLED_ONE: dict[str, int] = {
     "edgerazor/adapters": 1,
-    "edgerazor/checkpoint": 2,
+    "edgerazor/checkpoint": 1,
     "edgerazor/cli": 1,
-    "edgerazor/core": 6,
-    "edgerazor/core/layers": 3,
+    "edgerazor/core": 5,
+    "edgerazor/core/layers": 1,
     "edgerazor/evaluate": 3,
     "edgerazor/testing": 10,
     "edgerazor/training": 1,
@@ -25,12 +25,12 @@ STILL_CALLED_ONE: dict[str, int] = {
     "tests/adapters": 9,
     "tests/checkpoint": 1,
     "tests/core": 5,
-    "tests/core/layers": 3,
+    "tests/core/layers": 1,
     "tests/distill": 6,
     "tests/models": 1,
     "tests/plugins": 20,
     "tests/recipes": 1,
-    "tests/testing": 10,
+    "tests/testing": 4,
     "tests/training": 1,
 }
 # Files and functions that are still too long, with their lines: they may shrink, never grow.
@@ -38,7 +38,7 @@ STILL_LONG: dict[str, int] = {
     "edgerazor/adapters/decoder.py::forward": 56,
     "edgerazor/checkpoint/write.py::write_checkpoint": 56,
     "edgerazor/cli/allocate.py::allocate": 56,
-    "edgerazor/training/training.py::train": 58,
+    "edgerazor/training/training.py::train": 57,
     "tests/distill/test_distill.py": 301,
 }
 

@@ -85,6 +85,7 @@ def test_every_loss_it_has_the_signals_for_teaches_it(build_family: Callable[[st
     assert all(not torch.equal(value, before[key]) for key, value in family.logits(student).items())
 
 
+@pytest.mark.slow
 @families
 @pytest.mark.parametrize("compute", ["cached", "packed"])
 def test_packed_and_reloaded_it_gives_the_same_logits(

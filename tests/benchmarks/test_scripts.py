@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 INSIDE = ("--quick", "--threads", "1", "--in-process")
 DISTILLING = ("ours", "separate passes (our reconstruction)")

@@ -87,6 +87,7 @@ def test_a_share_of_the_batches_is_chosen():
     assert all(sampler(share=1.0).is_chosen(step, 1) for step in range(50))
 
 
+@pytest.mark.slow
 def test_a_run_counts_the_task_on_the_data_alone(tmp_path, registry):
     def history(share, **values):
         losses = [{"name": "forward_kl"}]

@@ -17,6 +17,8 @@ from edgerazor.schemas.recipe import load_recipe
 from edgerazor.training import train
 from tests.runs import recipe, save_model, tokenizer, write_recipe
 
+pytestmark = pytest.mark.slow
+
 WIDER = {"hidden_size": 96, "num_hidden_layers": 4, "intermediate_size": 128}
 
 

@@ -41,6 +41,7 @@ def losses(result):
     return [entry["loss"] for entry in result.history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_training_from_all_tokens_equals_training_beside_the_teacher(tmp_path, registry, monkeypatch):
     live = train(load(registry, tmp_path), registry=registry, output=tmp_path / "live")
     path = write_recipe(tmp_path / "recipe.yaml", content(tmp_path))
@@ -131,6 +132,7 @@ def test_another_teacher_is_noticed(tmp_path, registry):
     check_recipe(write_recipe(path, both), registry=registry)
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_is_refused_before_training(tmp_path, registry):
     cache_teacher(load(registry, tmp_path), registry=registry, output=tmp_path / "cache", top_k=4)
 

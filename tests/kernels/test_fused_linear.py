@@ -274,6 +274,7 @@ class Largest(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_teacher", [True, False])
 def test_rows_times_vocabulary_never_exists(with_teacher: bool) -> None:
     rows, vocabulary, chunk = 600, 80_000, chunk_rows(600, 80_000)

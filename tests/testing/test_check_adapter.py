@@ -30,6 +30,7 @@ def case(name: str) -> tuple[Any, Any, Any]:
     return params, AutoConfig.for_model(model_type, **{**SMALL, **values}), None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_built_in_adapters_keep_the_laws(name: str) -> None:
     params, config, batch = case(name)

@@ -27,6 +27,7 @@ PER_FORWARD_PASS = ({"scope": "batch"}, LAFD)
 MEASURE = REGISTRY.params("loss", "reverse_kl", weight=2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_built_in_losses_keep_the_laws(name: str, values: dict[str, Any]) -> None:
     params = REGISTRY.params("loss", name, **values)
@@ -52,12 +53,14 @@ def test_what_the_faults_are_made_of_is_sound() -> None:
     check_loss(with_code(MEASURE, faulty_losses.Plain), registry=REGISTRY)
 
 
+@pytest.mark.slow
 def test_a_choice_per_forward_pass_must_be_said() -> None:
     params = REGISTRY.params("loss", "eakld", scope="batch")
     with pytest.raises(BrokenLawError, match="micro batches add up to the step"):
         check_loss(params, registry=REGISTRY)
 
 
+@pytest.mark.slow
 def test_at_the_teacher_a_loss_may_be_anything_if_it_says_so() -> None:
     params = with_code(MEASURE, faulty_losses.PullingTowardsHalf)
     check_loss(params, at_teacher="any", registry=REGISTRY)

@@ -20,6 +20,7 @@ CASES = [(name, values) for name in REGISTRY.names("quantizer") for values in PA
 INT4 = REGISTRY.params("quantizer", "int", bits=4, group_size=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_built_in_quantizers_keep_the_laws(name: str, values: dict[str, Any]) -> None:
     check_quantizer(REGISTRY.params("quantizer", name, **{"group_size": 32, **values}), registry=REGISTRY)

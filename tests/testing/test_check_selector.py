@@ -18,6 +18,7 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
 CASES = [(name, values) for name in REGISTRY.names("selector") for values in PARAMETERS.get(name, [{}])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_built_in_selectors_keep_the_laws(name: str, values: dict[str, Any]) -> None:
     check_selector(REGISTRY.params("selector", name, **values), registry=REGISTRY)
@@ -39,6 +40,7 @@ def test_what_the_faults_are_made_of_is_sound() -> None:
     check_selector(with_code(REGISTRY.params("selector", "all"), faulty_selectors.Plain), registry=REGISTRY)
 
 
+@pytest.mark.slow
 def test_layers_that_the_parameters_need_must_be_given() -> None:
     params = REGISTRY.params("selector", "lafd", top_k=9)
     with pytest.raises(BrokenLawError, match="raised PlanError: lafd: top_k is 9"):

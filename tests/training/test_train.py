@@ -17,6 +17,8 @@ from edgerazor.training import train
 from edgerazor.training import training as run_module
 from tests.runs import recipe, save_data, save_model
 
+pytestmark = pytest.mark.slow
+
 
 class Gradients(TrainerCallback):
     """Keeps the gradients of the first optimizer step."""

@@ -6,6 +6,8 @@ from edgerazor.schemas.recipe import load_recipe
 from edgerazor.training import train
 from tests.runs import recipe
 
+pytestmark = pytest.mark.slow
+
 
 def test_logged_figures_do_not_depend_on_accumulation(tmp_path, registry):
     """One epoch, whose last step has fewer micro-batches than the others."""
