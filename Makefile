@@ -27,10 +27,12 @@ test-fast: $(VENV)/.installed-dev
 		-m "not (slow or subprocess or llamacpp or genai)" $(TESTS)
 
 # What depends on the processor, as on processors that this machine need not be.
+ON_PROCESSOR := $(addprefix tests/kernels/test_,$(addsuffix .py,processor cpu_products dispatch fused_linear)) \
+	tests/core/layers tests/distill tests/training tests/benchmarks
 test-processors: $(VENV)/.installed-dev
 	@for processor in none vnni bfloat16 vnni+bfloat16; do echo "EDGERAZOR_PROCESSOR=$$processor"; \
 		EDGERAZOR_PROCESSOR=$$processor OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet \
-		tests/kernels tests/core/layers tests/distill tests/training tests/benchmarks || exit 1; done
+		$(ON_PROCESSOR) || exit 1; done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -79,7 +79,7 @@ class Answers:
         return {}
 
     def stop(self) -> None:
-        """Let go of the inputs."""
+        """Drop the open case, so that its inputs are freed."""
         self.case = None
 
 

@@ -89,7 +89,7 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], console:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """The table for a document."""
+    """Rows as a Markdown table, for a document."""
     lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_shown(row.get(key)) for key in columns) + " |" for row in rows]
     return "\n".join(lines)

@@ -133,7 +133,7 @@ def work(path: str, kind: str, threads: int) -> None:
 
 
 def size_of(path: Path) -> float:
-    """Megabytes on disk."""
+    """Size on disk of a file, or of the files of a folder, in megabytes of 10^6 bytes."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir())) / 1e6
 
 

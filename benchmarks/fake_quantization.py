@@ -57,7 +57,7 @@ COLUMNS = {
 
 
 def cases(quick: bool, device: str) -> list[str]:
-    """`kind dtype ROWSxCOLUMNS`."""
+    """Names of the cases to measure: `kind dtype ROWSxCOLUMNS`."""
     kinds = ("ternary", "int4", "sqmp", "int8")
     shapes = {kind: [(16, 512)] if quick else SHAPES[kind] for kind in kinds}
     if device == "cuda" and not quick:

@@ -47,7 +47,7 @@ class Result:
 
     @property
     def median(self) -> float | None:
-        """Seconds; None where nothing was measured."""
+        """The median of the seconds of all rounds; None where nothing was measured."""
         return statistics.median(self.seconds) if self.seconds else None
 
     @property
@@ -204,7 +204,7 @@ class _Process:
 
 
 def ratio(own: Result, other: Result) -> dict[str, float | None]:
-    """Of medians, and the smallest and the largest ratio of a round."""
+    """How many times as long `own` takes: ratio of the medians, and the smallest and largest ratio of a round."""
     mine, theirs = own.median, other.median
     if mine is None or theirs is None:
         return {"ratio": None, "ratio_low": None, "ratio_high": None}
@@ -213,14 +213,14 @@ def ratio(own: Result, other: Result) -> dict[str, float | None]:
 
 
 def shown_ratio(figures: Mapping[str, float | None]) -> str | None:
-    """`1.23 (1.10–1.31)`."""
+    """A ratio and its spread for a table: `1.23 (1.10–1.31)`; None where nothing was measured."""
     if figures["ratio"] is None:
         return None
     return f"{figures['ratio']:.2f} ({figures['ratio_low']:.2f}–{figures['ratio_high']:.2f})"
 
 
 def circumstances(arguments: argparse.Namespace, before: float) -> dict[str, Any]:
-    """How it was measured; `before` is the load when the script began."""
+    """Versions, device, options and load of a measurement; `before` is the load when the script began."""
     import torch
 
     facts: dict[str, Any] = {"torch": torch.__version__, "device": arguments.device}
@@ -237,7 +237,7 @@ def load() -> float:
 
 
 def milliseconds(seconds: float | None) -> float | None:
-    """For a table."""
+    """Seconds as milliseconds, for a table; None where nothing was measured."""
     return None if seconds is None else 1000 * seconds
 
 

@@ -24,19 +24,23 @@ class Inputs(NamedTuple):
     mask: Tensor
 
     def logits(self) -> tuple[Tensor, Tensor]:
-        """Of student and teacher, `[N, V]`, in their dtype."""
+        """Logits `[N, V]` of student and teacher, in the dtype of their operands."""
         return self.hidden @ self.weight.t(), self.teacher_hidden @ self.teacher_weight.t()
 
     def first(self, rows: int) -> "Inputs":
-        """The first rows as one sequence."""
+        """The first rows as one sequence, for the gate: with half the student's hidden states, exactly.
+
+        Else the student is so near to its teacher that both divergences are nearly the same, and gamma hardly matters.
+        """
         chosen = (tensor[:rows].detach().clone() for tensor in (self.hidden, self.teacher_hidden, self.labels))
         hidden, teacher_hidden, labels = chosen
+        hidden /= 2
         mask = torch.ones(1, len(labels), dtype=torch.bool, device=labels.device)
         return Inputs(hidden, self.weight, teacher_hidden, self.teacher_weight, labels, mask)
 
 
 def make_inputs(sequences: int, tokens: int, vocabulary: int, width: int, *, dtype: torch.dtype, device: str) -> Inputs:
-    """Seeded; computed on the CPU in float32, then cast."""
+    """The same inputs for every contestant: seeded, computed on the CPU in float32, then cast."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

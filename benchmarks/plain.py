@@ -37,7 +37,7 @@ def quantized(groups: Tensor, kind: str, highest: Tensor | None = None) -> Tenso
 
 
 def highest_codes(rows: int, columns: int) -> Tensor:
-    """`[groups, 1]` of sqmp: 7 in every eighth row, else 1."""
+    """The largest code of each group under sqmp, `[groups, 1]`: 7 in every eighth row, else 1."""
     high = (torch.arange(rows) % EVERY == 0).repeat_interleave(columns // GROUP)
     return torch.where(high, 7.0, 1.0).unsqueeze(-1)
 

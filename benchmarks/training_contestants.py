@@ -106,12 +106,12 @@ class Step:
         self.mask = functional.pad(self.batch["labels"][:, 1:] >= 0, (0, 1))
 
     def loss(self) -> Tensor:
-        """Of one micro-batch; its share of the step."""
+        """The loss of one micro-batch as its share of the step, under autocast where the contest has it."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             return self.loss_of(self.micro_batches)
 
     def run(self) -> Tensor:
-        """One optimizer step; the loss before it."""
+        """Take one optimizer step over all micro-batches; returns the loss before it."""
         total = torch.zeros((), device=self.device)
         for _ in range(self.micro_batches):
             loss = self.loss()

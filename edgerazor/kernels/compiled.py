@@ -21,13 +21,13 @@ FEWEST_GROUPS = 512
 
 
 def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
-    """`reference.quantize`."""
+    """Codes and scales, the bits of `reference.quantize`."""
     codes, scale = _run(reference.quantize, x, rule, group_size)
     return codes.reshape(x.shape), scale.reshape(*x.shape[:-1], -1)
 
 
 def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
-    """`reference.fake_quantize`."""
+    """Values after quantization, the bits of `reference.fake_quantize`."""
     value = _run(reference.fake_quantize, x, rule, group_size, dtype=dtype or x.dtype)
     return value.reshape(x.shape)  # type: ignore[no-any-return]
 
@@ -35,7 +35,7 @@ def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: 
 def quantize_dequantize(
     x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`reference.quantize_dequantize`."""
+    """Codes, scales and values, the bits of `reference.quantize_dequantize`."""
     codes, scale, value = _run(reference.quantize_dequantize, x, rule, group_size, dtype=dtype or x.dtype)
     return codes.reshape(x.shape), scale.reshape(*x.shape[:-1], -1), value.reshape(x.shape)
 

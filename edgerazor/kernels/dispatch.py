@@ -24,24 +24,24 @@ _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
-    """`reference.quantize`."""
+    """Codes int8 and scales of `x [..., C]` in groups of columns, as `reference.quantize` defines them."""
     return _grouped(x, group_size).quantize(x, rule, group_size)
 
 
 def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
-    """`reference.fake_quantize`."""
+    """Values that `x [..., C]` has after quantization, as `reference.fake_quantize` defines them."""
     return _grouped(x, group_size).fake_quantize(x, rule, group_size, dtype=dtype)
 
 
 def quantize_dequantize(
     x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`reference.quantize_dequantize`."""
+    """Codes, scales and values of `x` in one pass, as `reference.quantize_dequantize` defines them."""
     return _grouped(x, group_size).quantize_dequantize(x, rule, group_size, dtype=dtype)
 
 
 def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """`reference.dequantize`."""
+    """Values of codes in `dtype`, as `reference.dequantize` defines them."""
     if dtype not in _KERNEL_DTYPES or not chooses_triton(codes):
         return reference.dequantize(codes, scale, dtype)
     from edgerazor.kernels.triton import dequantize as kernel
@@ -50,7 +50,7 @@ def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """`divergence.teacher_row_statistics`."""
+    """Entropy and label log probability of rows of teacher logits, as in `divergence.teacher_row_statistics`."""
     if not _rows(u):
         return _rows_on_cpu(u).teacher_row_statistics(u, labels)  # type: ignore[no-any-return]
     from edgerazor.kernels.triton import teacher_statistics
@@ -59,7 +59,7 @@ def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def row_statistics(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float = 1.0) -> RowStatistics:
-    """`divergence.row_statistics`."""
+    """Both divergences and the cross entropy of rows of logits, as in `divergence.row_statistics`."""
     if not _rows(z, u):
         return _rows_on_cpu(z, u).row_statistics(z, u, labels, temperature)  # type: ignore[no-any-return]
     from edgerazor.kernels.triton import row_statistics as kernel
@@ -76,7 +76,7 @@ def row_gradient(
     *,
     out: Tensor | None = None,
 ) -> tuple[Tensor, RowStatistics]:
-    """`divergence.row_gradient`; `out` may be `z` itself."""
+    """Gradient and statistics of rows of logits, as in `divergence.row_gradient`; `out` may be `z` itself."""
     if not _rows(z, u):
         return _rows_on_cpu(z, u).row_gradient(z, u, labels, weights, temperature, out=out)  # type: ignore[no-any-return]
     from edgerazor.kernels.triton import row_gradient as kernel
@@ -85,7 +85,7 @@ def row_gradient(
 
 
 def row_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """`similarity.row_cosine`."""
+    """Cosine similarity of rows, as in `similarity.row_cosine`."""
     if not _rows(a, b):
         return similarity.row_cosine(a, b)
     from edgerazor.kernels.triton import similarity as kernel
@@ -100,7 +100,7 @@ def multiplies_codes(
     device: torch.device,
     processor: Processor,
 ) -> bool:
-    """`cpu_products.multiplies_codes`, unless the reference is asked for."""
+    """Whether a product of codes is right and faster here (`cpu_products`), and values are not asked for by setting."""
     allowed = os.environ.get(SETTING, "auto") != "reference"
     return allowed and cpu_products.multiplies_codes(columns, group_sizes, dtype, device, processor)
 
@@ -139,7 +139,7 @@ def _installed() -> bool:
 
 
 def _grouped(x: Tensor, group_size: int | None) -> Any:
-    """The module whose functions quantize `x`."""
+    """The module whose functions quantize `x`: Triton's kernels, the compiled ones or the reference."""
     if _chooses_compiled(x):
         from edgerazor.kernels import compiled
 

@@ -104,7 +104,7 @@ class _Block(NamedTuple):
 
 
 def _compare(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float, buffers: Sequence[Tensor]) -> _Block:
-    """Fill the five buffers; the first may be the memory of `z`."""
+    """Exponentials, differences and statistics of some rows, in five buffers; the first may be the memory of `z`."""
     q, p, difference, product, q1 = buffers
     z = _widened(z, q)
     highest, label = z.amax(dim=-1, keepdim=True), _at_label(z, labels)
@@ -132,7 +132,7 @@ def _compare(z: Tensor, u: Tensor | None, labels: Tensor, temperature: float, bu
 
 
 def _make_gradient(block: _Block, a: Tensor, b: Tensor, c: Tensor) -> None:
-    """The gradient, less the labels' own share, over `q`."""
+    """Write the gradient of some rows over `q`; the share of the labels themselves is still missing."""
     if block.p is None:
         torch.mul(block.q1, c / block.sum_q1, out=block.q)
         return
@@ -153,7 +153,7 @@ def _exponentials(x: Tensor, highest: Tensor, temperature: float, *, out: Tensor
 
 
 def _at_label(x: Tensor, labels: Tensor) -> Tensor:
-    """`[rows, 1]`; what stands in column 0 where the label is negative."""
+    """The logit of each row's label, `[rows, 1]`; that of column 0 where the label is negative."""
     return x.gather(-1, labels.clamp(min=0).unsqueeze(-1))
 
 
@@ -166,7 +166,7 @@ def _exact(logits: Tensor) -> torch.dtype:
 
 
 def _widened(logits: Tensor, buffer: Tensor) -> Tensor:
-    """The logits in the dtype of the buffer; there, if they have another."""
+    """The logits in the dtype of the buffer: themselves, or a copy in the buffer if theirs is another."""
     return logits if logits.dtype == buffer.dtype else buffer.copy_(logits)
 
 

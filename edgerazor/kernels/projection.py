@@ -82,7 +82,7 @@ class HeadGradients:
         self._dtypes = (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype)
 
     def add(self, rows: slice, gradient: Tensor) -> None:
-        """Take in the gradient of the logits `[n, V]` of some rows."""
+        """Add what the gradient of the logits `[n, V]` of some rows gives to hidden states, weight and bias."""
         if self.bias is not None:
             self.bias += gradient.sum(dim=0)
         gradient = gradient.to(self.student.weight.dtype)
@@ -93,7 +93,7 @@ class HeadGradients:
             self._empty = False
 
     def save(self, ctx: Any) -> None:
-        """Keep them for the backward pass."""
+        """Keep the three gradients for the backward pass."""
         if self.weight is not None and self._empty:
             self.weight.zero_()
         ctx.save_for_backward(self.hidden, self.weight, self.bias)

@@ -32,7 +32,7 @@ class InputSlot:
         self.quantizations = self.dequantizations = 0
 
     def quantize(self, x: Tensor, quantizer: Any) -> QuantizedTensor:
-        """Codes and scales of `x`; the last ones again if nothing changed."""
+        """Codes and scales of `x`: those of the last call if it had the same tensor, unchanged, and quantizer."""
         kept = self._kept(x, quantizer)
         return self._keep(x, quantizer, quantizer.quantize(x.detach())) if kept is None else kept
 
@@ -65,7 +65,7 @@ class InputSlot:
         return self._value
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Forget the last input, so that its memory can be used."""
         self._source = self._quantized = self._codes = self._value = None
         self._values = {}
 
@@ -102,7 +102,7 @@ def quantized_linear(
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
-    """What autocast asks for on this device, else the dtype of the weight."""
+    """The dtype to multiply in: what autocast asks for on this device, else that of the weight."""
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
@@ -184,7 +184,7 @@ class _Layer:
         self.codes_pay = codes_pay(weight, weight_quantizer, input_quantizer, processor)
 
     def weight(self, latent: Tensor) -> Tensor:
-        """Values of the weight."""
+        """Quantized values of a latent weight `[R, C]` in the dtype of the product, from the cache if there is one."""
         latent = latent if self.latent is None else self.latent
         if self.codes_pay and self.cache is not None and self.weight_quantizer is not None:
             # Training will want codes too; one pass makes both.
