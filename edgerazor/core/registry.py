@@ -109,9 +109,15 @@ class Registry:
             built = self._import(f"{params.kind} '{params.name}'", params.target)(params, **nested)
         except TypeError as error:
             raise PluginError(f"{params.target} cannot be built from its parameters: {error}") from error
+        protocol, base = contracts.PROTOCOL_NAMES[params.kind], contracts.BASE_CLASSES.get(params.kind)
+        if base is not None:
+            if not isinstance(built, base):
+                raise PluginError(
+                    f"{params.target} is not {protocol}: it is no subclass of {base.__module__}.{base.__name__}"
+                )
+            return built
         missing = [member for member in contracts.REQUIRED_MEMBERS[params.kind] if not hasattr(built, member)]
         if missing:
-            protocol = contracts.PROTOCOL_NAMES[params.kind]
             raise PluginError(f"{params.target} is not {protocol}: it lacks {', '.join(missing)}")
         return built
 

@@ -8,7 +8,7 @@ from edgerazor.core import contracts
 from edgerazor.core.contracts import Signal
 from edgerazor.core.registry import Component, Registry
 from edgerazor.errors import PluginError
-from edgerazor.schemas.components import ComponentParams, LossParams, QuantizerParams, SelectorSlot
+from edgerazor.schemas.components import ComponentParams, ExporterParams, LossParams, QuantizerParams, SelectorSlot
 
 
 class HalfParams(QuantizerParams):
@@ -90,6 +90,43 @@ def test_a_missing_member_is_named(extended: Registry) -> None:
     with pytest.raises(PluginError) as caught:
         extended.build(HalfParams())
     assert str(caught.value) == f"{__name__}:Half is not a Quantizer: it lacks fake_quantize"
+
+
+class OutsiderParams(ExporterParams):
+    """An exporter that has every member and subclasses nothing."""
+
+    target: ClassVar[str] = f"{__name__}:Outsider"
+    name: Literal["test.outsider"] = "test.outsider"
+
+
+class Outsider:
+    def __init__(self, params: Any):
+        self.params = params
+
+    check = export = verify = None
+
+
+class UnfinishedParams(ExporterParams):
+    """An exporter that cannot read back what it writes."""
+
+    target: ClassVar[str] = f"{__name__}:Unfinished"
+    name: Literal["test.unfinished"] = "test.unfinished"
+
+
+class Unfinished(contracts.Exporter[contracts.ExportPlan]):
+    def plan(self, checkpoint: Any, tensors: Any) -> contracts.ExportPlan:
+        return contracts.ExportPlan()
+
+    def write(self, checkpoint: Any, plan: Any, path: Any) -> None: ...
+
+
+def test_an_exporter_is_a_whole_subclass(registry: Registry) -> None:
+    with pytest.raises(
+        PluginError, match=r"Outsider is not an Exporter: it is no subclass of edgerazor.core.contracts"
+    ):
+        registry.build(OutsiderParams(path="x"))
+    with pytest.raises(PluginError, match=r"Unfinished cannot be built from its parameters: .*verify"):
+        registry.build(UnfinishedParams(path="x"))
 
 
 def test_nested_components_are_built_first_and_passed_by_name(extended: Registry) -> None:

@@ -40,8 +40,9 @@ REQUIRED_MEMBERS: dict[str, tuple[str, ...]] = {
     "loss": ("params", "signals", "__call__"),
     "selector": ("weights",),
     "adapter": ("signals", "quantizable", "forward", "role", "rotary"),
-    "exporter": ("params", "check", "export", "verify"),
 }
+# Kinds of components whose contract is a base class.
+BASE_CLASSES: dict[str, type] = {"exporter": Exporter}
 PROTOCOL_NAMES = {
     "quantizer": "a Quantizer",
     "loss": "a DistillationLoss",
