@@ -237,6 +237,7 @@ def test_pack_a_model_by_preset_or_recipe(folder: Path, tmp_path: Path) -> None:
     assert "no preset named '3-bit'" in fail("pack", folder / "model", "--preset", "3-bit", "--out", tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_interrupting_a_run_saves_it_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     command = ["train", folder / "recipe.yaml", "--output", output]

@@ -70,6 +70,7 @@ def test_a_recipe_with_one_fault(sections: dict[str, Any], message: str, train: 
     assert train(**sections) == where + message
 
 
+@pytest.mark.slow
 def test_a_group_size_that_does_not_divide(train: Train) -> None:
     said = train(preset={"name": "4-bit", "group_sizes": {**SIZES, "weights": 40}})
     assert "model.layers.0.self_attn.q_proj: 64 columns are not a multiple of group_size 40; 64, 32 would fit" in said

@@ -10,11 +10,10 @@ from pydantic_core import InitErrorDetails
 
 from edgerazor.errors import RecipeError
 from edgerazor.schemas.base import Schema, nearest, problem
-from edgerazor.schemas.components import Declarations
+from edgerazor.schemas.components import Declarations, ExporterSlot
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.distillation import DistillationSection
 from edgerazor.schemas.evaluation import EvaluationSection
-from edgerazor.schemas.export import ExportSection
 from edgerazor.schemas.files import read_mapping
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.overrides import apply_overrides
@@ -50,7 +49,7 @@ class Recipe(Schema):
     ] = None
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
-    export: ExportSection = ()
+    export: tuple[ExporterSlot, ...] = ()
     written_by: WrittenBy | None = None
 
     @model_validator(mode="after")

@@ -58,6 +58,7 @@ def _loss(registry: Registry, name: str, adapter: Any) -> Any:
     return built if built.signals <= adapter.signals else None
 
 
+@pytest.mark.slow
 @families
 def test_every_loss_it_has_the_signals_for_teaches_it(build_family: Callable[[str], Family], name: str) -> None:
     family = build_family(name)

@@ -72,6 +72,7 @@ def test_without_data_there_is_nothing_to_measure_on(content, registry):
         allocate(load_recipe(content, registry=registry), settings(target_bits=1.0), registry=registry)
 
 
+@pytest.mark.slow
 def test_without_held_out_data_it_measures_on_rows_it_has_not_seen(content, registry):
     content["data"]["held_out"] = None
     found = allocate(load_recipe(content, registry=registry), settings(measure=True, batches=1), registry=registry)
@@ -82,6 +83,7 @@ def test_without_held_out_data_it_measures_on_rows_it_has_not_seen(content, regi
     ).notes == ["nothing was measured: no data is held out, and the sensitivities took all rows"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_recipe_that_packs(tmp_path, content, registry):
     path, out = write_recipe(tmp_path / "recipe.yaml", content), tmp_path / "allocated.yaml"
     shown = succeed("allocate", path, "--target-bits", 1.88, "--rows", "--batches", 1, "--output", out)

@@ -35,6 +35,7 @@ def divergence(reference: nn.Module, moved: nn.Module, ids: torch.Tensor) -> flo
     return float(functional.kl_div(lq.flatten(0, 1), lp.flatten(0, 1), reduction="batchmean", log_target=True))
 
 
+@pytest.mark.slow
 def test_it_predicts_the_divergence_of_random_errors(setting) -> None:
     """Errors of random sign: off-diagonal terms cancel on average, so the diagonal is all there is to second order."""
     model, batch, _ = setting

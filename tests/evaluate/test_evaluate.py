@@ -24,6 +24,7 @@ def dataset(tmp_path):
     return load_data(section, tokenizer()).train
 
 
+@pytest.mark.slow
 def test_figures_are_what_they_say(build_model, registry, dataset):
     student, teacher = build_model(seed=1, vocab_size=320), build_model(seed=2, vocab_size=320)
     result = evaluate_model(student, teacher, dataset, adapter=registry.adapter_for("qwen3"), batch_size=3)
@@ -93,6 +94,7 @@ def pack(tmp_path, registry):
     return pack
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_gone_is_noted_and_one_that_was_asked_for_is_an_error(tmp_path, pack, registry):
     folder, data = pack()
     (tmp_path / "model").rename(tmp_path / "elsewhere")

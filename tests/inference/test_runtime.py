@@ -88,6 +88,7 @@ def test_what_cannot_be_fed_is_an_error(runtime: TransformersRuntime) -> None:
         generate_text(runtime, "x", GenerationSettings(chat=True))
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_model_in_torch(build_model: Build, registry: Registry, tmp_path: Path) -> None:
     section = DataSection(sources=[{"path": str(save_data(tmp_path / "data.jsonl"))}], sequence_length=48)  # type: ignore[list-item]
     data = load_data(section, tokenizer()).train

@@ -105,6 +105,7 @@ def test_teacher_statistics_are_the_formulas(vocabulary: int, spread: float, dev
     assert_close(label, -oracle.cross_entropy(u.double(), labels), TOLERANCE[device])
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     vocabulary=st.integers(1, 60),

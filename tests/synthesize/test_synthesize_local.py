@@ -78,6 +78,7 @@ def test_greedy_turns_are_those_of_a_plain_loop(teacher: Path, write: Write) -> 
         assert set(written.finish_reasons) <= {"stop", "length"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_row_does_not_depend_on_its_batch(temperature: float, write: Write) -> None:
     rows = dialogues(5)
@@ -135,6 +136,7 @@ def test_a_thought_that_the_template_opens_is_no_answer(tmp_path: Path, write: W
     assert isinstance(outcome, Refusal) and "still thinking when the tokens ran out" in outcome.reason
 
 
+@pytest.mark.slow
 def test_stop_drops_what_is_under_way(teacher: Path, tmp_path: Path) -> None:
     prompts = prompts_of(write_lines(tmp_path / "in.jsonl", [dialogue(number) for number in range(9)]), settings())
     writer = load_local_writer(settings(model=str(teacher), max_new_tokens=100), batch_size=2, use_cpu=True)

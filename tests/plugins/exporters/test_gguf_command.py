@@ -26,6 +26,7 @@ def fail(*arguments: object) -> str:
     return str(result.stderr)
 
 
+@pytest.mark.slow
 def test_export_and_verify(packed: Packed, tmp_path: Path) -> None:
     folder, path = packed(CASE).folder, tmp_path / "model.gguf"
     result = invoke("export", folder, "--to", "gguf", "--out", path, "--set", "profile=size")
