@@ -9,7 +9,7 @@ CPU := $(shell (uname -m; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | c
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(CPU)
 LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 
-.PHONY: quickstart test test-fast test-processors lint typecheck bench llamacpp format clean
+.PHONY: quickstart test test-fast test-processors lint typecheck bench llamacpp format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -45,6 +45,14 @@ format: $(VENV)/.installed-dev
 typecheck: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+# The pages and an API reference in site/; a dead link or a missing page fails.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# The wheel, used in an empty environment without the repository; scripts/check_wheel.sh --full runs the whole quickstart.
+wheel-check: $(VENV)/.installed-dev
+	PYTHON=$(abspath $(BIN))/python scripts/check_wheel.sh
+
 bench: $(VENV)/.installed-dev
 	@for script in fake_quantization logits_loss training_step accumulation growth; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
@@ -69,4 +77,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed-torch pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,11 +12,9 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.runs import recipe
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs" / "guide").glob("*.md")),
-    *sorted((ROOT / "docs" / "benchmarks").glob("*.md")),
-]
+PLUGIN_PAGE = ROOT / "docs" / "guide" / "plugins.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!d]*/*.md"))]  # design pages show fragments
+LINKING = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("e*/*/*.md"))]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -48,14 +46,14 @@ def test_the_python_example_runs(tmp_path):
 
 
 @pytest.mark.subprocess
-def test_the_plugin_example_works(tmp_path):
+def test_the_package_of_the_plugin_page_trains(tmp_path):
     package = tmp_path / "acme_edgerazor"
     package.mkdir()
-    for _, text in blocks("python", [ROOT / "README.md"]):
+    for _, text in blocks("python", [PLUGIN_PAGE]):
         named = re.match(r"# acme_edgerazor/(\w+\.py)\n", text)
         if named:
             (package / named[1]).write_text(text)
-    (entry_points,) = [text for _, text in blocks("toml", [ROOT / "README.md"]) if "entry-points" in text]
+    (entry_points,) = [text for _, text in blocks("toml", [PLUGIN_PAGE]) if "entry-points" in text]
     metadata = tmp_path / "acme_edgerazor-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-edgerazor\nVersion: 1.0\n")
@@ -70,7 +68,28 @@ def test_the_plugin_example_works(tmp_path):
     assert "acme.logit_mse" in (tmp_path / "run" / "metrics.json").read_text()
 
 
-def test_every_file_and_folder_the_readme_names_exists():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in re.findall(r"`(edgerazor/[\w/.]+)`", text) + re.findall(r"\]\((?!http)([\w/.-]+)\)", text):
-        assert (ROOT / path).exists(), path
+def test_the_readme_is_read_in_a_few_minutes():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_and_folder_a_page_names_exists(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for path in re.findall(r"\]\((?!http)([\w./-]+[\w/])(?:#[\w-]+)?\)", text):
+        assert (page.parent / path).exists(), path
+    if "design" not in page.parts:
+        for path in re.findall(r"`(edgerazor/[\w/.]+)`", text):
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_the_site_builds_without_a_dead_link(tmp_path):
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
+    assert 'id="edgerazor.training.train"' in reference and "Raises" in reference
+    plugins = (tmp_path / "site" / "guide" / "plugins" / "index.html").read_text(encoding="utf-8")
+    assert "/blob/main/examples/acme-edgerazor/README.md" in plugins
