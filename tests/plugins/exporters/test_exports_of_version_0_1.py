@@ -51,6 +51,7 @@ def test_onnx_folders_are_the_same(name: str, case: str, registry: Registry, tmp
         assert without_names_of_the_tracer(now) == without_names_of_the_tracer(before)
 
 
+@pytest.mark.slow
 def test_an_onnx_folder_of_then_is_known_run_and_replaced(registry: Registry, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     packed, path = FOLDER / "qwen3-mixed-rows-untied" / "packed", tmp_path / "onnx"
