@@ -21,6 +21,7 @@ def settings(**values):
     return AllocationSettings(**{"target_bits": 1.88, "batches": 2, "measure": False, **values})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [{}, {"free": True}, {"rows": True}], ids=str)
 @pytest.mark.parametrize("target", [1.88, 2.0, 2.79])
 def test_it_is_no_larger_than_uniform_and_no_worse_by_its_own_measure(content, registry, mode, target):

@@ -227,6 +227,7 @@ def places(content: Any, path: str = "") -> list[str]:
     return [*inner, *([path] if path else [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", places(published("qwen3-0.6b", "1.88")))
 @pytest.mark.parametrize("value", [None, [], {}, "x", 3, -1, True, 0.5, ["a", None], {"a": 1}], ids=str)
 def test_whatever_a_value_is_the_answer_is_a_recipe_or_a_list_of_problems(

@@ -18,6 +18,7 @@ def row(name: str, kind: str, bits: float, loss: float, kl: float = 0.1) -> Row:
     return Row(name, kind, bits, bits, int(bits * 1000), loss, loss / 2, kl, 0.9)
 
 
+@pytest.mark.slow
 def test_the_corpus_is_split_by_file_and_the_same_under_a_seed():
     first, again, other = load_corpus(seed=0), load_corpus(seed=0), load_corpus(seed=1)
     assert first == again

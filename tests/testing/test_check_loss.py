@@ -37,6 +37,7 @@ def test_built_in_losses_keep_the_laws(name: str, values: dict[str, Any]) -> Non
     check_loss(params, chooses_per_pass=chooses, at_teacher="any" if free else "zero", registry=REGISTRY)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_examples")
 @pytest.mark.parametrize("code", faulty(faulty_losses))
 def test_a_fault_is_named(code: Any) -> None:

@@ -26,6 +26,7 @@ def test_built_in_quantizers_keep_the_laws(name: str, values: dict[str, Any]) ->
     check_quantizer(REGISTRY.params("quantizer", name, **{"group_size": 32, **values}), registry=REGISTRY)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_examples")
 @pytest.mark.parametrize("code", faulty(faulty_quantizers))
 def test_a_fault_is_named(code: Any) -> None:

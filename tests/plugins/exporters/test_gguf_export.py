@@ -40,6 +40,7 @@ def export(registry: Registry, checkpoint: PackedCheckpoint, path: Path, **setti
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_gguf_package_reads_what_the_checkpoint_holds(
     case: str, registry: Registry, packed: Packed, tmp_path: Path
