@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Set
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from edgerazor.adapters.hidden_states import FewStates
-from edgerazor.core.contracts import Rotary, Signal, TensorRole
+from edgerazor.adapters.config_facts import decoder_facts
+from edgerazor.adapters.hidden_states import HiddenStateRecorder
+from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, Signal, TensorRole
 from edgerazor.core.layers.attention import recorded_keys_and_values
 from edgerazor.core.layers.linear import Interceptor, ProjectionLayer, make_linear
 from edgerazor.core.layers.table import is_plain
 from edgerazor.core.outputs import Head, ModelOutput
 from edgerazor.errors import PlanError
-from edgerazor.schemas.components import AdapterParams
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 _LAYER_PARTS = {
@@ -33,15 +34,16 @@ _LAYER_PARTS = {
 _OUTER_PARTS = {"embed_tokens": "embedding", "lm_head": "head", "norm": "final_norm"}
 
 
-class DecoderAdapter:
+class DecoderAdapter(ArchitectureAdapter):
     """Causal language models of transformers with `layers.N.self_attn` and `layers.N.mlp`."""
 
     keeps_layers: ClassVar = True
     signals: ClassVar = frozenset({Signal.LOGITS, Signal.HIDDEN_STATES, Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES})
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
 
-    def __init__(self, params: AdapterParams):
-        self.params = params
+    def facts(self, config: Any) -> ModelFacts:
+        """What the keys say that configurations of transformers share; a family adds what they do not."""
+        return decoder_facts(config)
 
     def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """Every plain linear layer and embedding; subclasses with a forward of their own are left out."""
@@ -71,38 +73,26 @@ class DecoderAdapter:
         Raises:
             PlanError: attentions, keys or values are asked for, but the model's attention implementation keeps none.
         """
-        head_module = output_head(model)
-        captured: dict[str, Any] = {}
-        record: Any = nullcontext([])
-        if signals & {Signal.KEYS, Signal.VALUES}:
-            record = recorded_keys_and_values(unwrapped(model))
-
-        def intercept(hidden: Tensor, head: Head) -> Tensor:
-            captured["final_hidden"], captured["head"] = hidden, head
-            return hidden[:, :1] if inside_head is None else inside_head(hidden, head)
-
-        config = unwrapped(model).config
-        few = FewStates.of(unwrapped(model), layers) if Signal.HIDDEN_STATES in signals else None
-        asked = signals if inside_head is None else signals | self._balancing_signals(config)
-        arguments = self._arguments(batch, asked - {Signal.HIDDEN_STATES} if few else asked)
-        head_module.interceptor = intercept
-        try:
-            with record as keys_and_values, few.recorded() if few else nullcontext():
-                output = model(**arguments)
-        finally:
-            head_module.interceptor = None
+        inner = unwrapped(model)
+        recorder = HiddenStateRecorder.of(inner, layers) if Signal.HIDDEN_STATES in signals else None
+        asked = signals if inside_head is None else signals | self._balancing_signals(inner.config)
+        arguments = self._arguments(batch, asked - {Signal.HIDDEN_STATES} if recorder else asked)
+        states_recorded = recorder.recorded() if recorder else nullcontext()
+        with _observed_head(model, inside_head) as head_input, states_recorded, _kept_cache(inner, signals) as cache:
+            output = model(**arguments)
         if Signal.ATTENTIONS in signals:
             _check_attentions(output.attentions, model)
-        final = captured["final_hidden"]
+        assert head_input.hidden is not None
+        states = recorder.with_final(head_input.hidden) if recorder else _asked(output, Signal.HIDDEN_STATES, signals)
         return ModelOutput(
-            final_hidden=final,
-            head=captured["head"],
-            hidden_states=few.with_final(final) if few else _asked(output, Signal.HIDDEN_STATES, signals),
+            final_hidden=head_input.hidden,
+            head=head_input.head,
+            hidden_states=states,
             attentions=_asked(output, Signal.ATTENTIONS, signals),
-            keys=tuple(key for key, _ in keys_and_values) if Signal.KEYS in signals else None,
-            values=tuple(value for _, value in keys_and_values) if Signal.VALUES in signals else None,
+            keys=tuple(key for key, _ in cache) if Signal.KEYS in signals else None,
+            values=tuple(value for _, value in cache) if Signal.VALUES in signals else None,
             router_logits=_asked(output, Signal.ROUTER_LOGITS, signals),
-            balancing_loss=self._balancing_loss(config, output, batch),
+            balancing_loss=self._balancing_loss(inner.config, output, batch),
             inside_head=None if inside_head is None else output.logits,
         )
 
@@ -132,12 +122,35 @@ class DecoderAdapter:
             return TensorRole(_LAYER_PARTS.get(layer[2], "other"), int(layer[1]), leaf == "bias")
         return TensorRole(_OUTER_PARTS.get(module.rpartition(".")[2], "other"), None, leaf == "bias")
 
-    def rotary(self, model: nn.Module) -> Rotary:
-        """RoPE of the whole head dimension, one table for all layers."""
-        config: Any = model.config
-        module: Any = model.get_submodule("model.rotary_emb")
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return Rotary(head_dim, config.rope_parameters["rope_theta"], module.inv_freq, module.attention_scaling)
+
+@dataclass
+class _HeadInput:
+    """What the output head was given in a forward pass, and the head."""
+
+    hidden: Tensor | None = None
+    head: Head | None = None
+
+
+@contextmanager
+def _observed_head(model: nn.Module, inside_head: Interceptor | None) -> Iterator[_HeadInput]:
+    """Within the block the head gives what `inside_head` returns, else one column instead of its logits."""
+    seen, module = _HeadInput(), output_head(model)
+
+    def intercept(hidden: Tensor, head: Head) -> Tensor:
+        seen.hidden, seen.head = hidden, head
+        return hidden[:, :1] if inside_head is None else inside_head(hidden, head)
+
+    module.interceptor = intercept
+    try:
+        yield seen
+    finally:
+        module.interceptor = None
+
+
+def _kept_cache(model: nn.Module, signals: Set[Signal]) -> AbstractContextManager[Any]:
+    """Within the block keys and values of every layer are kept, if anybody asks for either."""
+    wanted = bool(signals & {Signal.KEYS, Signal.VALUES})
+    return recorded_keys_and_values(model) if wanted else nullcontext([])
 
 
 def _asked(output: Any, signal: Signal, signals: Set[Signal]) -> Any:
@@ -164,7 +177,7 @@ def unwrapped(model: nn.Module) -> Any:
 
 
 def _check_attentions(attentions: Any, model: nn.Module) -> None:
-    if not attentions or any(one is None for one in attentions):
+    if not attentions or any(attention is None for attention in attentions):
         config = unwrapped(model).config
         implementation = getattr(config, "_attn_implementation", None)
         raise PlanError(

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class FewStates:
+class HiddenStateRecorder:
     """Keeps the hidden states that are wanted of a forward pass without gradients.
 
     Args:
@@ -21,7 +21,7 @@ class FewStates:
         self._states: dict[int, Tensor] = {}
 
     @classmethod
-    def of(cls, model: Any, wanted: Collection[int] | None) -> "FewStates | None":
+    def of(cls, model: Any, wanted: Collection[int] | None) -> "HiddenStateRecorder | None":
         """None where all are wanted, or where it is not known in which order the layers run."""
         decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
         layers = getattr(decoder, "layers", None)

@@ -1,14 +1,23 @@
 """MobileLLM: Llama's names throughout; the layers of a model with layer sharing are quantized once and run twice."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
-from edgerazor.adapters.decoder import DecoderAdapter
+from edgerazor.adapters.config_facts import config_values
+from edgerazor.adapters.llama import LlamaAdapter
 from edgerazor.adapters.mobilellm_model import REPEATS
+from edgerazor.core.contracts import ModelFacts
 
 
-class MobileLLMAdapter(DecoderAdapter):
+class MobileLLMAdapter(LlamaAdapter):
     """MobileLLM models of the types `mobilellm` and `llama`."""
+
+    def facts(self, config: Any) -> ModelFacts:
+        """Llama's; a shared embedding is a tied one, and shared layers run more than once."""
+        stated, values = super().facts(config), config_values(config)
+        repeats = REPEATS if values.get("layer_sharing") else 1
+        return replace(stated, tied=stated.tied or bool(values.get("share_embedding")), repeats=repeats)
 
     def text_config(self, config: Any) -> Any:
         """Every pass through a shared layer is a layer to the losses."""

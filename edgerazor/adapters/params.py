@@ -58,8 +58,24 @@ class Qwen25OmniParams(AdapterParams):
 
 
 class LlamaParams(AdapterParams):
-    """Llama and the decoders built like it; published group sizes exist for none of them, so a preset needs its own."""
+    """Llama; published group sizes exist for none of its kind, so a preset needs its own."""
 
-    target: ClassVar[str] = "edgerazor.adapters.decoder:DecoderAdapter"
-    model_types: ClassVar[tuple[str, ...]] = ("llama", "mistral", "qwen2")
+    target: ClassVar[str] = "edgerazor.adapters.llama:LlamaAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("llama",)
     name: Literal["llama"] = "llama"
+
+
+class MistralParams(AdapterParams):
+    """Mistral."""
+
+    target: ClassVar[str] = "edgerazor.adapters.llama:MistralAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("mistral",)
+    name: Literal["mistral"] = "mistral"
+
+
+class Qwen2Params(AdapterParams):
+    """Qwen2 and Qwen2.5."""
+
+    target: ClassVar[str] = "edgerazor.adapters.llama:Qwen2Adapter"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2",)
+    name: Literal["qwen2"] = "qwen2"

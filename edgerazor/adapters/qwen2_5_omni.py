@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import nn
 
+from edgerazor.adapters.config_facts import config_values
 from edgerazor.adapters.decoder import DecoderAdapter
-from edgerazor.core.contracts import Rotary, TensorRole
+from edgerazor.core.contracts import GGUFArchitecture, ModelFacts, TensorRole
 
 _OUTSIDE = re.compile(r"(^|\.)(audio_tower|talker|token2wav)\.")
+_TOWERS = ("model.visual.", "model.audio_tower.")
 _VISION = re.compile(r"(^|\.)visual\.")
 # 3420 columns in the published model, of which no multiple of 32 is a divisor.
 _EXCLUDED = re.compile(r"(^|\.)visual\.blocks\.\d+\.mlp\.down_proj$")
@@ -30,6 +33,13 @@ class Qwen25OmniAdapter(DecoderAdapter):
         "use_audio_in_video",
     )
 
+    def facts(self, config: Any) -> ModelFacts:
+        """Those of the language model; queries, keys and values have biases, whatever the configuration says."""
+        values = config_values(config)
+        stated = super().facts(values.get("thinker_config", values))
+        biases = frozenset(("q", "k", "v"))
+        return replace(stated, biases=biases, towers=_TOWERS, gguf=GGUFArchitecture("qwen2vl", biases=biases))
+
     def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """Linear layers and embeddings of the language model and of the visual tower, less the published exclusions."""
         for name, module in super().quantizable(model):
@@ -49,11 +59,3 @@ class Qwen25OmniAdapter(DecoderAdapter):
         if _OUTSIDE.search(parameter_name) or _VISION.search(parameter_name):
             return TensorRole("other")
         return super().role(parameter_name)
-
-    def rotary(self, model: nn.Module) -> Rotary:
-        """Positions have three axes that share the head dimension; this is the table that all of them read."""
-        whole: Any = model
-        thinker = getattr(whole, "thinker", whole)
-        module, config = thinker.model.language_model.rotary_emb, thinker.config.get_text_config()
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return Rotary(head_dim, config.rope_parameters["rope_theta"], module.inv_freq, module.attention_scaling)

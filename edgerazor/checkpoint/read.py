@@ -10,7 +10,7 @@ from torch import Tensor
 from edgerazor.checkpoint.headers import Header, describe, open_tensors, read_headers, weight_files
 from edgerazor.checkpoint.manifest import Manifest, read_json, read_manifest
 from edgerazor.checkpoint.section import CONFIG, PackedSection, read_section
-from edgerazor.core.contracts import ArchitectureAdapter, TensorRole
+from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, TensorRole
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.packing import Tensors, unpack
 from edgerazor.core.registry import Registry
@@ -38,7 +38,6 @@ class PackedCheckpoint:
         self.digest = section.content_sha256
         self.headers: dict[str, Header] = read_headers(weight_files(folder))
         self.registry: Registry | None = None
-        self._adapter: ArchitectureAdapter | None = None
 
     @property
     def tied(self) -> Mapping[str, str]:
@@ -65,11 +64,21 @@ class PackedCheckpoint:
 
     def role(self, name: str) -> TensorRole:
         """The part a tensor plays, as the family's adapter says."""
-        if self._adapter is None:
-            family = (self.recipe.get("model") or {}).get("family") or self.config.get("model_type")
-            self.registry = self.registry or load_plugins()
-            self._adapter = self.registry.adapter_for(str(family))
         return self._adapter.role(name)
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """Sizes, positions, norms and names of the model, as the adapter of its own model type says.
+
+        Raises:
+            CheckpointError: config.json lacks keys or holds no numbers in them.
+            PluginError: no adapter covers the model.
+        """
+        model_type = str(self.config.get("model_type"))
+        registry = self._plugins
+        covered = any(model_type in declared.model_types for declared in registry.adapter_declarations())
+        adapter: ArchitectureAdapter = registry.adapter_for(model_type) if covered else self._adapter
+        return adapter.facts(self.config)
 
     def expected(self, module: str) -> dict[str, tuple[tuple[int, ...], Any]]:
         """`{tensor name: (shape, dtype)}` of one packed module, given the shape of its scales."""
@@ -99,6 +108,18 @@ class PackedCheckpoint:
                 problems += check_header(name, self.headers.get(name), shape, dtype)
         if problems:
             raise CheckpointError("\n".join(f"{self.folder}: {line}" for line in problems))
+
+    @cached_property
+    def _adapter(self) -> ArchitectureAdapter:
+        """Of the family that the recipe names, which may cover the model's type by its own group sizes only."""
+        family = (self.recipe.get("model") or {}).get("family") or self.config.get("model_type")
+        adapter: ArchitectureAdapter = self._plugins.adapter_for(str(family))
+        return adapter
+
+    @property
+    def _plugins(self) -> Registry:
+        self.registry = self.registry or load_plugins()
+        return self.registry
 
     @cached_property
     def _plain(self) -> set[str]:

@@ -170,7 +170,7 @@ class _Planner:
     ):
         self.model, self.quantization = model, quantization
         self.candidates: dict[str, Any] = dict(adapter.quantizable(model))
-        self.why_left_out = getattr(adapter, "why_left_out", None)
+        self.why_left_out = adapter.why_left_out
         self.rules = MatchedRules(quantization.weights, list(self.candidates))
         self.quantizers: list[Quantizer | None] = [
             registry.build(rule.quantizer) if rule.quantizer else None for rule in quantization.weights

@@ -103,7 +103,7 @@ class Distiller:
         Raises:
             PlanError: a loss cannot, for example because depths differ.
         """
-        student, teacher = _text(self.adapter, student_config), _text(self.teacher_adapter, teacher_config)
+        student, teacher = self.adapter.text_config(student_config), self.teacher_adapter.text_config(teacher_config)
         self._teacher_depth = getattr(teacher, "num_hidden_layers", None)
         for loss in self.losses:
             if hasattr(loss, "check_models"):
@@ -162,7 +162,7 @@ class Distiller:
 
     def _teacher_layers(self) -> set[int] | None:
         """Hidden states that any loss reads of the teacher, where that is known before it runs; None for all."""
-        if self._teacher_depth is None or not getattr(self.teacher_adapter, "keeps_layers", False):
+        if self._teacher_depth is None or not self.teacher_adapter.keeps_layers:
             return None
         layers: set[int] = set()
         for loss in self.losses:
@@ -185,12 +185,6 @@ def _check_signals(what: str, signals: Any, adapter: ArchitectureAdapter) -> Non
         raise PlanError(
             f"{what}: needs {', '.join(lacking)}, which {type(adapter).__name__} does not give; it gives {given}"
         )
-
-
-def _text(adapter: ArchitectureAdapter, config: Any) -> Any:
-    if hasattr(adapter, "text_config"):
-        return adapter.text_config(config)
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def _named(name: str, result: LossOutput) -> LossOutput:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.checkpoint import load_model, verify_checkpoint
-from edgerazor.core.contracts import Rotary, Signal, TensorRole
+from edgerazor.core.contracts import ModelFacts, Signal, TensorRole
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.table import find_layer, is_plain, kind_of
 from edgerazor.core.outputs import Head, Targets
@@ -62,7 +62,7 @@ def what_can_be_quantized_is_a_matrix_of_the_model(case: AdapterCase) -> None:
 
 
 def every_linear_layer_can_be_quantized_or_says_why_not(case: AdapterCase) -> None:
-    model, why = case.model(), getattr(case.adapter, "why_left_out", lambda name: None)
+    model, why = case.model(), case.adapter.why_left_out
     names = {name for name, _ in case.adapter.quantizable(model)}
     for name, module in model.named_modules():
         if not is_plain(module) or name in names or why(name) is not None:
@@ -95,12 +95,49 @@ def every_matrix_has_its_role(case: AdapterCase) -> None:
         expect(isinstance(case.adapter.role(name), TensorRole), f"role('{name}') is no TensorRole")
 
 
-def the_rotary_embedding_has_a_frequency_for_every_pair(case: AdapterCase) -> None:
-    rotary = case.adapter.rotary(case.model())
-    expect(isinstance(rotary, Rotary), f"rotary gives a {type(rotary).__name__}, not a Rotary")
-    shape, pairs = list(rotary.inverse_frequencies.shape), rotary.head_dim // 2
-    expect(shape == [pairs], f"inverse_frequencies has shape {shape}; a width of {rotary.head_dim} needs [{pairs}]")
-    expect(rotary.theta > 0, f"theta is {rotary.theta}")
+def facts_are_those_of_the_model(case: AdapterCase) -> None:
+    model, facts = case.model(), case.adapter.facts(case.config)
+    expect(isinstance(facts, ModelFacts), f"facts gives a {type(facts).__name__}, not a ModelFacts")
+    expect(facts == case.adapter.facts(case.config.to_dict()), "facts of config.json differ from those of the object")
+    counts = {len(facts.ropes), len(facts.windows)}
+    expect(counts == {facts.layers}, f"ropes and windows are those of {sorted(counts)} layers, not of {facts.layers}")
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    expect(facts.tied == tied, f"tied is {facts.tied}; of the model it is {tied}")
+    present: dict[int | None, set[str]] = {}
+    biases = set()
+    for name, parameter in model.named_parameters():
+        role = case.adapter.role(name)
+        if role.bias and role.kind != "other":
+            biases.add(role.kind)
+        elif not role.bias:
+            present.setdefault(role.layer, set()).add(role.kind)
+            wanted, shape = facts.shape(role.kind), tuple(parameter.shape)
+            expect(wanted in (None, shape), f"{name} ({role.kind}) has shape {shape}; the facts say {wanted}")
+    expect(facts.biases == biases, f"biases are {sorted(facts.biases)}; the model has {sorted(biases)}")
+    _expect_layers(facts, present)
+    _expect_frequencies(facts, model)
+
+
+def _expect_layers(facts: ModelFacts, present: dict[int | None, set[str]]) -> None:
+    """Every layer has the norms and, in a dense model, the matrices that the facts name, and no norms besides."""
+    named, fused = set(facts.layer_roles()), {role for matrices in facts.fused.values() for role, _ in matrices}
+    for layer in range(facts.layers):
+        found = present.get(layer, set())
+        norms, wanted = ({kind for kind in kinds if kind.endswith("norm")} for kinds in (found, named))
+        expect(norms == wanted, f"layer {layer} has the norms {sorted(norms)}; the facts say {sorted(wanted)}")
+        lacking = sorted(named - found - fused)
+        expect(facts.experts > 0 or not lacking, f"layer {layer} has no {', '.join(lacking)}")
+
+
+def _expect_frequencies(facts: ModelFacts, model: Any) -> None:
+    """Rotation that is not scaled turns pair i at base ** (-2 i / rotated columns)."""
+    rope, table = facts.rope, getattr(getattr(model.get_decoder(), "rotary_emb", None), "inv_freq", None)
+    if rope is None or rope.kind != "default" or table is None:
+        return
+    width = int(facts.head_dim * rope.partial)
+    expect(len(table) == width // 2, f"rotation turns {len(table)} pairs of columns; the facts say {width // 2}")
+    expected = rope.base ** -(torch.arange(0, width, 2) / width)
+    expect(torch.allclose(table, expected, rtol=1e-4), f"rotation has another base than {rope.base}")
 
 
 def the_forward_pass_is_the_models_own(case: AdapterCase) -> None:
@@ -184,7 +221,7 @@ def packed_and_reloaded_it_gives_the_same_logits(case: AdapterCase) -> None:
 
 
 def states_that_are_asked_for_are_given(case: AdapterCase) -> None:
-    if not getattr(case.adapter, "keeps_layers", False) or Signal.HIDDEN_STATES not in case.adapter.signals:
+    if not case.adapter.keeps_layers or Signal.HIDDEN_STATES not in case.adapter.signals:
         return
     model = case.model()
     with torch.no_grad():
@@ -200,7 +237,7 @@ LAWS = (
     what_can_be_quantized_is_a_matrix_of_the_model,
     every_linear_layer_can_be_quantized_or_says_why_not,
     every_matrix_has_its_role,
-    the_rotary_embedding_has_a_frequency_for_every_pair,
+    facts_are_those_of_the_model,
     the_forward_pass_is_the_models_own,
     every_declared_signal_is_given,
     a_loss_inside_the_head_sees_what_one_outside_does,

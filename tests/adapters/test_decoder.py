@@ -35,7 +35,9 @@ def test_the_forward_pass_is_the_models_own(
         again = model(input_ids=IDS).logits
     assert torch.equal(output.logits, expected.logits) and torch.equal(again, expected.logits)
     assert len(output.hidden_states) == 3 and output.attentions is None and output.keys is None
-    assert all(torch.equal(one, other) for one, other in zip(output.hidden_states, expected.hidden_states, strict=True))
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(output.hidden_states, expected.hidden_states, strict=True)
+    )
     assert torch.equal(output.final_hidden, output.hidden_states[-1])
 
 
@@ -107,8 +109,8 @@ def test_a_loss_inside_the_head_learns_what_one_outside_does(
     torch.testing.assert_close(output.inside_head.sum(), expected)
     output.inside_head.sum().backward()
     expected.backward()
-    for one, other in zip(inner.parameters(), outer.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
+    for parameter, other in zip(inner.parameters(), outer.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad)
 
 
 def test_a_failing_loss_leaves_the_head_as_it_was(registry: Registry, build_model: Callable[..., nn.Module]) -> None:
@@ -183,12 +185,3 @@ def test_every_parameter_has_a_role(
 )
 def test_roles(registry: Registry, name: str, role: TensorRole) -> None:
     assert registry.adapter_for("qwen3").role(name) == role
-
-
-@families
-def test_rotary(registry: Registry, build_model: Callable[..., nn.Module], family: str) -> None:
-    model = build_model(family, rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
-    rotary = registry.adapter_for(family).rotary(model)
-    assert rotary.theta == 5000.0 and rotary.attention_scaling == 1.0
-    exponents = torch.arange(0, rotary.head_dim, 2) / rotary.head_dim
-    torch.testing.assert_close(rotary.inverse_frequencies, 5000.0**-exponents)

@@ -82,7 +82,8 @@ def test_every_built_in_component_builds_and_keeps_its_protocol(kind: Any, regis
         values = (needed | nested).get(name, {})
         assert required <= set(values), f"give {name} its required parameters in this test"
         built = registry.build(registry.params(kind, name, **values))
-        for member in contracts.REQUIRED_MEMBERS[kind]:
+        assert isinstance(built, contracts.BASE_CLASSES.get(kind, object))
+        for member in contracts.REQUIRED_MEMBERS.get(kind, ()):
             assert hasattr(built, member)
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from edgerazor.adapters.decoder import DecoderAdapter
-from edgerazor.core.contracts import Rotary, Signal, TensorRole
+from edgerazor.core.contracts import ModelFacts, Rope, Signal, TensorRole
 from edgerazor.core.outputs import ModelOutput
 from edgerazor.testing import adapter as laws
 from tests.testing.faults import law_of
@@ -58,11 +58,30 @@ class WithoutAHead(DecoderAdapter):
         return super().role(parameter_name.replace("lm_head", "unknown"))
 
 
-@law_of(laws.the_rotary_embedding_has_a_frequency_for_every_pair)
-class RotatingTheWholeWidth(DecoderAdapter):
-    def rotary(self, model: nn.Module) -> Rotary:
-        config: Any = model.config
-        return replace(super().rotary(model), head_dim=config.hidden_size)
+@law_of(laws.facts_are_those_of_the_model)
+class TakingEveryHeadForAKeyHead(DecoderAdapter):
+    def facts(self, config: Any) -> ModelFacts:
+        facts = super().facts(config)
+        return replace(facts, kv_heads=facts.heads)
+
+
+@law_of(laws.facts_are_those_of_the_model)
+class InventingNormsOfHeads(DecoderAdapter):
+    def facts(self, config: Any) -> ModelFacts:
+        return replace(super().facts(config), qk_norm="per_head")
+
+
+@law_of(laws.facts_are_those_of_the_model)
+class InventingABias(DecoderAdapter):
+    def facts(self, config: Any) -> ModelFacts:
+        return replace(super().facts(config), biases=frozenset({"down"}))
+
+
+@law_of(laws.facts_are_those_of_the_model)
+class RotatingByAnotherBase(DecoderAdapter):
+    def facts(self, config: Any) -> ModelFacts:
+        facts = super().facts(config)
+        return replace(facts, ropes=(Rope(12345.0),) * facts.layers)
 
 
 @law_of(laws.the_forward_pass_is_the_models_own)

@@ -1,6 +1,6 @@
 """What the code behind a declaration implements. Importing this package imports no torch."""
 
-from edgerazor.core.contracts.adapter import ArchitectureAdapter, Rotary, TensorRole
+from edgerazor.core.contracts.adapter import ArchitectureAdapter, TensorRole
 from edgerazor.core.contracts.exporter import (
     Checkpoint,
     ComparisonResult,
@@ -10,6 +10,7 @@ from edgerazor.core.contracts.exporter import (
     NamedTensors,
     Progress,
 )
+from edgerazor.core.contracts.facts import GGUFArchitecture, ModelFacts, Rope
 from edgerazor.core.contracts.loss import DistillationLoss, Signal, teacher_signals
 from edgerazor.core.contracts.quantizer import Quantizer
 from edgerazor.core.contracts.runtime import Runtime, TokenizerRuntime
@@ -23,11 +24,13 @@ __all__ = [
     "ExportPlan",
     "ExportResult",
     "Exporter",
+    "GGUFArchitecture",
     "LayerSelector",
+    "ModelFacts",
     "NamedTensors",
     "Progress",
     "Quantizer",
-    "Rotary",
+    "Rope",
     "Runtime",
     "Signal",
     "TensorRole",
@@ -39,10 +42,9 @@ REQUIRED_MEMBERS: dict[str, tuple[str, ...]] = {
     "quantizer": ("params", "rows_independent", "check_shape", "widths", "quantize", "fake_quantize"),
     "loss": ("params", "signals", "__call__"),
     "selector": ("weights",),
-    "adapter": ("signals", "quantizable", "forward", "role", "rotary"),
 }
 # Kinds of components whose contract is a base class.
-BASE_CLASSES: dict[str, type] = {"exporter": Exporter}
+BASE_CLASSES: dict[str, type] = {"adapter": ArchitectureAdapter, "exporter": Exporter}
 PROTOCOL_NAMES = {
     "quantizer": "a Quantizer",
     "loss": "a DistillationLoss",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from edgerazor.core.atomic import file_above, replaced
 from edgerazor.core.contracts.adapter import TensorRole
+from edgerazor.core.contracts.facts import ModelFacts
 from edgerazor.errors import ExportError
 from edgerazor.schemas.components import ExporterParams
 
@@ -33,6 +34,9 @@ class Checkpoint(Protocol):
     def read(self, name: str) -> "Tensor | QuantizedTensor": ...
 
     def role(self, name: str) -> TensorRole: ...
+
+    @property
+    def facts(self) -> ModelFacts: ...
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.checkpoint import load_model
-from edgerazor.plugins.exporters.gguf.architectures import ARCHITECTURES, tensor_name
+from edgerazor.checkpoint import load_model, open_checkpoint
+from edgerazor.plugins.exporters.gguf.architectures import tensor_name
 from edgerazor.plugins.exporters.gguf.read import open_gguf
 
 _BLOCKS_OF_32 = ("Q4_0", "Q8_0", "Q2_0")
@@ -30,21 +30,17 @@ def round_per_32(x: Tensor) -> Tensor:
     return (codes * scale.half().float()).flatten(-2).to(x.dtype)
 
 
-def student_as_rounded_by_ggml(folder: Path, file: Path, model_type: str = "qwen3") -> Any:
+def student_as_rounded_by_ggml(folder: Path, file: Path) -> Any:
     """The packed checkpoint as a float model; inputs are rounded by the type that each matrix has in the file."""
+    checkpoint = open_checkpoint(folder)
+    architecture = checkpoint.facts.gguf
+    assert architecture is not None
     model: Any = load_model(folder, dtype=torch.float32, dequantize=True)
     stored = open_gguf(file).tensors
-    adapter_names = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for name, module in adapter_names.items():
-        place = stored.get(
-            str(tensor_name(_role(folder, name), ARCHITECTURES[model_type])), stored["token_embd.weight"]
-        )
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for name, module in linears.items():
+        in_file = str(tensor_name(checkpoint.role(f"{name}.weight"), architecture))
+        place = stored.get(in_file, stored["token_embd.weight"])
         rounding = round_per_32 if place.decoder.name in _BLOCKS_OF_32 else round_per_256
         module.register_forward_pre_hook(lambda module, inputs, rounding=rounding: (rounding(inputs[0]),))
     return model.eval()
-
-
-def _role(folder: Path, name: str) -> Any:
-    from edgerazor.checkpoint import open_checkpoint
-
-    return open_checkpoint(folder).role(f"{name}.weight")

@@ -24,7 +24,7 @@ from gguf_cases import (
 from edgerazor import __version__
 from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint
 from edgerazor.core.registry import Registry
-from edgerazor.plugins.exporters.gguf.architectures import ARCHITECTURES, tensor_name
+from edgerazor.plugins.exporters.gguf.architectures import tensor_name
 from edgerazor.plugins.exporters.gguf.read import open_gguf
 
 
@@ -51,11 +51,10 @@ def test_the_gguf_package_reads_what_the_checkpoint_holds(
     export(registry, checkpoint, tmp_path / "model.gguf", profile=profile)
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     found = {tensor.name: tensor for tensor in reader.tensors}
-    family = ARCHITECTURES[case.split(maxsplit=1)[0]]
     names = [name for name in checkpoint.names() if name not in checkpoint.tied]
     assert len(found) == len(names)
     for name in names:
-        stored = found[tensor_name(checkpoint.role(name), family)]
+        stored = found[tensor_name(checkpoint.role(name), checkpoint.facts.gguf)]
         values = gguf.dequantize(stored.data, stored.tensor_type)
         assert np.array_equal(values, expected_rows(checkpoint, name, stored_heads(case, name)).numpy()), name
 

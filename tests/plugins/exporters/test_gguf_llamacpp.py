@@ -30,7 +30,7 @@ from transformers import AutoTokenizer
 
 from edgerazor.checkpoint import load_model, open_checkpoint
 from edgerazor.core.registry import Registry
-from edgerazor.plugins.exporters.gguf.architectures import ARCHITECTURES, tensor_name
+from edgerazor.plugins.exporters.gguf.architectures import tensor_name
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES
 from edgerazor.plugins.exporters.gguf.ggml import dequantizer
 from edgerazor.plugins.exporters.gguf.read import open_gguf
@@ -81,11 +81,11 @@ def test_libggml_decodes_codes_times_scale(name: str, group_size: int, data: st.
 def test_libggml_finds_the_weights_of_the_checkpoint(
     case: str, profile: str, registry: Registry, packed: Packed, tmp_path: Path
 ) -> None:
-    checkpoint, family = packed(case), ARCHITECTURES[case.split(maxsplit=1)[0]]
+    checkpoint = packed(case)
     make(registry, tmp_path / "a.gguf", profile=profile).export(checkpoint, tmp_path / "a.gguf")
     file, compared = open_gguf(tmp_path / "a.gguf"), 0
     for name in checkpoint.names():
-        stored = file.tensors[str(tensor_name(checkpoint.role(name), family))]
+        stored = file.tensors[str(tensor_name(checkpoint.role(name), checkpoint.facts.gguf))]
         library = dequantizer(stored.decoder.name)
         if library is None:
             assert stored.decoder.name in ("F32", "F16", "BF16")

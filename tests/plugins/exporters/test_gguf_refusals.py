@@ -149,25 +149,27 @@ def test_nan_in_a_norm_is_refused(refuse: Refuse, copied: Callable[[str], Path])
 
 
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "architecture": (
-        lambda config: config.update(model_type="mistral"),
-        "no GGUF architecture for model_type 'mistral'; known: llama, mobilellm, qwen2, qwen2_5_omni_thinker, qwen3",
+    "windows in all layers": (
+        lambda config: config.update(model_type="mistral", sliding_window=64),
+        "window 64 on layers 0, 1: sliding windows are not supported",
     ),
     "rope": (
         lambda config: config["rope_parameters"].update(rope_type="yarn"),
-        "config.json: rope_type 'yarn' is not supported; expected 'default'",
+        "rope_type 'yarn' is not supported; expected 'default'",
     ),
     "sharing": (
-        lambda config: config.update(layer_sharing=True),
-        "config.json: layer_sharing is true; a GGUF would hold every shared block twice",
+        lambda config: config.update(model_type="mobilellm", layer_sharing=True),
+        "every layer runs 2 times; a GGUF would hold every shared layer more than once",
     ),
     "activation": (
         lambda config: config.update(hidden_act="gelu"),
-        "config.json: hidden_act 'gelu' is not supported; expected 'silu'",
+        "activation gelu is not supported; expected silu",
     ),
     "window": (
-        lambda config: config.update(use_sliding_window=True),
-        "config.json: use_sliding_window is true; sliding windows are not supported",
+        lambda config: config.update(
+            use_sliding_window=True, sliding_window=64, layer_types=["full_attention", "sliding_attention"]
+        ),
+        "window 64 on layer 1: sliding windows are not supported",
     ),
     "missing": (lambda config: config.pop("rms_norm_eps"), "config.json: rms_norm_eps is missing"),
     "vocabulary": (
@@ -186,10 +188,13 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 }
 
 
+LLAMA_LIKE = ("sharing", "windows in all layers")
+
+
 @pytest.mark.parametrize("what", CONFIGS)
 def test_a_model_that_the_format_cannot_describe(what: str, refuse: Refuse, copied: Callable[[str], Path]) -> None:
     edit, expected = CONFIGS[what]
-    folder = copied("qwen3 4-bit g32 tied")
+    folder = copied("llama 4-bit g128 tied" if what in LLAMA_LIKE else "qwen3 4-bit g32 tied")
     edit_json(folder / "config.json", edit)
     assert refuse(open_checkpoint(folder)) == [expected]
 

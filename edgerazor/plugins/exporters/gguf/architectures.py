@@ -1,147 +1,135 @@
-"""Model families that llama.cpp knows: which tensors they have, and the keys that describe them."""
+"""Names and keys of a GGUF, from the facts of a model and the tables of the package gguf."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from edgerazor.core.contracts import TensorRole
+import gguf
+from gguf import MODEL_TENSOR
+
+from edgerazor.core.contracts import GGUFArchitecture, ModelFacts, TensorRole
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.model_facts import name_layers, short_windows
+from edgerazor.schemas.base import nearest
 
 Metadata = dict[str, Any]
 
-_OUTER = {"embedding": "token_embd", "final_norm": "output_norm", "head": "output"}
-_LAYER = {
-    "attention_norm": "attn_norm",
-    "q": "attn_q",
-    "k": "attn_k",
-    "v": "attn_v",
-    "o": "attn_output",
-    "q_norm": "attn_q_norm",
-    "k_norm": "attn_k_norm",
-    "mlp_norm": "ffn_norm",
-    "gate": "ffn_gate",
-    "up": "ffn_up",
-    "down": "ffn_down",
+# What plays a role in the vocabulary of llama.cpp; where architectures differ, the first one that it has.
+_TENSORS: dict[str, tuple[MODEL_TENSOR, ...]] = {
+    "embedding": (MODEL_TENSOR.TOKEN_EMBD,),
+    "final_norm": (MODEL_TENSOR.OUTPUT_NORM,),
+    "head": (MODEL_TENSOR.OUTPUT,),
+    "attention_norm": (MODEL_TENSOR.ATTN_NORM,),
+    "q": (MODEL_TENSOR.ATTN_Q,),
+    "k": (MODEL_TENSOR.ATTN_K,),
+    "v": (MODEL_TENSOR.ATTN_V,),
+    "o": (MODEL_TENSOR.ATTN_OUT,),
+    "q_norm": (MODEL_TENSOR.ATTN_Q_NORM,),
+    "k_norm": (MODEL_TENSOR.ATTN_K_NORM,),
+    "attention_output_norm": (MODEL_TENSOR.ATTN_POST_NORM,),
+    "mlp_norm": (MODEL_TENSOR.FFN_NORM, MODEL_TENSOR.FFN_PRE_NORM),
+    "mlp_output_norm": (MODEL_TENSOR.FFN_POST_NORM,),
+    "gate": (MODEL_TENSOR.FFN_GATE,),
+    "up": (MODEL_TENSOR.FFN_UP,),
+    "down": (MODEL_TENSOR.FFN_DOWN,),
 }
-_NORMS_OF_HEADS = ("q_norm", "k_norm")
+_ARCHITECTURES = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What distinguishes a family in the file.
+def architecture_of(facts: ModelFacts) -> GGUFArchitecture:
+    """What llama.cpp calls the family.
 
-    Attributes:
-        name: as llama.cpp calls it.
-        permuted: rows of q and k are reordered, because its rotary embedding turns neighbouring columns.
-        head_norms: queries and keys have norms.
-        biases: parts that may have one.
-        section: keys that lead to the text model's part of config.json.
-        outside: prefixes of tensors that belong to other files.
-        note: for the report.
+    Raises:
+        ExportError: its facts name no architecture, or one that the package gguf does not know.
     """
-
-    name: str
-    permuted: bool = False
-    head_norms: bool = False
-    biases: tuple[str, ...] = ()
-    section: tuple[str, ...] = ()
-    outside: tuple[str, ...] = ()
-    note: str = ""
+    if facts.gguf is None:
+        raise ExportError("the facts of this model's family name no GGUF architecture; llama.cpp may not know it")
+    name = facts.gguf.name
+    if name not in _ARCHITECTURES:
+        raise ExportError(f"the package gguf knows no architecture '{name}'{nearest(name, _ARCHITECTURES)}")
+    return facts.gguf
 
 
-_LLAMA = Architecture("llama", permuted=True, biases=("q", "k", "v", "o", "gate", "up", "down"))
-ARCHITECTURES: dict[str, Architecture] = {
-    "qwen3": Architecture("qwen3", head_norms=True),
-    "qwen2": Architecture("qwen2", biases=("q", "k", "v")),
-    "llama": _LLAMA,
-    "mobilellm": _LLAMA,
-    "qwen2_5_omni_thinker": Architecture(
-        "qwen2vl",
-        biases=("q", "k", "v"),
-        section=("text_config",),
-        outside=("model.visual.", "model.audio_tower."),
-        note="text model of the thinker alone; vision and audio need a second file by llama.cpp's converter (--mmproj)",
-    ),
-}
-
-
-def layer_parts(architecture: Architecture) -> list[str]:
-    """Kinds of tensors that every layer must have."""
-    return [kind for kind in _LAYER if architecture.head_norms or kind not in _NORMS_OF_HEADS]
-
-
-def tensor_name(role: TensorRole, architecture: Architecture) -> str | None:
-    """`blk.0.attn_q.weight` for the part a tensor plays; None if the family has no such tensor."""
-    suffix = "bias" if role.bias else "weight"
+def tensor_name(role: TensorRole, architecture: GGUFArchitecture) -> str | None:
+    """`blk.0.attn_q.weight` for the part a tensor plays; None if the architecture has no such tensor."""
     if role.bias and role.kind not in architecture.biases:
         return None
-    if role.kind in _OUTER and role.layer is None:
-        return f"{_OUTER[role.kind]}.{suffix}"
-    if role.kind not in layer_parts(architecture) or role.layer is None:
+    of_architecture = gguf.MODEL_TENSORS[_ARCHITECTURES[architecture.name]]
+    tensor = next((tensor for tensor in _TENSORS.get(role.kind, ()) if tensor in of_architecture), None)
+    if tensor is None:
         return None
-    return f"blk.{role.layer}.{_LAYER[role.kind]}.{suffix}"
+    template = gguf.TENSOR_NAMES[tensor]
+    if ("{bid}" in template) != (role.layer is not None):
+        return None
+    return f"{template.format(bid=role.layer)}.{'bias' if role.bias else 'weight'}"
 
 
-def text_config(config: Mapping[str, Any], architecture: Architecture) -> Mapping[str, Any]:
-    """The part of config.json that describes the text model."""
-    for key in architecture.section:
-        inner = config.get(key)
-        config = inner if isinstance(inner, Mapping) else config
-    return config
+def needed_names(facts: ModelFacts, architecture: GGUFArchitecture) -> list[str]:
+    """Names of all weights that the model must have, an output head of its own aside."""
+    roles = [TensorRole("embedding"), TensorRole("final_norm")]
+    roles += [TensorRole(kind, layer) for layer in range(facts.layers) for kind in facts.layer_roles()]
+    return [name for role in roles if (name := tensor_name(role, architecture)) is not None]
 
 
-def head_counts(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Heads, key/value heads and the width of a head."""
-    heads = int(config["num_attention_heads"])
-    width = config.get("head_dim") or int(config["hidden_size"]) // heads
-    return heads, int(config.get("num_key_value_heads") or heads), int(width)
-
-
-def describe_model(config: Mapping[str, Any], architecture: Architecture) -> tuple[Metadata, list[str]]:
-    """Keys of the format for a text model's configuration, and a line for everything that it cannot express."""
-    needed = ("max_position_embeddings", "hidden_size", "num_hidden_layers", "intermediate_size", "rms_norm_eps")
-    absent = [key for key in (*needed, "num_attention_heads", "vocab_size") if config.get(key) is None]
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta: Any = rope.get("rope_theta", config.get("rope_theta"))
-    problems = [f"config.json: {key} is missing" for key in [*absent, *([] if theta else ["rope_theta"])]]
-    problems += _unsupported(config, rope)
-    if problems:
+def describe_model(facts: ModelFacts, architecture: GGUFArchitecture) -> tuple[Metadata, list[str]]:
+    """Keys of the format for a model, and a line for every fact that they cannot express."""
+    problems = _unsupported(facts)
+    rope = facts.rope
+    if problems or rope is None:
         return {}, problems
-    heads, kv_heads, width = head_counts(config)
     name = architecture.name
     keys: Metadata = {
-        f"{name}.context_length": int(config["max_position_embeddings"]),
-        f"{name}.embedding_length": int(config["hidden_size"]),
-        f"{name}.block_count": int(config["num_hidden_layers"]),
-        f"{name}.feed_forward_length": int(config["intermediate_size"]),
-        f"{name}.vocab_size": int(config["vocab_size"]),
-        f"{name}.attention.head_count": heads,
-        f"{name}.attention.head_count_kv": kv_heads,
-        f"{name}.attention.key_length": width,
-        f"{name}.attention.value_length": width,
-        f"{name}.attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
-        f"{name}.rope.freq_base": float(theta),
+        f"{name}.context_length": facts.context,
+        f"{name}.embedding_length": facts.hidden,
+        f"{name}.block_count": facts.layers,
+        f"{name}.feed_forward_length": facts.intermediate,
+        f"{name}.vocab_size": facts.vocab,
+        f"{name}.attention.head_count": facts.heads,
+        f"{name}.attention.head_count_kv": facts.kv_heads,
+        f"{name}.attention.key_length": facts.head_dim,
+        f"{name}.attention.value_length": facts.head_dim,
+        f"{name}.attention.layer_norm_rms_epsilon": facts.norm_eps,
+        f"{name}.rope.freq_base": rope.base,
     }
     if architecture.permuted:
-        keys[f"{name}.rope.dimension_count"] = width
-    if "mrope_section" in rope:
-        sections = [int(size) for size in rope["mrope_section"]]
-        keys[f"{name}.rope.dimension_sections"] = (sections + [0] * 4)[:4]
+        keys[f"{name}.rope.dimension_count"] = facts.head_dim
+    if rope.sections:
+        keys[f"{name}.rope.dimension_sections"] = [*rope.sections, 0, 0, 0, 0][:4]
     return keys, []
 
 
-def _unsupported(config: Mapping[str, Any], rope: Mapping[str, Any]) -> list[str]:
+def _unsupported(facts: ModelFacts) -> list[str]:
     """Properties of a model that would be lost without a word."""
-    problems = []
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind not in ("default", "mrope"):
-        problems.append(f"config.json: rope_type '{kind}' is not supported; expected 'default'")
-    if config.get("layer_sharing"):
-        problems.append("config.json: layer_sharing is true; a GGUF would hold every shared block twice")
-    if config.get("use_sliding_window"):
-        problems.append("config.json: use_sliding_window is true; sliding windows are not supported")
-    activation = config.get("hidden_act", "silu")
-    if activation != "silu":
-        problems.append(f"config.json: hidden_act '{activation}' is not supported; expected 'silu'")
-    if float(rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0) != 1.0:
-        problems.append("config.json: partial_rotary_factor is not 1; every column of a head must be rotated")
+    problems = _unsupported_positions(facts)
+    if facts.repeats != 1:
+        problems.append(f"every layer runs {facts.repeats} times; a GGUF would hold every shared layer more than once")
+    if facts.experts:
+        problems.append(f"mixtures of experts are not supported; every layer has {facts.experts}")
+    if facts.activation != "silu":
+        problems.append(f"activation {facts.activation} is not supported; expected silu")
+    plain = {
+        "norm_offset": (facts.norm_offset, 0.0),
+        "embedding_scale": (facts.embedding_scale, 1.0),
+        "attention_scale": (facts.attention_scale, None),
+        "residual_scale": (facts.residual_scale, 1.0),
+        "logit_scale": (facts.logit_scale, 1.0),
+        "logit_softcap": (facts.logit_softcap, None),
+        "attention_softcap": (facts.attention_softcap, None),
+    }
+    problems += [f"{name} {value} is not supported" for name, (value, usual) in plain.items() if value != usual]
+    return problems
+
+
+def _unsupported_positions(facts: ModelFacts) -> list[str]:
+    problems = [
+        f"window {window} on {name_layers(layers)}: sliding windows are not supported"
+        for window, layers in short_windows(facts, facts.context).items()
+    ]
+    still = [layer for layer, rope in enumerate(facts.ropes) if rope is None]
+    if still:
+        problems.append(f"no rotary embedding on {name_layers(still)}; every layer must rotate")
+    elif facts.rope is None:
+        problems.append("layers with rotary embeddings of their own are not supported")
+    for kind in dict.fromkeys(rope.kind for rope in facts.ropes if rope is not None and rope.kind != "default"):
+        problems.append(f"rope_type '{kind}' is not supported; expected 'default'")
+    for partial in dict.fromkeys(rope.partial for rope in facts.ropes if rope is not None and rope.partial != 1.0):
+        problems.append(f"partial_rotary_factor {partial} is not supported; every column of a head must be rotated")
     return problems

@@ -6,25 +6,18 @@ from typing import Any
 
 import torch
 
-from edgerazor.core.contracts import Checkpoint, ExportPlan, NamedTensors, TensorRole
+from edgerazor.core.contracts import Checkpoint, ExportPlan, GGUFArchitecture, NamedTensors
 from edgerazor.core.tensor import mean_bits
-from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.gguf.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    describe_model,
-    head_counts,
-    layer_parts,
-    tensor_name,
-    text_config,
-)
+from edgerazor.plugins.exporters.gguf.architectures import architecture_of, describe_model, needed_names, tensor_name
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES, BlockType
 from edgerazor.plugins.exporters.gguf.choose import choose_type, match_rules
 from edgerazor.plugins.exporters.gguf.facts import Facts, collect_facts
 from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer
+from edgerazor.plugins.exporters.model_facts import stated_facts
 from edgerazor.plugins.exporters.params import GGUFParams
 
 F32, F16, BF16 = "F32", "F16", "BF16"
+_TOWERS = "text model alone; vision and audio need a second file by llama.cpp's converter (--mmproj)"
 _FLOATS = {torch.float32: (F32, 0, 4), torch.float16: (F16, 1, 2), torch.bfloat16: (BF16, 30, 2)}
 
 
@@ -62,7 +55,7 @@ class Entry:
 class GGUFPlan(ExportPlan):
     """What `plan_export` finds: what the file will hold, and what of the checkpoint it will not."""
 
-    architecture: Architecture
+    architecture: GGUFArchitecture
     entries: list[Entry] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -86,27 +79,20 @@ def plan_export(checkpoint: Checkpoint, params: GGUFParams, tensors: NamedTensor
 class _Planner:
     def __init__(self, checkpoint: Checkpoint, params: GGUFParams):
         self.checkpoint, self.params = checkpoint, params
-        model_type = str(checkpoint.config.get("model_type"))
-        if model_type not in ARCHITECTURES:
-            known = ", ".join(sorted(ARCHITECTURES))
-            raise ExportError(f"no GGUF architecture for model_type '{model_type}'; known: {known}")
-        self.architecture = ARCHITECTURES[model_type]
-        self.config = text_config(checkpoint.config, self.architecture)
+        self.facts = stated_facts(checkpoint)
+        self.architecture = architecture_of(self.facts)
         self.result = GGUFPlan(architecture=self.architecture)
         self.problems = self.result.problems
 
     def plan(self, tensors: NamedTensors) -> GGUFPlan:
-        try:
-            self.result.metadata, problems = describe_model(self.config, self.architecture)
-        except (TypeError, ValueError, ArithmeticError) as error:
-            problems = [f"config.json: holds a value that is no number: {error}"]
+        self.result.metadata, problems = describe_model(self.facts, self.architecture)
         self.problems += problems
         every = collect_facts(self.checkpoint, tensors)
-        inside = [facts for facts in every if not facts.name.startswith(self.architecture.outside or ("\0",))]
+        inside = [facts for facts in every if not facts.name.startswith(self.facts.towers)]
         kept = {facts.name for facts in inside}
         self.result.left_out = [facts.name for facts in every if facts.name not in kept]
-        if self.architecture.note:
-            self.result.notes.append(self.architecture.note)
+        if self.facts.towers:
+            self.result.notes.append(_TOWERS)
         rules, problems = match_rules(self.params.types, inside)
         self.problems += problems
         for facts in self._without_equal_head(inside):
@@ -124,16 +110,14 @@ class _Planner:
         of = {facts.role.kind: facts for facts in tensors if facts.fingerprint and not facts.role.bias}
         head, embedding = of.get("head"), of.get("embedding")
         self.result.tied = head is None or (embedding is not None and head.fingerprint == embedding.fingerprint)
-        if head is None and not self.checkpoint.config.get(
-            "tie_word_embeddings", self.config.get("tie_word_embeddings")
-        ):
+        if head is None and not self.facts.tied:
             self.problems.append("there is no output head, and config.json does not say tie_word_embeddings")
         return [facts for facts in tensors if not (self.result.tied and facts is head)]
 
     def _entry(self, facts: Facts, rules: Mapping[str, Any]) -> Entry | None:
         name = tensor_name(facts.role, self.architecture)
-        if name is None or facts.role.parts:
-            reason = "is a fused matrix" if facts.role.parts else "has no place"
+        if name is None:
+            reason = "is a fused matrix without a place" if facts.role.kind in self.facts.fused else "has no place"
             self.problems.append(f"{facts.name}: {reason} in a GGUF of architecture {self.architecture.name}")
             return None
         if facts.scale_problem:
@@ -152,10 +136,10 @@ class _Planner:
     def _heads(self, facts: Facts) -> int:
         if not self.architecture.permuted or facts.role.kind not in ("q", "k") or not self.result.metadata:
             return 0
-        heads, kv_heads, width = head_counts(self.config)
-        count = heads if facts.role.kind == "q" else kv_heads
-        if facts.shape[0] != count * width:
-            self.problems.append(f"{facts.name}: has {facts.shape[0]} rows, config.json says {count} heads of {width}")
+        count = self.facts.heads if facts.role.kind == "q" else self.facts.kv_heads
+        if facts.shape[0] != count * self.facts.head_dim:
+            stated = f"config.json says {count} heads of {self.facts.head_dim}"
+            self.problems.append(f"{facts.name}: has {facts.shape[0]} rows, {stated}")
         return count
 
     def _float_entry(self, name: str, facts: Facts, heads: int) -> Entry | None:
@@ -196,27 +180,20 @@ class _Planner:
         self.problems += [f"{name}: {count} tensors play this part" for name, count in counted.items() if count > 1]
         if self.problems:
             return
-        layers = range(int(self.config["num_hidden_layers"]))
-        needed = ["token_embd.weight", "output_norm.weight"]
-        for layer in layers:
-            needed += [
-                tensor_name(TensorRole(kind, layer), self.architecture) or "" for kind in layer_parts(self.architecture)
-            ]
-        missing = [name for name in needed if name not in counted]
+        layers = self.facts.layers
+        missing = [name for name in needed_names(self.facts, self.architecture) if name not in counted]
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             self.problems.append(f"the checkpoint has no tensor for {', '.join(missing[:5])}{more}")
-        stray = [entry.facts.name for entry in self.result.entries if (entry.facts.role.layer or 0) >= len(layers)]
-        self.problems += [f"{name}: config.json says {len(layers)} layers" for name in stray]
+        stray = [entry.facts.name for entry in self.result.entries if (entry.facts.role.layer or 0) >= layers]
+        self.problems += [f"{name}: config.json says {layers} layers" for name in stray]
 
     def _add_tokenizer(self) -> None:
-        rows = next(
-            (entry.facts.shape[0] for entry in self.result.entries if entry.facts.role.kind == "embedding"), None
-        )
-        stated = self.config.get("vocab_size")
-        if rows is not None and stated is not None and rows != stated:
-            self.problems.append(f"the embedding has {rows} rows, config.json says vocab_size {stated}")
-        size = int(rows or stated or 0)
+        embedding = next((entry.facts for entry in self.result.entries if entry.facts.role.kind == "embedding"), None)
+        stated = self.facts.vocab
+        size = embedding.shape[0] if embedding else stated
+        if size != stated:
+            self.problems.append(f"the embedding has {size} rows, config.json says vocab_size {stated}")
         described: TokenizerKeys = describe_tokenizer(self.checkpoint.folder, self.checkpoint.config, size)
         self.problems += described.problems
         self.result.notes += described.notes

@@ -47,7 +47,7 @@ class ONNXExporter(Exporter[ONNXPlan]):
         self.show("tracing", 0, 1)
         built = build_model(checkpoint, plan)
         last, portable = self.params.logits == "last", self.params.portable
-        model = trace_model(built, plan.context_length, last=last, portable=portable)
+        model = trace_model(built, plan.facts, plan.context_length, last=last, portable=portable)
         self.show("tracing", 1, 1)
         level = self.params.accuracy_level
         places = lower(model, plan.matrices, accuracy_level=level, use_standard=portable)

@@ -28,7 +28,6 @@ COPIED = (
 FILES = frozenset({MODEL, DATA, GENAI, CARD, FORMER_CARD, CONFIG, *COPIED})
 # The buffer of keys and values is made for so many tokens at once.
 _LONGEST = 4096
-_GENAI_TYPES = {"qwen3": "qwen3", "qwen2": "qwen2", "llama": "llama", "mistral": "mistral", "mobilellm": "llama"}
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> None:
@@ -70,14 +69,14 @@ def _genai(
     first = eos[0] if isinstance(eos, list) and eos else eos
     fallback = 0 if first is None else first
     known = {name: fallback if value is None else value for name, value in special.items()}
-    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    facts = plan.facts
     decoder = {
         "filename": MODEL,
-        "head_size": width,
-        "hidden_size": config["hidden_size"],
-        "num_attention_heads": config["num_attention_heads"],
-        "num_key_value_heads": config.get("num_key_value_heads", config["num_attention_heads"]),
-        "num_hidden_layers": config["num_hidden_layers"],
+        "head_size": facts.head_dim,
+        "hidden_size": facts.hidden,
+        "num_attention_heads": facts.heads,
+        "num_key_value_heads": facts.kv_heads,
+        "num_hidden_layers": facts.layers,
         "session_options": {"provider_options": []},
         "inputs": {
             "input_ids": "input_ids",
@@ -92,8 +91,8 @@ def _genai(
         },
     }
     model = {
-        "type": _GENAI_TYPES.get(str(config.get("model_type")), str(config.get("model_type"))),
-        "vocab_size": config["vocab_size"],
+        "type": facts.genai or str(config.get("model_type")),
+        "vocab_size": facts.vocab,
         "context_length": plan.context_length,
         **known,
         "decoder": decoder,

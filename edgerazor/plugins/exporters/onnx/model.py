@@ -62,13 +62,6 @@ def empty_model(checkpoint: Checkpoint) -> Any:
     return model.eval()
 
 
-def cache_shape(model: Any) -> tuple[int, int, int]:
-    """Layers, heads of keys and values, and their width."""
-    config = model.config
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return config.num_hidden_layers, config.num_key_value_heads, width
-
-
 def rotary_tables(model: Any, positions: int) -> tuple[Tensor, Tensor]:
     """cos and sin, float32 `[positions, head_dim / 2]`, as the model itself computes them."""
     with torch.no_grad():
@@ -88,7 +81,7 @@ def _put_placeholders(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> Non
         bias = _float(checkpoint, f"{name}.bias") if f"{name}.bias" in plan.floats else None
         model.set_submodule(name, PlaceholderLinear(weight, bias))
     embedding = model.get_input_embeddings()
-    if plan.tied and isinstance(embedding, PlaceholderEmbedding):
+    if plan.facts.tied and isinstance(embedding, PlaceholderEmbedding):
         model.set_output_embeddings(PlaceholderLinear(embedding.weight, None))
 
 
@@ -106,7 +99,7 @@ def _put_floats(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
             unknown.append(f"{name}: {type(model).__name__} has no such parameter")
     if unknown:
         raise ExportError("\n".join(unknown))
-    if plan.tied and not isinstance(model.get_output_embeddings(), PlaceholderLinear):
+    if plan.facts.tied and not isinstance(model.get_output_embeddings(), PlaceholderLinear):
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
 
 

@@ -1,13 +1,13 @@
 """What each tensor becomes in the graph, or why it cannot, known before a byte is written."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from edgerazor.core.contracts import Checkpoint, ExportPlan, NamedTensors
+from edgerazor.core.contracts import Checkpoint, ExportPlan, ModelFacts, NamedTensors
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.model_facts import name_layers, short_windows, stated_facts
 from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, split_rows
 from edgerazor.plugins.exporters.params import ONNXParams
 
@@ -44,21 +44,21 @@ class Matrix:
 class ONNXPlan(ExportPlan):
     """What `plan_export` finds: operands of the matrices, and what else the graph needs to know."""
 
+    facts: ModelFacts
     matrices: dict[str, Matrix] = field(default_factory=dict)
     floats: list[str] = field(default_factory=list)
     context_length: int = 0
-    tied: bool = False
     activation_group: int | None = None
 
 
 def plan_export(checkpoint: Checkpoint, params: ONNXParams, tensors: NamedTensors) -> ONNXPlan:
     """Choose operators and blocks; arguments as for `Exporter.plan`. Problems are collected in the plan."""
-    plan, config = ONNXPlan(), checkpoint.config
+    facts = stated_facts(checkpoint)
+    plan = ONNXPlan(facts=facts)
     activations = (checkpoint.recipe.get("quantization") or {}).get("activations") or {}
     plan.activation_group = activations.get("group_size")
-    plan.tied = bool(config.get("tie_word_embeddings"))
-    plan.context_length = _context_length(config, params, plan.problems)
-    plan.problems += _unsupported(config, plan.context_length)
+    plan.context_length = _context_length(facts, params, plan.problems)
+    plan.problems += _unsupported(facts, plan.context_length)
     for name, value in tensors:
         if isinstance(value, QuantizedTensor):
             _add_matrix(plan, checkpoint, params, name, value)
@@ -69,7 +69,7 @@ def plan_export(checkpoint: Checkpoint, params: ONNXParams, tensors: NamedTensor
 
 def _add_matrix(plan: ONNXPlan, checkpoint: Checkpoint, params: ONNXParams, name: str, value: QuantizedTensor) -> None:
     module, role = name.removesuffix(".weight"), checkpoint.role(name)
-    if value.codes.ndim != 2 or role.parts:
+    if value.codes.ndim != 2 or role.kind in plan.facts.fused:
         plan.problems.append(f"{module}: is a fused or stacked matrix; only plain ones can be exported")
         return
     problem = _scale_problem(value)
@@ -116,38 +116,38 @@ def _scale_problem(value: QuantizedTensor) -> str:
     return f"{empty} scales are 0 with codes that are not" if empty else ""
 
 
-def _context_length(config: Any, params: ONNXParams, problems: list[str]) -> int:
-    most = config.get("max_position_embeddings")
-    if not isinstance(most, int):
-        problems.append("config.json: says no max_position_embeddings")
-        return 0
-    if params.context_length is not None and params.context_length > most:
-        problems.append(f"context_length {params.context_length} exceeds the model's {most} positions")
-    return params.context_length or min(most, _MOST_CONTEXT)
+def _context_length(facts: ModelFacts, params: ONNXParams, problems: list[str]) -> int:
+    if params.context_length is not None and params.context_length > facts.context:
+        problems.append(f"context_length {params.context_length} exceeds the model's {facts.context} positions")
+    return params.context_length or min(facts.context, _MOST_CONTEXT)
 
 
-def _unsupported(config: Any, context_length: int) -> list[str]:
+def _unsupported(facts: ModelFacts, context_length: int) -> list[str]:
     """Attention variants that the graph has no operator for."""
+    problems = _unsupported_positions(facts)
+    for window, layers in short_windows(facts, context_length).items():
+        cure = f"set context_length to {window} or less"
+        problems.append(f"window {window} on {name_layers(layers)}: sliding windows are not covered; {cure}")
+    if facts.attention_softcap is not None:
+        problems.append(f"attention_softcap {facts.attention_softcap} is not covered")
+    if facts.repeats != 1:
+        problems.append(f"every layer runs {facts.repeats} times; a graph would hold every shared layer more than once")
+    if facts.experts:
+        problems.append(f"mixtures of experts are not covered; every layer has {facts.experts}")
+    if facts.towers:
+        problems.append("models with vision or audio towers are not covered; their text model alone would be")
+    return problems
+
+
+def _unsupported_positions(facts: ModelFacts) -> list[str]:
     problems = []
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if "rope_theta" not in rope and any(isinstance(value, dict) for value in rope.values()):
-        problems.append("config.json: layers with rotary tables of their own are not covered")
-    kind = rope.get("rope_type", "default")
-    if kind not in ROPE_TYPES:
+    still = [layer for layer, rope in enumerate(facts.ropes) if rope is None]
+    if still:
+        problems.append(f"no rotary embedding on {name_layers(still)}; only models whose layers all rotate are covered")
+    elif facts.rope is None:
+        problems.append("layers with rotary tables of their own are not covered")
+    for kind in dict.fromkeys(rope.kind for rope in facts.ropes if rope is not None and rope.kind not in ROPE_TYPES):
         problems.append(f"rope_type '{kind}' has no fixed table; known: {', '.join(ROPE_TYPES)}")
-    if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
-        problems.append("config.json: partial_rotary_factor: only heads that are rotated whole are covered")
-    if "sliding_attention" in (config.get("layer_types") or ()):
-        problems.append("config.json: layer_types: sliding_attention is not covered; only full attention is")
-    window = config.get("sliding_window")
-    if window and "layer_types" not in config and config.get("use_sliding_window", True) and window < context_length:
-        problems.append(f"config.json: sliding_window {window} is not covered; set context_length to {window} or less")
-    if config.get("layer_sharing"):
-        problems.append("config.json: layer_sharing is true; a graph would hold every shared layer twice")
-    if config.get("num_experts") or config.get("num_local_experts"):
-        problems.append("config.json: mixtures of experts are not covered")
-    if config.get("vision_config") or config.get("thinker_config") or config.get("audio_config"):
-        problems.append(
-            "config.json: models with vision or audio towers are not covered; their text model alone would be"
-        )
+    for partial in dict.fromkeys(rope.partial for rope in facts.ropes if rope is not None and rope.partial != 1.0):
+        problems.append(f"partial_rotary_factor {partial}: only heads that are rotated whole are covered")
     return problems

@@ -26,7 +26,7 @@ def describe_export(path: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: 
         "body_bits": _bits(body),
         "model_bytes": sizes[MODEL] + sizes.get(DATA, 0),
         "peak_memory_bytes": peak_memory(),
-        "tied": plan.tied,
+        "tied": plan.facts.tied,
         "unquantized": list(plan.floats),
         "context_length": plan.context_length,
         "notes": list(_notes(checkpoint, plan, params)),

@@ -14,20 +14,23 @@ from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from torch import Tensor, nn
 
+from edgerazor.core.contracts import ModelFacts
+from edgerazor.core.layers.attention import attention_modules
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.onnx.attention import FusedAttention, StandardAttention, untouched_positions
-from edgerazor.plugins.exporters.onnx.model import cache_shape, rotary_tables
+from edgerazor.plugins.exporters.onnx.model import rotary_tables
 
 OPSET = 23
 # Pairwise different and above 1, which tracing would take for constants.
 BATCH, LENGTH, PAST = 2, 3, 5
 
 
-def trace_model(model: Any, context_length: int, *, last: bool, portable: bool = False) -> ir.Model:
+def trace_model(model: Any, facts: ModelFacts, context_length: int, *, last: bool, portable: bool = False) -> ir.Model:
     """The traced graph of `build_model`; its initializers bear the names of the tensors in the model.
 
     Args:
         model: with placeholders.
+        facts: of the model, for the shape of its cache.
         context_length: rows of the rotary tables.
         last: compute logits of the last position only.
         portable: attention and rotary embedding by standard operators.
@@ -36,11 +39,10 @@ def trace_model(model: Any, context_length: int, *, last: bool, portable: bool =
         ExportError: the model does what cannot be traced.
     """
     wrapper = (_PortableWrapper if portable else _Wrapper)(model, context_length, last=last)
-    layers, kv_heads, width = cache_shape(model)
-    past = [torch.zeros(BATCH, kv_heads, PAST, width) for _ in range(2 * layers)]
+    past = [torch.zeros(BATCH, facts.kv_heads, PAST, facts.head_dim) for _ in range(2 * facts.layers)]
     ids = torch.ones(BATCH, LENGTH, dtype=torch.long)
     mask = torch.ones(BATCH, PAST + LENGTH, dtype=torch.long)
-    names = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+    names = [f"{layer}.{part}" for layer in range(facts.layers) for part in ("key", "value")]
     any_size = torch.export.Dim.DYNAMIC
     both = {0: any_size, 1: any_size}
     with nullcontext() if portable else untouched_positions(model), _quiet():
@@ -99,9 +101,8 @@ class _Wrapper(nn.Module):
 
     def run(self, attention: Any, input_ids: Tensor, **positions: Tensor) -> tuple[Tensor, ...]:
         """Logits, and keys and values of every layer."""
-        for module in self.model.modules():
-            if hasattr(module, "layer_idx") and hasattr(module, "head_dim"):
-                module.onnx_attention = attention
+        for _, module in attention_modules(self.model):
+            module.onnx_attention = attention
         keep = 1 if self.last else 0
         output = self.model(input_ids=input_ids, use_cache=False, logits_to_keep=keep, **positions)
         present = [part for index in sorted(attention.present) for part in attention.present[index]]
