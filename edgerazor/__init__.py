@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from edgerazor.checkpoint import open_checkpoint as open_checkpoint
     from edgerazor.checkpoint import pack_model as pack_model
     from edgerazor.checkpoint import verify_checkpoint as verify_checkpoint
+    from edgerazor.core.contracts import ArchitectureAdapter as ArchitectureAdapter
+    from edgerazor.core.contracts import CalibratedSelector as CalibratedSelector
+    from edgerazor.core.contracts import DistillationLoss as DistillationLoss
+    from edgerazor.core.contracts import Exporter as Exporter
+    from edgerazor.core.contracts import LayerSelector as LayerSelector
+    from edgerazor.core.contracts import Quantizer as Quantizer
+    from edgerazor.core.contracts import Runtime as Runtime
     from edgerazor.core.contracts import Signal as Signal
+    from edgerazor.core.contracts import WeighsDivergences as WeighsDivergences
     from edgerazor.core.discovery import load_plugins as load_plugins
     from edgerazor.core.hookspecs import hookimpl as hookimpl
     from edgerazor.core.outputs import LossOutput as LossOutput
@@ -32,17 +40,25 @@ __version__ = "2.0.0"
 
 _HOMES = {
     "AdapterParams": "schemas.components",
+    "ArchitectureAdapter": "core.contracts",
+    "CalibratedSelector": "core.contracts",
+    "DistillationLoss": "core.contracts",
     "EdgeRazorError": "errors",
+    "Exporter": "core.contracts",
     "ExporterParams": "schemas.components",
+    "LayerSelector": "core.contracts",
     "LossOutput": "core.outputs",
     "LossParams": "schemas.components",
     "Plan": "core.plan",
     "QuantizedTensor": "core.tensor",
+    "Quantizer": "core.contracts",
     "QuantizerParams": "schemas.components",
     "Recipe": "schemas.recipe",
     "Registry": "core.registry",
+    "Runtime": "core.contracts",
     "SelectorParams": "schemas.components",
     "Signal": "core.contracts",
+    "WeighsDivergences": "core.contracts",
     "evaluate_checkpoint": "evaluate.checkpoints",
     "generate": "inference.generate",
     "hookimpl": "core.hookspecs",

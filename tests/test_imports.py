@@ -41,8 +41,9 @@ def test_importing_the_package_imports_no_part_of_it() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_there_are_at_most_25_public_names() -> None:
-    assert len(edgerazor.__all__) <= 25
+def test_there_are_few_public_names() -> None:
+    """Base classes for plugin authors, parameters to declare them by, and one function for each thing a user does."""
+    assert len(edgerazor.__all__) <= 35
     assert dir(edgerazor) == sorted(edgerazor.__all__)
 
 

@@ -104,7 +104,7 @@ class Options:
 
     def _cost(self, module: ModulePlan, quantizer: Quantizer) -> int:
         widths = module.matrices.widths_of_all(quantizer.widths(module.matrices.each))
-        symmetric = getattr(quantizer, "symmetric", True)
+        symmetric = quantizer.symmetric
         return sum(count * round(HUNDREDTHS * nominal_bits(qmax, symmetric)) for qmax, count in widths.items())
 
     def _why_not(self, unit: Unit, params: Sequence[QuantizerParams]) -> str | None:

@@ -224,12 +224,11 @@ class _Planner:
         stored: Mapping[int, int] = {}
         if quantizer is not None:
             if self._fits(name, quantizer, matrices.each):
-                widths = stored = matrices.widths_of_all(quantizer.widths(matrices.each))
-                if hasattr(quantizer, "stored_widths"):
-                    stored = matrices.widths_of_all(quantizer.stored_widths(matrices.each))
+                widths = matrices.widths_of_all(quantizer.widths(matrices.each))
+                stored = matrices.widths_of_all(quantizer.stored_widths(matrices.each))
             if kind.quantizes_inputs and self.activation is not None:
                 self._fits(f"{name}: activations", self.activation, (1, matrices.columns))
-        params, symmetric = self.quantization.weights[rule].quantizer, getattr(quantizer, "symmetric", True)
+        params, symmetric = self.quantization.weights[rule].quantizer, quantizer is None or quantizer.symmetric
         return ModulePlan(name, kind.name, matrices, rule, params, widths, stored, symmetric, tied_to)
 
     def _fits(self, where: str, quantizer: Quantizer, shape: tuple[int, int]) -> bool:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerazor.core import contracts
+from edgerazor.core.contracts import Runtime
+from edgerazor.core.contracts.check import check_class, check_members
 from edgerazor.errors import PluginError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.components import AdapterParams, ComponentParams, ExporterParams, Kind, unknown_component
@@ -98,30 +99,23 @@ class Registry:
         """Import the code behind `params` and construct it; nested components are built first, passed by field name.
 
         Raises:
-            PluginError: the code cannot be imported, or the object lacks a member of its protocol.
+            PluginError: the code cannot be imported or built, or does not keep its contract.
         """
         nested = {
             field: self.build(value)
             for field in type(params).model_fields
             if isinstance(value := getattr(params, field), ComponentParams)
         }
+        code = self._import(f"{params.kind} '{params.name}'", params.target)
+        check_class(code, params.kind, params.target)
         try:
-            built = self._import(f"{params.kind} '{params.name}'", params.target)(params, **nested)
+            built = code(params, **nested)
         except TypeError as error:
             raise PluginError(f"{params.target} cannot be built from its parameters: {error}") from error
-        protocol, base = contracts.PROTOCOL_NAMES[params.kind], contracts.BASE_CLASSES.get(params.kind)
-        if base is not None:
-            if not isinstance(built, base):
-                raise PluginError(
-                    f"{params.target} is not {protocol}: it is no subclass of {base.__module__}.{base.__name__}"
-                )
-            return built
-        missing = [member for member in contracts.REQUIRED_MEMBERS[params.kind] if not hasattr(built, member)]
-        if missing:
-            raise PluginError(f"{params.target} is not {protocol}: it lacks {', '.join(missing)}")
+        check_members(built, params.kind, params.target)
         return built
 
-    def runtime(self, exporter: str, path: Path) -> contracts.Runtime | None:
+    def runtime(self, exporter: str, path: Path) -> Runtime | None:
         """What runs the models of an exporter, loaded with the one at `path`; None if the exporter has none.
 
         Raises:
@@ -134,7 +128,7 @@ class Registry:
             return None
         engine = self._import(f"exporter '{exporter}'", declared.runtime)
         runtime = engine(path)
-        if not isinstance(runtime, contracts.Runtime):
+        if not isinstance(runtime, Runtime):
             raise PluginError(f"exporter '{exporter}': {declared.runtime} gives no Runtime of edgerazor.core.contracts")
         return runtime
 

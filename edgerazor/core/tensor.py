@@ -57,16 +57,8 @@ class QuantizedTensor:
 
 
 def quantize_dequantize(x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[QuantizedTensor, Tensor]:
-    """Codes and scales, and their values rounded to the dtype of `x`, then to `dtype`; detached.
-
-    In one pass where the quantizer offers it.
-    """
-    x = x.detach()
-    if hasattr(quantizer, "quantize_dequantize"):
-        quantized, value = quantizer.quantize_dequantize(x)
-    else:
-        quantized = quantizer.quantize(x)
-        value = quantized.dequantize(x.dtype).reshape(x.shape)
+    """Codes and scales, and their values rounded to the dtype of `x`, then to `dtype`; detached."""
+    quantized, value = quantizer.quantize_dequantize(x.detach())
     return quantized, value.to(dtype)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.core.contracts import ArchitectureAdapter, DistillationLoss, Signal, teacher_signals
+from edgerazor.core.contracts import ArchitectureAdapter, DistillationLoss, Signal, WeighsDivergences
 from edgerazor.core.outputs import Head, LossOutput, ModelOutput, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.distill.fused import FusedPass
@@ -49,11 +49,11 @@ class Distiller:
         self.losses, self.task_weight, self.adapter = list(losses), task_weight, adapter
         self.teacher_adapter = teacher_adapter or adapter
         self._teacher_depth: int | None = None
-        divergences = [pair for pair in self.named() if hasattr(pair[1], "divergence_weights")]
+        divergences = [(name, loss) for name, loss in self.named() if isinstance(loss, WeighsDivergences)]
         self.fused = FusedPass(divergences, task_weight, teacher_logits_mib=teacher_logits_mib)
         for name, loss in self.named():
             _check_signals(name, loss.signals, self.adapter)
-            _check_signals(f"{name}: of the teacher", teacher_signals(loss), self.teacher_adapter)
+            _check_signals(f"{name}: of the teacher", loss.teacher_signals, self.teacher_adapter)
 
     @classmethod
     def from_recipe(
@@ -88,7 +88,7 @@ class Distiller:
     @property
     def teacher_signals(self) -> frozenset[Signal]:
         """What the teacher's has to give; fewer once layers are settled."""
-        return frozenset(signal for loss in self.losses for signal in teacher_signals(loss))
+        return frozenset(signal for loss in self.losses for signal in loss.teacher_signals)
 
     @property
     def needs_teacher(self) -> bool:
@@ -106,8 +106,7 @@ class Distiller:
         student, teacher = self.adapter.text_config(student_config), self.teacher_adapter.text_config(teacher_config)
         self._teacher_depth = getattr(teacher, "num_hidden_layers", None)
         for loss in self.losses:
-            if hasattr(loss, "check_models"):
-                loss.check_models(student, teacher)
+            loss.check_models(student, teacher)
 
     def __call__(
         self, student: nn.Module, teacher: nn.Module | TopTokens | None, batch: Mapping[str, Any], targets: Targets
@@ -166,8 +165,8 @@ class Distiller:
             return None
         layers: set[int] = set()
         for loss in self.losses:
-            if Signal.HIDDEN_STATES in teacher_signals(loss):
-                read = loss.teacher_layers(self._teacher_depth) if hasattr(loss, "teacher_layers") else None
+            if Signal.HIDDEN_STATES in loss.teacher_signals:
+                read = loss.teacher_layers(self._teacher_depth)
                 if read is None:
                     return None
                 layers |= set(read)
@@ -175,7 +174,7 @@ class Distiller:
 
     def _apart(self, *, outside: bool) -> list[tuple[str, DistillationLoss]]:
         """Losses that are not in the fused pass: those on logits alone, or those that need more (`outside`)."""
-        apart = [pair for pair in self.named() if not hasattr(pair[1], "divergence_weights")]
+        apart = [(name, loss) for name, loss in self.named() if not isinstance(loss, WeighsDivergences)]
         return [(name, loss) for name, loss in apart if (not loss.signals <= {Signal.LOGITS}) == outside]
 
 

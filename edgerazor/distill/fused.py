@@ -1,11 +1,11 @@
 """One pass over the head for the cross entropy and every loss that weighs forward and reverse KL (ARCHITECTURE 8)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from edgerazor.core.contracts import WeighsDivergences
 from edgerazor.core.outputs import Head, LossOutput, ModelOutput, Targets, TeacherRows
 from edgerazor.kernels.cached_teacher import CachedTeacherLogits, TopTokens
 from edgerazor.kernels.divergence import RowWeights
@@ -17,14 +17,14 @@ from edgerazor.kernels.fused_linear import (
 )
 from edgerazor.kernels.projection import Projection, chunk_rows
 
-NamedLosses = Sequence[tuple[str, Any]]
+NamedLosses = Sequence[tuple[str, WeighsDivergences]]
 
 
 class FusedPass:
     """Cross entropy and divergences of one batch, run inside the student's head.
 
     Args:
-        losses: by name; each has `divergence_weights`. Those of one temperature share a pass.
+        losses: by name. Those of one temperature share a pass.
         task_weight: of the cross entropy.
         teacher_logits_mib: budget for keeping the teacher's logits; None is the kernels' own.
     """
@@ -32,9 +32,9 @@ class FusedPass:
     def __init__(self, losses: NamedLosses, task_weight: float, *, teacher_logits_mib: float | None = None):
         self.task_weight = task_weight
         self.keep_bytes = None if teacher_logits_mib is None else int(teacher_logits_mib * 2**20)
-        self.by_temperature: dict[float, list[tuple[str, Any]]] = {}
+        self.by_temperature: dict[float, list[tuple[str, WeighsDivergences]]] = {}
         for name, loss in losses:
-            self.by_temperature.setdefault(loss.params.temperature, []).append((name, loss))
+            self.by_temperature.setdefault(loss.temperature, []).append((name, loss))
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -83,7 +83,8 @@ class FusedPass:
             for name, loss in losses:
                 forward, reverse = weights[name]
                 shares[name] = (statistics.forward_kl * forward + statistics.reverse_kl * reverse).sum()
-                metrics |= _metrics(name, loss, teacher_rows, targets)
+                figures = loss.metrics(teacher_rows, targets)
+                metrics |= {f"{name}/{key}": figure for key, figure in figures.items()}
                 metrics[f"{name}/forward_kl"] = statistics.forward_kl.sum() / max(len(rows), 1)
                 metrics[f"{name}/reverse_kl"] = statistics.reverse_kl.sum() / max(len(rows), 1)
         return LossOutput(total, metrics, shares)
@@ -101,12 +102,6 @@ class FusedPass:
         chunk = chunk_rows(len(rows), projection.weight.shape[0], projection.weight.device)
         source = TeacherLogits(projection, chunk, keep_bytes=self.keep_bytes)
         return source, teacher_statistics(source, labels)
-
-
-def _metrics(name: str, loss: Any, teacher_rows: TeacherRows, targets: Targets) -> Mapping[str, Tensor]:
-    if not hasattr(loss, "metrics"):
-        return {}
-    return {f"{name}/{key}": figure for key, figure in loss.metrics(teacher_rows, targets).items()}
 
 
 def _scattered(column: Tensor, rows: Tensor, positions: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edgerazor.core.contracts import CalibratedSelector
 from edgerazor.core.outputs import position_masks
 from edgerazor.distill.distiller import Distiller
 from edgerazor.errors import TrainingError
@@ -20,8 +21,7 @@ FILE = "distillation.safetensors"
 
 def learned_modules(distiller: Distiller) -> dict[str, nn.Module]:
     """Modules that losses learn themselves, by the name of the loss."""
-    found = {name: getattr(loss, "module", None) for name, loss in distiller.named()}
-    return {name: module for name, module in found.items() if isinstance(module, nn.Module)}
+    return {name: loss.module for name, loss in distiller.named() if loss.module is not None}
 
 
 def settle_layers(
@@ -45,6 +45,7 @@ def settle_layers(
             output = distiller.teacher_adapter.forward(teacher, moved, distiller.teacher_signals)
         attention = moved.get("token_mask", moved.get("attention_mask"))
         mask = position_masks(moved["labels"], attention)[2]
+        assert output.hidden_states is not None
         for selector in waiting.values():
             if index < selector.calibration_batches:
                 selector.observe(output.hidden_states, mask)
@@ -87,9 +88,8 @@ def _taken(tensors: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
     return tensors[key]
 
 
-def _selectors(distiller: Distiller) -> Iterator[tuple[str, Any]]:
-    """Layer selectors that can settle."""
+def _selectors(distiller: Distiller) -> Iterator[tuple[str, CalibratedSelector]]:
+    """Layer selectors that can settle, by the name of the loss they belong to."""
     for name, loss in distiller.named():
-        selector = getattr(loss, "layers", None)
-        if hasattr(selector, "settle"):
-            yield name, selector
+        if isinstance(loss.layers, CalibratedSelector):
+            yield name, loss.layers

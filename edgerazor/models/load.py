@@ -132,7 +132,7 @@ def plan_recipe(recipe: Recipe, *, registry: Registry) -> Plan:
 def _attention_notes(recipe: Recipe, registry: Registry) -> Iterator[str]:
     """Which losses ask for another attention implementation than the usual one (METHOD 4.6)."""
     for index, params in enumerate(recipe.distillation.losses if recipe.distillation else ()):
-        if Signal.ATTENTIONS in getattr(registry.build(params), "signals", ()):
+        if Signal.ATTENTIONS in registry.build(params).signals:
             yield (
                 f"distillation.losses[{index}]: {params.name} reads attention probabilities, so student and teacher "
                 "run with eager attention, which holds [batch, heads, seq, seq] of every layer"

@@ -57,7 +57,7 @@ def codes_are_within_their_width(quantizer: Any, example: TensorExample) -> None
     found = quantizer.quantize(example.tensor())
     expect((found.qmax > 0).all(), f"qmax is {int(found.qmax.min())} somewhere; it is at least 1")
     codes, qmax = _groups(found)
-    symmetric = getattr(quantizer, "symmetric", True)
+    symmetric = quantizer.symmetric
     lowest = -qmax if symmetric else -qmax - 1
     outside = (codes > qmax) | (codes < lowest)
     if bool(outside.any()):
@@ -82,10 +82,42 @@ def fake_quantize_is_what_quantize_stores(quantizer: Any, example: TensorExample
     x = example.tensor()
     expected = quantizer.quantize(x).dequantize(x.dtype)
     expect_equal(quantizer.fake_quantize(x), expected, "fake_quantize differs from quantize().dequantize()")
-    if hasattr(quantizer, "quantize_dequantize"):
-        stored, value = quantizer.quantize_dequantize(x)
-        expect_equal(value, expected, "quantize_dequantize differs from quantize().dequantize()")
-        expect_equal(stored.codes, quantizer.quantize(x).codes, "codes of quantize_dequantize differ from quantize's")
+
+
+def one_pass_gives_what_two_give(quantizer: Any, example: TensorExample) -> None:
+    x = example.tensor()
+    stored, value = quantizer.quantize_dequantize(x)
+    expected = quantizer.quantize(x)
+    expect_equal(value, expected.dequantize(x.dtype), "quantize_dequantize differs from quantize().dequantize()")
+    for name in ("codes", "scale", "qmax"):
+        found = getattr(stored, name)
+        expect_equal(found, getattr(expected, name), f"{name} of quantize_dequantize differ from those of quantize")
+
+
+def stored_widths_are_those_of_whole_rows(quantizer: Any, example: TensorExample) -> None:
+    x = example.tensor()
+    shape = tuple(x.shape)
+    widest = quantizer.quantize(x).widest_qmax()
+    counts = zip(*widest.unique(return_counts=True), strict=True)
+    needed = {int(qmax): int(rows) * shape[-1] for qmax, rows in counts}
+    stored = dict(quantizer.stored_widths(shape))
+    expect(sum(stored.values()) == x.numel(), f"stored_widths({shape}) counts {sum(stored.values())} weights")
+    for qmax in needed:
+        room = sum(count for width, count in stored.items() if width >= qmax)
+        wanted = sum(count for width, count in needed.items() if width >= qmax)
+        expect(room >= wanted, f"stored_widths({shape}) says {stored}; the rows of the tensor need {needed}")
+
+
+def blocks_are_split_where_it_says_so(quantizer: Any, example: TensorExample) -> None:
+    x = example.tensor()
+    rows = x.reshape(-1, x.shape[-1])
+    if not quantizer.splits_at(len(rows)):
+        return
+    both = torch.cat([rows, example.other().tensor().reshape(rows.shape).nan_to_num()])
+    whole, halves = quantizer.quantize(both), [quantizer.quantize(half) for half in both.chunk(2)]
+    for name in ("codes", "scale", "qmax"):
+        apart = torch.cat([getattr(half, name) for half in halves])
+        expect_equal(getattr(whole, name), apart, f"splits_at({len(rows)}) is True, but {name} of two blocks differ")
 
 
 def the_gradient_passes_straight_through(quantizer: Any, example: TensorExample) -> None:
@@ -209,10 +241,13 @@ LAWS = (
     codes_are_within_their_width,
     scales_can_be_stored,
     fake_quantize_is_what_quantize_stores,
+    one_pass_gives_what_two_give,
     the_gradient_passes_straight_through,
     widths_are_known_from_the_shape,
+    stored_widths_are_those_of_whole_rows,
     leading_axes_are_rows,
     rows_are_as_independent_as_it_says,
+    blocks_are_split_where_it_says_so,
     a_group_of_zeros_stays_zero,
     not_a_number_passes_through,
     packing_and_unpacking_return_the_tensor,

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -26,13 +26,16 @@ from edgerazor.training.clock import Clock
 
 CHECK_RANKS_EVERY = 10
 SECONDS_BETWEEN_LINES = 10.0
-_SHOWN = ("loss", "task", "eakld", "feature_mse", "eval_loss", "eval_kl_teacher")
+_ALWAYS_SHOWN = ("loss", "task", "balancing", "eval_loss", "eval_kl_teacher")
 
 
 class LiveProgress(TrainerCallback):
     """A rich progress bar: steps or seconds, time left, and the newest losses.
 
     On a console that is no terminal it prints a line now and then instead, the first as soon as there are figures.
+
+    Args:
+        losses: names of the losses, whose shares of the total are shown.
     """
 
     def __init__(
@@ -41,7 +44,9 @@ class LiveProgress(TrainerCallback):
         clock: Clock | None = None,
         title: str = "train",
         now: Callable[[], float] = time.monotonic,
+        losses: Sequence[str] = (),
     ):
+        self.shown = (*_ALWAYS_SHOWN[:2], *losses, *_ALWAYS_SHOWN[2:])
         self.console, self.clock, self.title, self.now = console, clock, title, now
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -74,7 +79,7 @@ class LiveProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if self._progress is not None and self._task is not None and logs:
-            figures = "  ".join(f"{key} {logs[key]:.4f}" for key in _SHOWN if isinstance(logs.get(key), float))
+            figures = "  ".join(f"{key} {logs[key]:.4f}" for key in self.shown if isinstance(logs.get(key), float))
             self._progress.update(self._task, figures=f"step {state.global_step}  {figures}")
             if not self.console.is_terminal and self.now() - self._last_line >= SECONDS_BETWEEN_LINES:
                 self._last_line = self.now()

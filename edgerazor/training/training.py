@@ -105,7 +105,8 @@ def train(
     exporters = build_exporters(recipe, registry=registry)
     last = prepare_output(output, recipe, resume=resume, registry=registry)
     trainer, plan = _build_trainer(recipe, registry, output, data, now)
-    interrupt, progress = Interrupt(console), LiveProgress(console, trainer.clock, now=now)
+    interrupt = Interrupt(console)
+    progress = LiveProgress(console, trainer.clock, now=now, losses=trainer.distiller.names)
     for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt):
         trainer.add_callback(callback)
     if trainer.is_world_process_zero():

@@ -4,8 +4,16 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from edgerazor.core import contracts
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import (
+    DistillationLoss,
+    Exporter,
+    ExportPlan,
+    LayerSelector,
+    Quantizer,
+    Signal,
+    WeighsDivergences,
+)
+from edgerazor.core.contracts.check import CONTRACTS, is_one_edit_away, members
 from edgerazor.core.registry import Component, Registry
 from edgerazor.errors import PluginError
 from edgerazor.schemas.components import ComponentParams, ExporterParams, LossParams, QuantizerParams, SelectorSlot
@@ -16,20 +24,18 @@ class HalfParams(QuantizerParams):
     name: Literal["test.half"] = "test.half"
 
 
-class Half:
-    """Lacks fake_quantize."""
-
-    rows_independent = True
-
-    def __init__(self, params: HalfParams):
-        self.params = params
+class Half(Quantizer):
+    """Lacks quantize."""
 
     def check_shape(self, shape: tuple[int, ...]) -> None: ...
 
     def widths(self, shape: tuple[int, ...]) -> dict[int, int]:
         return {}
 
-    def quantize(self, x: Any) -> Any: ...
+
+class PlainLossParams(LossParams):
+    target: ClassVar[str] = f"{__name__}:HalfADivergence"
+    name: Literal["test.plain"] = "test.plain"
 
 
 class NestedParams(LossParams):
@@ -38,11 +44,12 @@ class NestedParams(LossParams):
     layers: SelectorSlot
 
 
-class Nested:
+class Nested(DistillationLoss):
     signals = frozenset({Signal.HIDDEN_STATES})
 
-    def __init__(self, params: NestedParams, *, layers: contracts.LayerSelector):
-        self.params, self.layers = params, layers
+    def __init__(self, params: NestedParams, *, layers: LayerSelector):
+        super().__init__(params)
+        self.layers: LayerSelector = layers
 
     def __call__(self, student: Any, teacher: Any, targets: Any) -> Any: ...
 
@@ -52,7 +59,7 @@ class ForgetfulParams(NestedParams):
     name: Literal["test.forgetful"] = "test.forgetful"  # type: ignore[assignment]
 
 
-class Forgetful:
+class Forgetful(Nested):
     def __init__(self, params: ForgetfulParams): ...
 
 
@@ -66,7 +73,7 @@ def extended(registry: Registry) -> Registry:
         if (declared := registry.declared(kind, name))  # type: ignore[arg-type]
     }
     ours: list[type[ComponentParams]] = [HalfParams, NestedParams, ForgetfulParams]
-    found |= {(one.kind, one.component_name()): Component(one, "test", __name__) for one in ours}
+    found |= {(declared.kind, declared.component_name()): Component(declared, "test", __name__) for declared in ours}
     return Registry(found, registry.plugins)  # type: ignore[arg-type]
 
 
@@ -81,16 +88,94 @@ def test_every_built_in_component_builds_and_keeps_its_protocol(kind: Any, regis
         required = {key for key, field in declared.model_fields.items() if field.is_required()}
         values = (needed | nested).get(name, {})
         assert required <= set(values), f"give {name} its required parameters in this test"
-        built = registry.build(registry.params(kind, name, **values))
-        assert isinstance(built, contracts.BASE_CLASSES.get(kind, object))
-        for member in contracts.REQUIRED_MEMBERS.get(kind, ()):
-            assert hasattr(built, member)
+        assert isinstance(registry.build(registry.params(kind, name, **values)), CONTRACTS[kind])
 
 
 def test_a_missing_member_is_named(extended: Registry) -> None:
     with pytest.raises(PluginError) as caught:
         extended.build(HalfParams())
-    assert str(caught.value) == f"{__name__}:Half is not a Quantizer: it lacks fake_quantize"
+    assert str(caught.value) == f"{__name__}:Half is not a whole Quantizer: it lacks quantize"
+
+
+class Whole(Half):
+    def quantize(self, x: Any) -> Any: ...
+
+
+class OldStyle:
+    """Everything a quantizer needs, without the base class."""
+
+    def __init__(self, params: Any):
+        self.params = params
+
+    check_shape = widths = quantize = fake_quantize = lambda self, x: x
+    rows_independent = True
+
+
+class Misspelt(Whole):
+    stored_width = None
+
+
+class MisspeltOnTheInstance(Whole):
+    def __init__(self, params: Any):
+        super().__init__(params)
+        self.symetric = False
+
+
+class Unset(Whole):
+    def __init__(self, params: Any): ...
+
+
+class HalfADivergence(Nested):
+    def __init__(self, params: Any):
+        DistillationLoss.__init__(self, params)
+
+    def divergence_weights(self, teacher_rows: Any, targets: Any) -> Any: ...
+
+
+class WithoutTemperature(HalfADivergence, WeighsDivergences): ...
+
+
+def with_target(params: Any, code: Any) -> Any:
+    """The same parameters with other code behind them."""
+    target = f"{__name__}:{code.__name__}"
+    return type("Params", (params,), {"target": target, "__annotations__": {"target": ClassVar[str]}})()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (OldStyle, "OldStyle is no Quantizer; subclass edgerazor.Quantizer"),
+        (Misspelt, "Misspelt: the member 'stored_width' looks like 'stored_widths' of Quantizer, misspelt; rename it"),
+        (MisspeltOnTheInstance, "the member 'symetric' looks like 'symmetric' of Quantizer, misspelt; rename it"),
+        (Unset, "Unset: 'params' of Quantizer cannot be read: 'Unset' object has no attribute 'params'"),
+    ],
+)
+def test_a_quantizer_that_does_not_keep_its_contract(code: Any, said: str, registry: Registry) -> None:
+    with pytest.raises(PluginError) as caught:
+        registry.build(with_target(HalfParams, code))
+    assert str(caught.value).startswith(f"{__name__}:{code.__name__}") and str(caught.value).endswith(said)
+
+
+def test_what_is_heeded_of_another_class_only_is_refused(registry: Registry) -> None:
+    with pytest.raises(PluginError, match=r"defines divergence_weights, which only edgerazor\.Weighs"):
+        registry.build(with_target(PlainLossParams, HalfADivergence))
+
+
+def test_a_weighted_divergence_needs_a_temperature(registry: Registry) -> None:
+    with pytest.raises(PluginError, match=r"WithoutTemperature: 'temperature' of Weighs.* cannot be read"):
+        registry.build(with_target(PlainLossParams, WithoutTemperature))
+
+
+@pytest.mark.parametrize("kind", CONTRACTS)
+def test_every_misspelling_of_a_member_is_noticed(kind: Any) -> None:
+    for name in members(CONTRACTS[kind]):
+        for place in range(len(name)):
+            dropped, doubled = name[:place] + name[place + 1 :], name[:place] + name[place] + name[place:]
+            swapped = name[:place] + name[place : place + 2][::-1] + name[place + 2 :]
+            replaced = name[:place] + "~" + name[place + 1 :]
+            for other in {dropped, doubled, swapped, replaced} - {name}:
+                assert is_one_edit_away(other, name) and is_one_edit_away(name, other), (other, name)
+        assert not is_one_edit_away(name, name) and not is_one_edit_away(f"{name}_x", name)
 
 
 class OutsiderParams(ExporterParams):
@@ -114,19 +199,17 @@ class UnfinishedParams(ExporterParams):
     name: Literal["test.unfinished"] = "test.unfinished"
 
 
-class Unfinished(contracts.Exporter[contracts.ExportPlan]):
-    def plan(self, checkpoint: Any, tensors: Any) -> contracts.ExportPlan:
-        return contracts.ExportPlan()
+class Unfinished(Exporter[ExportPlan]):
+    def plan(self, checkpoint: Any, tensors: Any) -> ExportPlan:
+        return ExportPlan()
 
     def write(self, checkpoint: Any, plan: Any, path: Any) -> None: ...
 
 
 def test_an_exporter_is_a_whole_subclass(registry: Registry) -> None:
-    with pytest.raises(
-        PluginError, match=r"Outsider is not an Exporter: it is no subclass of edgerazor.core.contracts"
-    ):
+    with pytest.raises(PluginError, match=r"Outsider is no Exporter; subclass edgerazor\.Exporter"):
         registry.build(OutsiderParams(path="x"))
-    with pytest.raises(PluginError, match=r"Unfinished cannot be built from its parameters: .*verify"):
+    with pytest.raises(PluginError, match=r"Unfinished is not a whole Exporter: it lacks verify"):
         registry.build(UnfinishedParams(path="x"))
 
 

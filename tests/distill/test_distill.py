@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import DistillationLoss, Signal
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.linear import QuantLinear
 from edgerazor.core.layers.weight_cache import cached_weights
@@ -121,16 +121,17 @@ def test_every_loss_alone_reaches_the_student(registry, build_model, quantize_mo
 
 
 def test_a_plain_loss_on_logits_takes_part(registry, pair, batch):
-    class LogitMSE:
+    class LogitMSE(DistillationLoss):
         signals = frozenset({Signal.LOGITS})
-        params = registry.params("loss", "forward_kl")
 
         def __call__(self, student, teacher, targets):
             difference = (student.logits - teacher.logits).square().mean(dim=-1)
             return LossOutput((difference * targets.predictions.shares("token_mean")).sum())
 
     student, teacher = pair
-    composed = Distiller([LogitMSE()], task_weight=0.0, adapter=registry.adapter_for("qwen3"))
+    composed = Distiller(
+        [LogitMSE(registry.params("loss", "forward_kl"))], task_weight=0.0, adapter=registry.adapter_for("qwen3")
+    )
     result = composed(student, teacher, batch, Targets.from_labels(batch["labels"]))
     mask = Targets.from_labels(batch["labels"]).predictions.mask
     logits = [model(input_ids=batch["input_ids"]).logits for model in (student, teacher)]
@@ -175,14 +176,15 @@ def test_rows_found_beforehand_change_nothing(registry, pair, batch):
 
 @pytest.mark.parametrize("signal", [Signal.ROUTER_LOGITS])
 def test_a_loss_whose_signal_nobody_computes_is_refused(registry, signal):
-    class Unfed:
+    class Unfed(DistillationLoss):
         signals = frozenset({Signal.LOGITS, signal})
-        params = registry.params("loss", "forward_kl")
 
         def __call__(self, student, teacher, targets): ...
 
     with pytest.raises(PlanError, match=f"^forward_kl: needs {signal.value}, which Qwen3Adapter does not give; it"):
-        Distiller([Unfed()], task_weight=0.0, adapter=registry.adapter_for("qwen3"))
+        Distiller(
+            [Unfed(registry.params("loss", "forward_kl"))], task_weight=0.0, adapter=registry.adapter_for("qwen3")
+        )
 
 
 def test_under_autocast_only_the_operands_of_the_logits_are_rounded(registry, pair, batch):

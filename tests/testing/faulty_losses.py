@@ -5,20 +5,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import DistillationLoss, Signal
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets, TeacherRows
 from edgerazor.plugins.losses.kl import ReverseKL
 from edgerazor.testing import loss as laws
 from tests.testing.faults import law_of
 
 
-class Plain:
+class Plain(DistillationLoss):
     """Sound: the mean squared difference of logits."""
 
     signals: ClassVar = frozenset({Signal.LOGITS})
-
-    def __init__(self, params: Any):
-        self.params = params
 
     def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
         distances = self.distances(student.logits, teacher.logits.detach())
@@ -176,3 +173,34 @@ class WithWeightsOfAnotherLoss(ReverseKL):
 
     def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
         return ReverseKL(self.params)(student, teacher, targets)
+
+
+@law_of(laws.further_figures_are_of_the_teacher_alone)
+class WithAFigureForEveryPosition(ReverseKL):
+    def metrics(self, teacher_rows: TeacherRows, targets: Targets) -> dict[str, Tensor]:
+        return {"entropy": teacher_rows.entropy}
+
+    def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
+        return ReverseKL(self.params)(student, teacher, targets)
+
+
+@law_of(laws.only_the_named_teacher_layers_are_read)
+class ReadingTheLayerBelow(Plain):
+    signals: ClassVar = frozenset({Signal.HIDDEN_STATES})
+
+    def teacher_layers(self, layers: int) -> list[int]:
+        return [layers]
+
+    def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
+        assert student.hidden_states is not None and teacher.hidden_states is not None
+        distances = self.distances(student.hidden_states[-2], teacher.hidden_states[-2].detach())
+        shares = targets.tokens.shares("token_mean")
+        value = (distances.where(shares > 0, 0.0) * shares).sum()
+        return LossOutput(value * self.params.weight)
+
+
+@law_of(laws.models_it_cannot_compare_are_a_plan_error)
+class ComplainingInItsOwnWords(Plain):
+    def check_models(self, student_config: Any, teacher_config: Any) -> None:
+        if student_config.hidden_size != teacher_config.hidden_size:
+            raise ValueError("widths differ")

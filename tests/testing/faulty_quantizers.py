@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from edgerazor.core.contracts import Quantizer
 from edgerazor.core.ste import straight_through
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.plugins.quantizers.integer import IntQuantizer
@@ -21,7 +21,8 @@ class Plain(IntQuantizer):
     def fake_quantize(self, x: Tensor) -> Tensor:
         return straight_through(x, lambda values: self.quantize(values).dequantize(values.dtype))
 
-    quantize_dequantize: Any = property()
+    def quantize_dequantize(self, x: Tensor) -> tuple[QuantizedTensor, Tensor]:
+        return Quantizer.quantize_dequantize(self, x)
 
 
 @law_of(laws.codes_scales_and_widths_have_their_shapes_and_types)
@@ -97,6 +98,39 @@ class WithAClippedGradient(Plain):
 class CountingTooManyBits(Plain):
     def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
         return {127: prod(shape)}
+
+
+@law_of(laws.one_pass_gives_what_two_give)
+class RoundingTwice(Plain):
+    def quantize_dequantize(self, x: Tensor) -> tuple[QuantizedTensor, Tensor]:
+        quantized, value = super().quantize_dequantize(x)
+        return quantized, (value.float() * 64).round().div(64).to(x.dtype)
+
+
+@law_of(laws.stored_widths_are_those_of_whole_rows)
+class StoringNarrowRows(Plain):
+    def stored_widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
+        return {1: prod(shape)}
+
+
+@law_of(laws.stored_widths_are_those_of_whole_rows)
+class ForgettingTheLastColumn(Plain):
+    def stored_widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
+        return {self.qmax: prod(shape) - 1}
+
+
+@law_of(laws.blocks_are_split_where_it_says_so)
+class SplittingWhatBelongsTogether(Plain):
+    rows_independent = False
+
+    def splits_at(self, rows: int) -> bool:
+        return True
+
+    def quantize(self, x: Tensor) -> QuantizedTensor:
+        rows = x.reshape(-1, x.shape[-1])
+        middle = len(rows) // 2
+        turned = torch.cat([rows[:middle], -rows[middle:]]) if len(rows) > 1 else rows
+        return super().quantize(turned.reshape(x.shape))
 
 
 @law_of(laws.leading_axes_are_rows)

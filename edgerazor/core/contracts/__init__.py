@@ -11,13 +11,14 @@ from edgerazor.core.contracts.exporter import (
     Progress,
 )
 from edgerazor.core.contracts.facts import GGUFArchitecture, ModelFacts, Rope
-from edgerazor.core.contracts.loss import DistillationLoss, Signal, teacher_signals
+from edgerazor.core.contracts.loss import DistillationLoss, Signal, WeighsDivergences
 from edgerazor.core.contracts.quantizer import Quantizer
 from edgerazor.core.contracts.runtime import Runtime, TokenizerRuntime
-from edgerazor.core.contracts.selector import LayerSelector
+from edgerazor.core.contracts.selector import CalibratedSelector, LayerSelector
 
 __all__ = [
     "ArchitectureAdapter",
+    "CalibratedSelector",
     "Checkpoint",
     "ComparisonResult",
     "DistillationLoss",
@@ -35,20 +36,5 @@ __all__ = [
     "Signal",
     "TensorRole",
     "TokenizerRuntime",
-    "teacher_signals",
+    "WeighsDivergences",
 ]
-
-REQUIRED_MEMBERS: dict[str, tuple[str, ...]] = {
-    "quantizer": ("params", "rows_independent", "check_shape", "widths", "quantize", "fake_quantize"),
-    "loss": ("params", "signals", "__call__"),
-    "selector": ("weights",),
-}
-# Kinds of components whose contract is a base class.
-BASE_CLASSES: dict[str, type] = {"adapter": ArchitectureAdapter, "exporter": Exporter}
-PROTOCOL_NAMES = {
-    "quantizer": "a Quantizer",
-    "loss": "a DistillationLoss",
-    "selector": "a LayerSelector",
-    "adapter": "an ArchitectureAdapter",
-    "exporter": "an Exporter",
-}

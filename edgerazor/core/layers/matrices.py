@@ -85,9 +85,7 @@ class Matrices:
 
     def _at_once(self, quantizer: Quantizer) -> bool:
         """Whether quantizing the whole gives what its matrices give; a quantizer may know that of its own rule."""
-        if self.count == 1 or quantizer.rows_independent:
-            return True
-        return hasattr(quantizer, "splits_at") and bool(quantizer.splits_at(self.rows))
+        return self.count == 1 or quantizer.splits_at(self.rows)
 
 
 def join_rows(parts: Sequence[QuantizedTensor]) -> QuantizedTensor:
@@ -96,7 +94,7 @@ def join_rows(parts: Sequence[QuantizedTensor]) -> QuantizedTensor:
     return QuantizedTensor(codes, scale, qmax, parts[0].group_size)
 
 
-class MatricesQuantizer:
+class MatricesQuantizer(Quantizer):
     """A quantizer of parameters that hold several matrices: each is quantized as if it stood alone.
 
     Args:
@@ -105,7 +103,8 @@ class MatricesQuantizer:
     """
 
     def __init__(self, quantizer: Quantizer, matrices: Matrices):
-        self.params, self.rows_independent = quantizer.params, quantizer.rows_independent
+        super().__init__(quantizer.params)
+        self.symmetric, self.rows_independent = quantizer.symmetric, quantizer.rows_independent
         self._quantizer, self._matrices = quantizer, matrices
 
     def check_shape(self, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from edgerazor.core.contracts import teacher_signals
+from edgerazor.core.contracts import WeighsDivergences
 from edgerazor.data import Collator
 from edgerazor.distill import Distiller
 from edgerazor.distill.teacher_cache.format import MANIFEST, Manifest, data_digest, row_digest, shard_name
@@ -115,7 +115,7 @@ class TeacherCache:
 def check_losses(distiller: Distiller) -> None:
     """Raise PlanError if a loss compares with more of the teacher than a cache holds."""
     for name, loss in distiller.named():
-        if teacher_signals(loss) and not hasattr(loss, "divergence_weights"):
+        if loss.teacher_signals and not isinstance(loss, WeighsDivergences):
             raise PlanError(
                 f"{name}: compares more than forward and reverse KL, for which a teacher has to run; "
                 "drop the loss or distillation.teacher_cache"

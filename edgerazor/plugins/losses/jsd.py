@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import DistillationLoss, Signal
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.kernels.fused_linear import TeacherLogits
 from edgerazor.kernels.jensen_shannon import fused_jensen_shannon, jensen_shannon
@@ -12,7 +12,7 @@ from edgerazor.kernels.projection import chunk_rows
 from edgerazor.plugins.losses.params import JSDParams
 
 
-class JSD:
+class JSD(DistillationLoss):
     """T² (beta KL(teacher, mixture) + (1 - beta) KL(student, mixture)).
 
     It is no weighted sum of forward and reverse KL, so it has a pass of its own over the head, chunk by chunk too.
@@ -20,8 +20,7 @@ class JSD:
 
     signals: ClassVar = frozenset({Signal.LOGITS})
 
-    def __init__(self, params: JSDParams):
-        self.params = params
+    params: JSDParams
 
     def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
         mask = targets.predictions.mask.flatten()

@@ -1,18 +1,17 @@
 """Divergences of logits as weights of forward and reverse KL per position (METHOD 4.2)."""
 
-from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor
 
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import Signal, WeighsDivergences
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets, TeacherRows
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
 from edgerazor.kernels.fused_linear import logits_distillation, logits_teacher_statistics
 from edgerazor.plugins.losses.params import DivergenceParams, ForwardKLParams, ReverseKLParams
 
 
-class Divergence(ABC):
+class Divergence(WeighsDivergences):
     """A loss that is a weighted sum of forward and reverse KL per position.
 
     In training all of them share one fused pass from hidden states; calling one by itself computes it from logits.
@@ -20,16 +19,7 @@ class Divergence(ABC):
 
     signals: ClassVar = frozenset({Signal.LOGITS})
 
-    def __init__(self, params: DivergenceParams):
-        self.params = params
-
-    @abstractmethod
-    def divergence_weights(self, teacher_rows: TeacherRows, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Factors of forward and reverse KL, `[N]` each over the flattened positions: weight, reduction and gamma."""
-
-    def metrics(self, teacher_rows: TeacherRows, targets: Targets) -> dict[str, Tensor]:
-        """Figures for the log that depend on the teacher alone."""
-        return {}
+    params: DivergenceParams
 
     def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
         """The weighted loss from logits `[batch, seq, vocab]`."""
@@ -42,7 +32,7 @@ class Divergence(ABC):
             u,
             labels,
             RowWeights(forward, reverse, forward.new_zeros(forward.shape)),
-            temperature=self.params.temperature,
+            temperature=self.temperature,
         )
         return LossOutput(value, {**self.metrics(rows, targets), **mean_divergences(statistics, targets)})
 

@@ -1,12 +1,12 @@
 """Losses between layers of student and teacher: which pairs are compared, and the mean over them (METHOD 4.4)."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from edgerazor.core.contracts import LayerSelector, Signal
+from edgerazor.core.contracts import DistillationLoss, LayerSelector, Signal
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.errors import PlanError
 from edgerazor.plugins.losses.params import LayerwiseParams
@@ -20,7 +20,7 @@ class Pair(NamedTuple):
     share: Tensor
 
 
-class LayerwiseLoss(ABC):
+class LayerwiseLoss(DistillationLoss):
     """Mean over the selected layers of a value per position, reduced over `tokens`.
 
     The selector numbers hidden states: 0 is the embedding output, l the state after decoder layer l.
@@ -30,7 +30,8 @@ class LayerwiseLoss(ABC):
     lowest_layer: ClassVar[int] = 0
 
     def __init__(self, params: LayerwiseParams, layers: LayerSelector):
-        self.params, self.layers = params, layers
+        super().__init__(params)
+        self.layers: LayerSelector = layers
 
     @property
     def signals(self) -> frozenset[Signal]:
@@ -59,8 +60,7 @@ class LayerwiseLoss(ABC):
                 f"{name}: num_hidden_layers is {ours} in the student and {theirs} in the teacher; set layer_map: "
                 "proportional, or write {teacher layer: student layer}"
             )
-        if hasattr(self.layers, "check_layers"):
-            self.layers.check_layers(theirs)
+        self.layers.check_layers(theirs)
         for layer in self.candidates(theirs):
             self._check_layer(layer)
             self.student_layer(layer, ours, theirs)
@@ -68,8 +68,8 @@ class LayerwiseLoss(ABC):
     def candidates(self, layers: int) -> list[int]:
         """Layers of a teacher with that many that may be compared: those of the selector, or all it may choose."""
         if not self._reads_states:
-            return list(self.layers.fixed_layers(layers))  # type: ignore[attr-defined]
-        lowest = max(self.lowest_layer, getattr(self.layers, "lowest_layer", 0))
+            return list(self.layers.fixed_layers(layers))
+        lowest = max(self.lowest_layer, self.layers.lowest_layer)
         return list(range(lowest, layers + 1))
 
     def teacher_layers(self, layers: int) -> list[int] | None:
@@ -124,7 +124,7 @@ class LayerwiseLoss(ABC):
 
     @property
     def _reads_states(self) -> bool:
-        return bool(getattr(self.layers, "reads_states", True))
+        return self.layers.reads_states
 
     def _check_layer(self, layer: int) -> None:
         if layer < self.lowest_layer:

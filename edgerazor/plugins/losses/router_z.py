@@ -5,19 +5,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edgerazor.core.contracts import Signal
+from edgerazor.core.contracts import DistillationLoss, Signal
 from edgerazor.core.outputs import LossOutput, ModelOutput, Targets
 from edgerazor.plugins.losses.params import RouterZParams
 
 
-class RouterZ:
+class RouterZ(DistillationLoss):
     """Mean over layers and non-padding tokens of logsumexp(router logits)²; the teacher has no part in it."""
 
     signals: ClassVar = frozenset({Signal.ROUTER_LOGITS})
     teacher_signals: ClassVar = frozenset[Signal]()
 
-    def __init__(self, params: RouterZParams):
-        self.params = params
+    params: RouterZParams
 
     def __call__(self, student: ModelOutput, teacher: ModelOutput, targets: Targets) -> LossOutput:
         assert student.router_logits is not None

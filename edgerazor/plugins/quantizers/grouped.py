@@ -1,11 +1,11 @@
 """What all built-in quantizers share: groups along the last axis, scales, codes (METHOD 1.2)."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
+from edgerazor.core.contracts import Quantizer
 from edgerazor.core.shapes import check_group_size
 from edgerazor.core.ste import straight_through
 from edgerazor.core.tensor import QuantizedTensor
@@ -14,22 +14,14 @@ from edgerazor.kernels.reference import GroupRule
 from edgerazor.schemas.components import QuantizerParams
 
 
-class GroupedQuantizer(ABC):
+class GroupedQuantizer(Quantizer):
     """A quantizer defined by a scale per group and a range of codes; subclasses give the grid and the widths."""
 
-    rows_independent = True
-    symmetric = True
-
-    def __init__(self, params: QuantizerParams):
-        self.params = params
+    params: QuantizerParams
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise PlanError unless the group size divides the columns."""
         check_group_size(shape[-1], self.params.group_size)
-
-    @abstractmethod
-    def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
-        """`{qmax: number of weights}` of a tensor of this shape."""
 
     @abstractmethod
     def _rule(self, x: Tensor) -> GroupRule:

@@ -1,19 +1,19 @@
 """`fixed` and `all`: layers that do not depend on the batch (METHOD 4.5)."""
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
+from edgerazor.core.contracts import LayerSelector
 from edgerazor.errors import PlanError
 from edgerazor.plugins.selectors.params import AllParams, FixedParams
 
 
-class Known(ABC):
+class FixedLayers(LayerSelector):
     """Equal weights on layers that follow from the depth alone."""
 
-    reads_states: ClassVar = False
+    reads_states = False
 
     @abstractmethod
     def fixed_layers(self, layers: int) -> list[int]:
@@ -28,11 +28,10 @@ class Known(ABC):
         return equal_weights(self.fixed_layers(len(hidden_states) - 1), len(hidden_states)).to(mask.device)
 
 
-class Fixed(Known):
+class Fixed(FixedLayers):
     """The layers of the recipe; an index out of range is an error."""
 
-    def __init__(self, params: FixedParams):
-        self.params = params
+    params: FixedParams
 
     def fixed_layers(self, layers: int) -> list[int]:
         named = {"low": min(1, layers), "mid": (layers + 1) // 2, "high": layers}
@@ -45,11 +44,10 @@ class Fixed(Known):
         return sorted(found)
 
 
-class All(Known):
+class All(FixedLayers):
     """Every decoder layer."""
 
-    def __init__(self, params: AllParams):
-        self.params = params
+    params: AllParams
 
     def fixed_layers(self, layers: int) -> list[int]:
         return list(range(1, layers + 1))

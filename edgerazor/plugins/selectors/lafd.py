@@ -1,11 +1,12 @@
 """`lafd`: layers picked by what the teacher's hidden states do there (METHOD 4.5; arXiv:2605.04062)."""
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from edgerazor.core.contracts import CalibratedSelector
 from edgerazor.errors import PlanError
 from edgerazor.kernels import dispatch
 from edgerazor.plugins.selectors.fixed import equal_weights
@@ -14,23 +15,28 @@ from edgerazor.plugins.selectors.params import LAFDParams
 CALIBRATION_BATCHES = 8
 
 
-class LAFD:
+class LAFD(CalibratedSelector):
     """The `top_k` layers with the lowest score, each with weight 1/top_k; ties go to the lower index.
 
     The score is the cosine to the layer below, or minus the norm, or minus the variance. With `refresh: calibration`
     scores are averaged over the batches given to `observe`, until `settle` fixes the layers.
 
     Attributes:
-        settled: the fixed layers, ascending; None while they are chosen anew in every forward pass.
         lowest_layer: the embedding output is never chosen.
     """
 
-    lowest_layer: ClassVar = 1
+    params: LAFDParams
+    lowest_layer = 1
 
     def __init__(self, params: LAFDParams):
-        self.params = params
-        self.settled: list[int] | None = None
+        super().__init__(params)
+        self._settled: list[int] | None = None
         self._observed: list[Tensor] = []
+
+    @property
+    def settled(self) -> list[int] | None:
+        """The fixed layers, ascending; None while they are chosen anew in every forward pass."""
+        return self._settled
 
     @property
     def reads_states(self) -> bool:
@@ -55,7 +61,7 @@ class LAFD:
         self.check_layers(len(hidden_states) - 1)
         self._observed.append(self._scores(hidden_states, mask).cpu())
 
-    def settle(self, layers: list[int] | None = None) -> list[int]:
+    def settle(self, layers: Sequence[int] | None = None) -> list[int]:
         """Fix the layers: those given, or the ones that the observed batches choose.
 
         Raises:
@@ -65,8 +71,8 @@ class LAFD:
             if not self._observed:
                 raise PlanError("lafd: refresh is 'calibration', but no batch was observed")
             layers = (self._lowest(torch.stack(self._observed).mean(dim=0)) + 1).tolist()
-        self.settled, self._observed = sorted(layers), []
-        return self.settled
+        self._settled, self._observed = sorted(layers), []
+        return self._settled
 
     def fixed_layers(self, layers: int) -> list[int]:
         """The layers that `settle` fixed."""

@@ -2,12 +2,11 @@
 
 import torch
 
+from edgerazor import LayerSelector
 
-class EveryNth:
+
+class EveryNth(LayerSelector):
     """Equal weights on the layers L, L-n, L-2n and so on, the embedding output left out."""
-
-    def __init__(self, params):
-        self.params = params
 
     def weights(self, hidden_states, mask):
         """float32 `[L+1]`, on the device of the mask."""

@@ -7,20 +7,14 @@ from math import prod
 
 import torch
 
-from edgerazor import QuantizedTensor
+from edgerazor import QuantizedTensor, Quantizer
 from edgerazor.core.shapes import check_group_size
-from edgerazor.core.ste import straight_through
 
 QMAX = 12
 
 
-class FP4:
+class FP4(Quantizer):
     """scale = max |x| / 12, codes by rounding to the nearest level, ties to the one with an even mantissa."""
-
-    rows_independent = True
-
-    def __init__(self, params):
-        self.params = params
 
     def check_shape(self, shape):
         check_group_size(shape[-1], self.params.group_size)
@@ -39,9 +33,6 @@ class FP4:
         codes = round_to_e2m1(groups / scale.float()).nan_to_num(0.0).to(torch.int8).reshape(x.shape)
         qmax = torch.full((x.shape[:-1].numel(),), QMAX, dtype=torch.int8, device=x.device)
         return QuantizedTensor(codes, scale.squeeze(-1), qmax, size)
-
-    def fake_quantize(self, x):
-        return straight_through(x, lambda values: self.quantize(values).dequantize(values.dtype))
 
 
 def round_to_e2m1(values):

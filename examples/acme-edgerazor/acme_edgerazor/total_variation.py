@@ -1,18 +1,15 @@
 """Total variation distance of the next-token distributions."""
 
-from edgerazor import LossOutput, Signal
+from edgerazor import DistillationLoss, LossOutput, Signal
 
 
-class TotalVariation:
+class TotalVariation(DistillationLoss):
     """Half of sum |p - q| at every predicted position, then the reduction."""
 
     signals = frozenset({Signal.LOGITS})
 
-    def __init__(self, params):
-        self.params = params
-
     def __call__(self, student, teacher, targets):
-        q, p = (self._probabilities(one.logits) for one in (student, teacher))
+        q, p = (self._probabilities(output.logits) for output in (student, teacher))
         distance = (p.detach() - q).abs().sum(dim=-1) / 2
         shares = targets.predictions.shares(self.params.reduction)  # 0 where the next label is masked
         value = (distance.where(shares > 0, 0.0) * shares).sum()

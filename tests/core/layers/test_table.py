@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import edgerazor
+from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.layers.table import LAYER_KINDS, find_layer, kind_named, kind_of, packed_kind_of
 from edgerazor.core.packing import pack
@@ -98,7 +99,7 @@ def test_a_convolution_would_read_as_a_matrix_and_back() -> None:
 def test_a_layer_of_no_kind_is_named_before_it_is_quantized(build_model: Any, registry: Registry) -> None:
     model = build_model()
 
-    class Wide:
+    class Wide(DecoderAdapter):
         """An adapter that gives a layer nobody can quantize."""
 
         def quantizable(self, whole: Any) -> Any:
@@ -107,4 +108,4 @@ def test_a_layer_of_no_kind_is_named_before_it_is_quantized(build_model: Any, re
     rule = {"match": "*", "quantizer": {"name": "int", "bits": 4, "group_size": 32}}
     recipe = load_recipe({"model": {"name_or_path": "unused"}, "quantization": {"weights": [rule]}}, registry=registry)
     with pytest.raises(PlanError, match=r"model\.norm: is a Qwen3RMSNorm, .*linear, embedding, experts"):
-        build_plan(model, recipe.quantization, adapter=Wide(), registry=registry)  # type: ignore[arg-type]
+        build_plan(model, recipe.quantization, adapter=Wide(recipe.model), registry=registry)  # type: ignore[arg-type]
