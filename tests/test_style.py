@@ -13,7 +13,6 @@ LONGEST_FUNCTION, LONGEST_KERNEL = 50, 80
 
 # How often a loop still calls its variable `one`, by folder: a number may fall, never rise. Other folders have none.
 STILL_CALLED_ONE: dict[str, int] = {
-    "edgerazor/adapters": 1,
     "edgerazor/checkpoint": 1,
     "edgerazor/cli": 1,
     "edgerazor/core": 5,
@@ -22,7 +21,6 @@ STILL_CALLED_ONE: dict[str, int] = {
     "edgerazor/testing": 10,
     "edgerazor/training": 1,
     "examples/acme-edgerazor/acme_edgerazor": 1,
-    "tests/adapters": 9,
     "tests/checkpoint": 1,
     "tests/core": 5,
     "tests/core/layers": 1,
@@ -35,7 +33,6 @@ STILL_CALLED_ONE: dict[str, int] = {
 }
 # Files and functions that are still too long, with their lines: they may shrink, never grow.
 STILL_LONG: dict[str, int] = {
-    "edgerazor/adapters/decoder.py::forward": 56,
     "edgerazor/checkpoint/write.py::write_checkpoint": 56,
     "edgerazor/cli/allocate.py::allocate": 56,
     "edgerazor/training/training.py::train": 57,

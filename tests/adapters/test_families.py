@@ -39,13 +39,13 @@ def test_the_plan_covers_every_matrix_or_names_it(build_family: Callable[[str], 
     model = family.teacher()
     plan = family.plan(model)
     covered = {module.parameter_name for module in plan.quantized}
-    matrices = {one for one, value in model.named_parameters() if value.ndim > 1}
+    matrices = {parameter for parameter, value in model.named_parameters() if value.ndim > 1}
     assert covered | set(plan.matrices_left_out) == matrices and not covered & set(plan.matrices_left_out)
     if name == "omni":
-        left = {one.split(".")[1] for one in plan.matrices_left_out}
+        left = {matrix.split(".")[1] for matrix in plan.matrices_left_out}
         assert left == {"audio_tower", "visual"}
     else:
-        assert all(".mlp.gate." in one for one in plan.matrices_left_out)
+        assert all(".mlp.gate." in matrix for matrix in plan.matrices_left_out)
     assert bool(plan.matrices_left_out) == bool(plan.notes)
     assert plan.bytes < 2 * plan.parameters
 
@@ -63,7 +63,7 @@ def _loss(registry: Registry, name: str, adapter: Any) -> Any:
 def test_every_loss_it_has_the_signals_for_teaches_it(build_family: Callable[[str], Family], name: str) -> None:
     family = build_family(name)
     registry, adapter = family.registry, family.adapter
-    losses = [one for each in registry.names("loss") if (one := _loss(registry, each, adapter)) is not None]
+    losses = [loss for each in registry.names("loss") if (loss := _loss(registry, each, adapter)) is not None]
     assert losses
     attentions = any(Signal.ATTENTIONS in loss.signals for loss in losses)
     student = family.student(attentions=attentions)

@@ -35,11 +35,11 @@ def test_those_that_are_asked_for_are_the_model_s_own(build_model: Callable[...,
     everything, hooks = states(model, None), hook_count(model)
     few = states(model, layers)
     assert len(few) == len(everything) == 5 and hook_count(model) == hooks
-    for number, (one, expected) in enumerate(zip(few, everything, strict=True)):
+    for number, (state, expected) in enumerate(zip(few, everything, strict=True)):
         if number in layers or number == 4:
-            assert torch.equal(one, expected)
+            assert torch.equal(state, expected)
         else:
-            assert one.numel() == 0
+            assert state.numel() == 0
 
 
 def test_layers_that_run_twice_are_all_kept(build_model: Callable[..., nn.Module]) -> None:
@@ -47,7 +47,7 @@ def test_layers_that_run_twice_are_all_kept(build_model: Callable[..., nn.Module
     model = build_model("mobilellm", layer_sharing=True)
     everything, few = states(model, None), states(model, [1])
     assert len(everything) == 5
-    assert all(torch.equal(one, expected) for one, expected in zip(few, everything, strict=True))
+    assert all(torch.equal(state, expected) for state, expected in zip(few, everything, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ def test_shared_layers_run_twice_in_a_row() -> None:
     llama.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
     for index, layer in enumerate(llama.model.layers):
         layer.load_state_dict(list(model.model.layers)[index // 2].state_dict())
-    ours, theirs = (one(input_ids=IDS, output_hidden_states=True, use_cache=False) for one in (model, llama))
+    ours, theirs = (run(input_ids=IDS, output_hidden_states=True, use_cache=False) for run in (model, llama))
     assert len(ours.hidden_states) == 7 and torch.equal(ours.logits, theirs.logits)
-    assert all(torch.equal(one, other) for one, other in zip(ours.hidden_states, theirs.hidden_states, strict=True))
+    assert all(torch.equal(state, other) for state, other in zip(ours.hidden_states, theirs.hidden_states, strict=True))
 
 
 @pytest.mark.parametrize("layer_sharing", [False, True])

@@ -102,8 +102,8 @@ def test_a_layer_of_no_kind_is_named_before_it_is_quantized(build_model: Any, re
     class Wide(DecoderAdapter):
         """An adapter that gives a layer nobody can quantize."""
 
-        def quantizable(self, whole: Any) -> Any:
-            yield "model.norm", whole.model.norm
+        def quantizable(self, model: Any) -> Any:
+            yield "model.norm", model.model.norm
 
     rule = {"match": "*", "quantizer": {"name": "int", "bits": 4, "group_size": 32}}
     recipe = load_recipe({"model": {"name_or_path": "unused"}, "quantization": {"weights": [rule]}}, registry=registry)

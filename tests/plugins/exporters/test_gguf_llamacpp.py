@@ -114,6 +114,7 @@ LOGITS = {
     "llama 1.88-bit, biases": {"family": "llama", "weights": rules(BODIES["1.88"], 32), "attention_bias": True},
     "llama 8-bit": {"family": "llama", "weights": rules(BODIES["8"], 64)},
     "mobilellm 4-bit": {"family": "mobilellm", "weights": rules(BODIES["4"], 64), "share_embedding": True},
+    "mistral 4-bit": {"family": "mistral", "weights": rules(BODIES["4"], 64), "sliding_window": None},
     "qwen2 1.58-bit": {"family": "qwen2", "weights": rules(BODIES["1.58"], 256), **WIDE},
 }
 
