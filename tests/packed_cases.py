@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from edgerazor.checkpoint import PackedReport, round_unquantized_, write_checkpoint
+from edgerazor.checkpoint import PackResult, round_unquantized_, write_checkpoint
 from edgerazor.checkpoint.manifest import hash_file
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import Plan, build_plan
@@ -69,7 +69,7 @@ class Student:
     recipe: Recipe
     registry: Registry
 
-    def write(self, folder: Path, **options: Any) -> PackedReport:
+    def write(self, folder: Path, **options: Any) -> PackResult:
         return write_checkpoint(
             self.model, folder, recipe=self.recipe, plan=self.plan, registry=self.registry, **options
         )

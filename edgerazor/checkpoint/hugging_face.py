@@ -20,8 +20,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from edgerazor.checkpoint.headers import read_headers
 from edgerazor.checkpoint.read import check_header
-from edgerazor.checkpoint.section import METHOD, PackedSection, QATSection, read_section
-from edgerazor.checkpoint.storage import check_weights, pack_modules
+from edgerazor.checkpoint.section import METHOD, PackedSection, QATSection, dtype_name, read_section
+from edgerazor.checkpoint.storage import check_weights, pack_modules, unquantized_dtype
 from edgerazor.checkpoint.swap import fill_packed, swap_in_packed, swap_out_packed
 from edgerazor.checkpoint.write import build_section
 from edgerazor.core.apply import apply_plan
@@ -60,7 +60,7 @@ class EdgeRazorConfig(QuantizationConfigMixin):
         return dict(self.content)
 
 
-def qat_config(recipe: Recipe, plan: Plan) -> EdgeRazorConfig:
+def qat_config(recipe: Recipe, plan: Plan, *, unquantized: torch.dtype = torch.bfloat16) -> EdgeRazorConfig:
     """What makes `save_pretrained` of a student in training write a folder that loads as one again.
 
     Set it as `student.config.quantization_config` after `apply_plan`.
@@ -68,9 +68,12 @@ def qat_config(recipe: Recipe, plan: Plan) -> EdgeRazorConfig:
     Args:
         recipe: the recipe of the run.
         plan: the plan that was applied; its modules are compared when the folder is loaded.
+        unquantized: the 16-bit dtype of the base model, see `unquantized_dtype`; packing rounds to it what is not
+            quantized.
     """
     modules = sorted(module.name for module in plan.modules if module.params)
-    return EdgeRazorConfig(**QATSection(modules=modules, recipe=recipe.to_dict()).to_dict())
+    section = QATSection(modules=modules, unquantized_dtype=dtype_name(unquantized), recipe=recipe.to_dict())
+    return EdgeRazorConfig(**section.to_dict())
 
 
 class EdgeRazorQuantizer(HfQuantizer):
@@ -120,7 +123,9 @@ class EdgeRazorQuantizer(HfQuantizer):
         if self.quantization_config.mode == "packed":
             self._pack(model, plan, recipe)
         else:
-            model.config.quantization_config = self.quantization_config = qat_config(recipe, plan)
+            model.config.quantization_config = self.quantization_config = qat_config(
+                recipe, plan, unquantized=unquantized_dtype(model.config)
+            )
         return model
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Any] | None, dict[str, str]]:
@@ -147,7 +152,9 @@ class EdgeRazorQuantizer(HfQuantizer):
         """Pack a model in memory, as loading its packed checkpoint would."""
         check_weights(model, plan)
         packed = pack_modules(model, plan)
-        self.section = build_section(packed, plan, resolve_recipe(recipe, registry=self.registry))
+        self.section = build_section(
+            packed, plan, resolve_recipe(recipe, registry=self.registry), unquantized=unquantized_dtype(model.config)
+        )
         swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
         fill_packed(model, packed.tensors)
         model.config.quantization_config = self.quantization_config = EdgeRazorConfig(**self.section.to_dict())

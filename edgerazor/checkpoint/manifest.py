@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError
 
 from edgerazor import __version__
-from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST
+from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST, UnquantizedDtype, without_bfloat16
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
 from edgerazor.schemas.recipe import key_path
@@ -46,6 +46,7 @@ class Manifest(Schema):
     content_sha256: str
     parameters: int
     bits_per_weight: BitsPerWeight
+    unquantized_dtype: UnquantizedDtype = "bfloat16"
     plugins: dict[str, str]
     evaluation: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ def files_in(folder: Path) -> list[str]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `edgerazor.json`; all other files must be there already."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
+    text = json.dumps(without_bfloat16(manifest.model_dump(mode="json")), indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.checkpoint.folder import check_replaceable
-from edgerazor.checkpoint.storage import round_unquantized_
-from edgerazor.checkpoint.write import PackedReport, write_checkpoint
+from edgerazor.checkpoint.storage import round_unquantized_, unquantized_dtype
+from edgerazor.checkpoint.write import PackResult, write_checkpoint
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import build_plan
 from edgerazor.core.registry import Registry
@@ -14,7 +14,7 @@ from edgerazor.models.load import adapter_for, load_config, load_float_model, lo
 from edgerazor.schemas.recipe import Recipe
 
 
-def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> PackedReport:
+def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> PackResult:
     """Quantize `recipe.model` as its weights are stored, without training, and write a packed checkpoint.
 
     Args:
@@ -29,20 +29,25 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
         PlanError: the recipe does not fit the model.
     """
     check_replaceable(Path(output))
-    latent = _check_latent_weights(recipe)
+    config = load_config(recipe.model)
+    latent = _check_latent_weights(config, recipe)
+    dtype = unquantized_dtype(config) if latent else None
     model = load_float_model(recipe.model)
     adapter = adapter_for(model.config, recipe.model, registry)
     plan = build_plan(model, recipe.quantization, adapter=adapter, registry=registry)
     apply_plan(model, plan, registry=registry)
     if latent:
         # As the end of a run does, so that both ways of packing it give the same files.
-        round_unquantized_(model)
-    return write_checkpoint(model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=_tokenizer(recipe))
+        round_unquantized_(model, dtype)
+    tokenizer = _tokenizer(recipe)
+    return write_checkpoint(
+        model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=tokenizer, unquantized=dtype
+    )
 
 
-def _check_latent_weights(recipe: Recipe) -> bool:
+def _check_latent_weights(config: Any, recipe: Recipe) -> bool:
     """Whether the model is one in training; CheckpointError if its quantizers are not those of the recipe."""
-    stored: Any = getattr(load_config(recipe.model), "quantization_config", None)
+    stored: Any = getattr(config, "quantization_config", None)
     if stored is None:
         return False
     content = stored if isinstance(stored, dict) else stored.to_dict()

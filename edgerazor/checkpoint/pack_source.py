@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from transformers.trainer_utils import get_last_checkpoint
 
-from edgerazor.checkpoint import PackedReport, pack_model
+from edgerazor.checkpoint import PackResult, pack_model
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, RecipeError
 from edgerazor.models.load import load_config
@@ -26,7 +26,7 @@ def pack_source(
     preset: str | None = None,
     recipe: Path | None = None,
     overrides: Sequence[str] = (),
-) -> PackedReport:
+) -> PackResult:
     """Pack a 16-bit model by a preset or a recipe, or the newest checkpoint of a run by the run's own recipe.
 
     Args:

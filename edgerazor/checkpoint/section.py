@@ -6,6 +6,7 @@ The module list is explicit and complete, so a reader allocates from it and matc
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, ValidationError, model_validator
 
 from edgerazor import __version__
@@ -18,6 +19,9 @@ METHOD = "edgerazor"
 FORMAT_VERSION = 1
 CONFIG, MANIFEST, WEIGHTS = "config.json", "edgerazor.json", "model.safetensors"
 _USUAL_QMAX = {"t5": 1, "i4": 7, "i8": 127}
+
+
+UnquantizedDtype = Literal["bfloat16", "float16"]
 
 
 class StoredLayout(Schema):
@@ -40,7 +44,10 @@ class StoredModule(Schema):
 
 
 class PackedSection(Schema):
-    """A packed checkpoint; `tied` maps a module to the one whose weight it shares."""
+    """A packed checkpoint; `tied` maps a module to the one whose weight it shares.
+
+    `unquantized_dtype` is what everything else was rounded to, the base model's own 16-bit dtype; absent for bfloat16.
+    """
 
     title: ClassVar[str] = "quantization_config"
 
@@ -54,6 +61,7 @@ class PackedSection(Schema):
     guard: str
     activations: dict[str, Any] | None = None
     kv_cache: dict[str, Any] | None = None
+    unquantized_dtype: UnquantizedDtype = "bfloat16"
     recipe: dict[str, Any]
     content_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -85,7 +93,7 @@ class PackedSection(Schema):
 
     def to_dict(self) -> dict[str, Any]:
         """As config.json holds it; `wide_rows` only where there are two kinds of rows."""
-        content = self.model_dump(mode="json")
+        content = without_bfloat16(self.model_dump(mode="json"))
         content["modules"] = {
             name: module.model_dump(mode="json", exclude_defaults=True) for name, module in self.modules.items()
         }
@@ -93,7 +101,10 @@ class PackedSection(Schema):
 
 
 class QATSection(Schema):
-    """A checkpoint of latent float weights in quantization-aware training."""
+    """A checkpoint of latent float weights in quantization-aware training.
+
+    `unquantized_dtype` is what packing rounds everything else to, the base model's own 16-bit dtype.
+    """
 
     title: ClassVar[str] = "quantization_config"
 
@@ -104,10 +115,25 @@ class QATSection(Schema):
     modules: Annotated[
         list[str] | None, Field(description="Modules that the recipe quantizes; compared when it is loaded.")
     ] = None
+    unquantized_dtype: UnquantizedDtype = "bfloat16"
     recipe: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude_none=True)
+        """As config.json holds it."""
+        return without_bfloat16(self.model_dump(mode="json", exclude_none=True))
+
+
+def dtype_name(dtype: torch.dtype) -> UnquantizedDtype:
+    """`torch.float16` as files name it."""
+    return "float16" if dtype == torch.float16 else "bfloat16"
+
+
+def without_bfloat16(content: dict[str, Any]) -> dict[str, Any]:
+    """A dumped section or manifest as files hold it: `unquantized_dtype` is written where it is not bfloat16.
+
+    So a checkpoint of a bfloat16 base is, byte by byte, what it was before there was a choice.
+    """
+    return {key: value for key, value in content.items() if (key, value) != ("unquantized_dtype", "bfloat16")}
 
 
 def read_section(content: Any, where: str) -> PackedSection | QATSection:

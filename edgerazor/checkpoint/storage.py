@@ -104,12 +104,28 @@ def check_weights(model: nn.Module, plan: Plan) -> None:
         raise CheckpointError("\n".join(problems))
 
 
-def unquantized_tensors(model: nn.Module, owners: Mapping[str, Layout]) -> tuple[Tensors, list[str]]:
+def unquantized_dtype(config: Any) -> torch.dtype:
+    """What parameters that are not quantized are rounded to: the 16-bit dtype of the base model, bfloat16 of a float32.
+
+    Args:
+        config: of the base model, or of a model in training, whose `quantization_config` remembers it.
+    """
+    stored: Any = getattr(config, "quantization_config", None) or {}
+    content = stored if isinstance(stored, Mapping) else stored.to_dict()
+    if "unquantized_dtype" in content:
+        return getattr(torch, content["unquantized_dtype"])  # type: ignore[no-any-return]
+    return torch.float16 if getattr(config, "dtype", None) == torch.float16 else torch.bfloat16
+
+
+def unquantized_tensors(
+    model: nn.Module, owners: Mapping[str, Layout], *, dtype: torch.dtype = torch.bfloat16
+) -> tuple[Tensors, list[str]]:
     """Everything else under its own name, a shared tensor once, in the narrowest dtype that holds it exactly.
 
     Args:
         model: the model.
         owners: modules whose weight is packed.
+        dtype: the 16-bit dtype to store it in where both hold it.
 
     Returns:
         The tensors on the CPU, and the names of those that no 16-bit float holds (they keep their dtype).
@@ -119,7 +135,7 @@ def unquantized_tensors(model: nn.Module, owners: Mapping[str, Layout]) -> tuple
     wide = []
     for name, parameter in model.named_parameters():
         if id(parameter) not in packed:
-            tensors[name] = narrowest(parameter.detach()).cpu().contiguous()
+            tensors[name] = narrowest(parameter.detach(), dtype).cpu().contiguous()
             if tensors[name].is_floating_point() and tensors[name].itemsize > 2:
                 wide.append(name)
     persistent = model.state_dict().keys()
@@ -129,23 +145,27 @@ def unquantized_tensors(model: nn.Module, owners: Mapping[str, Layout]) -> tuple
     return tensors, wide
 
 
-def narrowest(tensor: Tensor) -> Tensor:
+def narrowest(tensor: Tensor, preferred: torch.dtype = torch.bfloat16) -> Tensor:
     """The tensor in bfloat16 or float16 if one of them holds every value of it, else unchanged."""
     if not tensor.is_floating_point() or tensor.itemsize <= 2:
         return tensor
-    for dtype in (torch.bfloat16, torch.float16):
+    for dtype in (preferred, torch.bfloat16, torch.float16):
         rounded = tensor.to(dtype)
         if torch.equal(rounded.to(tensor.dtype), tensor):
             return rounded
     return tensor
 
 
-def round_unquantized_(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+def round_unquantized_(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """Round every parameter that is not quantized to what `dtype` holds; parameters keep their own dtype.
 
     Called before the last evaluation of a float32 student, so that what is evaluated is what a checkpoint stores.
-    Pass float16 for a student whose base model is a float16 one.
+
+    Args:
+        model: with a plan applied.
+        dtype: the 16-bit dtype of the base model; None asks `unquantized_dtype(model.config)`.
     """
+    dtype = dtype or unquantized_dtype(getattr(model, "config", None))
     latent = {id(layer.weight) for layer in trained_layers(model)}
     with torch.no_grad():
         for parameter in model.parameters():

@@ -97,6 +97,8 @@ def verify_checkpoint(folder: str | Path, *, logits: bool = False) -> VerifyResu
     faults += content
     if manifest.content_sha256 != section.content_sha256:
         faults.append(f"{MANIFEST}: content_sha256 differs from config.json")
+    if manifest.unquantized_dtype != section.unquantized_dtype:
+        faults.append(f"{MANIFEST}: unquantized_dtype differs from config.json")
     if logits and not faults:
         faults += _logit_faults(folder)
     size = sum(entry.bytes for entry in manifest.files.values())

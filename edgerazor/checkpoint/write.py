@@ -14,8 +14,14 @@ from torch import nn
 from edgerazor.checkpoint.card import model_card
 from edgerazor.checkpoint.folder import check_replaceable, replaced_folder
 from edgerazor.checkpoint.manifest import BitsPerWeight, Manifest, files_in, hash_file, write_manifest
-from edgerazor.checkpoint.section import CONFIG, WEIGHTS, PackedSection, store_layouts
-from edgerazor.checkpoint.storage import PackedModules, check_weights, pack_modules, unquantized_tensors
+from edgerazor.checkpoint.section import CONFIG, WEIGHTS, PackedSection, dtype_name, store_layouts
+from edgerazor.checkpoint.storage import (
+    PackedModules,
+    check_weights,
+    pack_modules,
+    unquantized_dtype,
+    unquantized_tensors,
+)
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
@@ -24,7 +30,7 @@ from edgerazor.schemas.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class PackedReport:
+class PackResult:
     """What was written.
 
     Attributes:
@@ -71,7 +77,8 @@ def write_checkpoint(
     registry: Registry,
     tokenizer: Any = None,
     evaluation: Any = None,
-) -> PackedReport:
+    unquantized: torch.dtype | None = None,
+) -> PackResult:
     """Pack a quantization-aware model and write it as a folder that transformers loads (TRANSFORMERS 5).
 
     The codes are `quantizer.quantize(weight)` of the weights as they are in memory, so give the model in the dtype its
@@ -86,6 +93,7 @@ def write_checkpoint(
         registry: gives the plugins' versions.
         tokenizer: saved beside the model if given.
         evaluation: figures for the manifest and the card: a mapping or a dataclass.
+        unquantized: the 16-bit dtype of the base model; None asks `unquantized_dtype(model.config)`.
 
     Raises:
         CheckpointError: NaN or infinity (tensor named), scales that are not float16, or a folder that cannot be
@@ -94,21 +102,13 @@ def write_checkpoint(
     started, folder = time.monotonic(), Path(folder)
     check_replaceable(folder)
     check_weights(model, plan)
+    dtype = unquantized or unquantized_dtype(model.config)
     packed = pack_modules(model, plan)
-    rest, packed.wide_tensors = unquantized_tensors(model, packed.layouts)
-    section = build_section(packed, plan, resolve_recipe(recipe, registry=registry))
-    guard = {section.guard: torch.zeros(1, dtype=torch.uint8)}
-    manifest = Manifest(
-        files={},
-        base_model={"name_or_path": recipe.model.name_or_path, "revision": recipe.model.revision},
-        content_sha256=packed.digest,
-        parameters=plan.parameters,
-        bits_per_weight=_bits(packed, plan),
-        plugins=registry.versions(),
-        evaluation=_figures(evaluation),
-        notes=_notes(packed),
-    )
+    rest, packed.wide_tensors = unquantized_tensors(model, packed.layouts, dtype=dtype)
+    section = build_section(packed, plan, resolve_recipe(recipe, registry=registry), unquantized=dtype)
+    manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
     with replaced_folder(folder) as temporary:
+        guard = {section.guard: torch.zeros(1, dtype=torch.uint8)}
         save_file({**rest, **packed.tensors, **guard}, temporary / WEIGHTS, metadata={"format": "pt"})
         (temporary / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
         _save_companions(model, tokenizer, temporary)
@@ -116,15 +116,36 @@ def write_checkpoint(
         files = {name: hash_file(temporary / name) for name in files_in(temporary)}
         write_manifest(temporary, manifest.model_copy(update={"files": files}))
         sizes = {name: (temporary / name).stat().st_size for name in files_in(temporary)}
-    report = _report(folder, sizes, manifest, plan, packed)
-    return replace(report, seconds=time.monotonic() - started)
+    return replace(_result(folder, sizes, manifest, plan, packed), seconds=time.monotonic() - started)
 
 
-def _report(
+def _manifest(
+    packed: PackedModules,
+    section: PackedSection,
+    recipe: Recipe,
+    plan: Plan,
+    registry: Registry,
+    evaluation: Any,
+) -> Manifest:
+    """The manifest before the files are known."""
+    return Manifest(
+        files={},
+        base_model={"name_or_path": recipe.model.name_or_path, "revision": recipe.model.revision},
+        content_sha256=packed.digest,
+        parameters=plan.parameters,
+        bits_per_weight=_bits(packed, plan),
+        unquantized_dtype=section.unquantized_dtype,
+        plugins=registry.versions(),
+        evaluation=_figures(evaluation),
+        notes=_notes(packed),
+    )
+
+
+def _result(
     folder: Path, sizes: Mapping[str, int], manifest: Manifest, plan: Plan, packed: PackedModules
-) -> PackedReport:
+) -> PackResult:
     bits = manifest.bits_per_weight
-    return PackedReport(
+    return PackResult(
         folder=folder,
         files=sizes,
         digest=packed.digest,
@@ -141,7 +162,9 @@ def _report(
     )
 
 
-def build_section(packed: PackedModules, plan: Plan, recipe: Recipe) -> PackedSection:
+def build_section(
+    packed: PackedModules, plan: Plan, recipe: Recipe, *, unquantized: torch.dtype = torch.bfloat16
+) -> PackedSection:
     """The `quantization_config` of a packed model."""
     if not plan.quantized:
         raise CheckpointError("the recipe quantizes no module, so there is nothing to pack")
@@ -153,6 +176,7 @@ def build_section(packed: PackedModules, plan: Plan, recipe: Recipe) -> PackedSe
         guard=_guard(plan),
         activations=plan.activations.model_dump(mode="json") if plan.activations else None,
         kv_cache=plan.kv_cache.model_dump(mode="json") if plan.kv_cache else None,
+        unquantized_dtype=dtype_name(unquantized),
         recipe=recipe.to_dict(),
         content_sha256=packed.digest,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from edgerazor.checkpoint import PackedReport, load_model, pack_model, verify_checkpoint
+from edgerazor.checkpoint import PackResult, load_model, pack_model, verify_checkpoint
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.data import load_data
@@ -186,7 +186,7 @@ class _Quickstart:
         return result.steps
 
     def _packed_row(
-        self, variant: Variant, recipe: Recipe, folder: Path, report: PackedReport | None, trained: Any = None
+        self, variant: Variant, recipe: Recipe, folder: Path, report: PackResult | None, trained: Any = None
     ) -> Row:
         verify_checkpoint(folder).raise_if_damaged()
         model = load_model(folder, dtype=torch.float32).to(self.teacher.device)

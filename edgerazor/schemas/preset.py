@@ -47,16 +47,21 @@ def preset_names() -> list[str]:
 def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[str, Any], list[str]]:
     """Fill `quantization` and `distillation` from the preset; keys that the recipe writes win, whole.
 
+    Where the recipe writes both, nothing is filled in and the preset only says where the recipe came from, as in the
+    resolved recipe of a run; its name has to be one that exists all the same.
+
     Returns the expanded recipe and the problems found (unknown preset, unknown family without sizes).
     """
     result, choice = dict(raw), raw.get("preset")
-    if choice is None or {"quantization", "distillation"} <= set(result):
+    if choice is None:
         return result, []
     given = {"name": choice} if not isinstance(choice, Mapping) else dict(choice)
     name = str(given.get("name"))
     if name not in preset_names():
         result.pop("preset")
         return result, [f"preset: no preset named '{name}'{nearest(name, preset_names())}"]
+    if {"quantization", "distillation"} <= set(result):
+        return result, []
     family = model_type(raw.get("model"))
     adapter = next((declared for declared in registry.adapter_declarations() if family in declared.model_types), None)
     sizes, problems = _group_sizes(given.get("group_sizes"), adapter, _why_no_sizes(raw.get("model"), family, registry))

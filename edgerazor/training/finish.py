@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from edgerazor.checkpoint import round_unquantized_, verify_checkpoint, write_checkpoint
+from edgerazor.checkpoint import round_unquantized_, unquantized_dtype, verify_checkpoint, write_checkpoint
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.distill.state import settled_layers
@@ -29,8 +29,9 @@ def finish_run(
     """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     student = _gathered(trainer, recipe, registry) if sharded else trainer.accelerator.unwrap_model(trainer.model)
+    dtype = unquantized_dtype(trainer.accelerator.unwrap_model(trainer.model).config)
     if student is not None:
-        round_unquantized_(student)
+        round_unquantized_(student, dtype)
     evaluation: Mapping[str, float] = {}
     if trainer.eval_dataset is not None:
         evaluation = trainer.evaluate_whole(student) if sharded else trainer.evaluate()
@@ -43,6 +44,7 @@ def finish_run(
             registry=registry,
             tokenizer=trainer.processing_class,
             evaluation=evaluation,
+            unquantized=dtype,
         )
         verify_checkpoint(output / PACKED).raise_if_damaged()
         _write_metrics(trainer, output / METRICS, evaluation)

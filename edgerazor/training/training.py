@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from edgerazor.checkpoint import qat_config
+from edgerazor.checkpoint import qat_config, unquantized_dtype
 from edgerazor.core.allocator import keep_large_blocks
 from edgerazor.core.contracts import Exporter, ExportResult, Progress, Signal
 from edgerazor.core.layers.weight_cache import cached_weights
@@ -173,7 +173,8 @@ def _build_trainer(
     rows, collator = _training_rows(recipe, distiller, data, pad_token_id or 0, vocabulary)
     student, plan = load_student(recipe, registry=registry, attentions=Signal.ATTENTIONS in distiller.signals)
     _choose_parameters(student, plan, recipe.training.train_parameters)
-    student.config.quantization_config = qat_config(recipe, plan)  # type: ignore[union-attr]
+    settings = qat_config(recipe, plan, unquantized=unquantized_dtype(config))  # the base's: the student is float32
+    student.config.quantization_config = settings  # type: ignore[union-attr]
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
     attentions = Signal.ATTENTIONS in distiller.teacher_signals
     load = partial(load_teacher, recipe.model, device=arguments.device, attentions=attentions)

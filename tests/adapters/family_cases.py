@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, Qwen2_5OmniForConditionalGeneration
 
-from edgerazor.checkpoint import PackedReport, round_unquantized_, write_checkpoint
+from edgerazor.checkpoint import PackResult, round_unquantized_, write_checkpoint
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
@@ -88,7 +88,7 @@ class Family:
         apply_plan(model, self.plan(model), registry=self.registry, attentions=attentions)
         return round_unquantized_(model)
 
-    def write(self, student: Any, folder: Path) -> PackedReport:
+    def write(self, student: Any, folder: Path) -> PackResult:
         plan = self.plan(self.teacher())
         return write_checkpoint(student, folder, recipe=self.recipe, plan=plan, registry=self.registry)
 

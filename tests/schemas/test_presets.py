@@ -89,6 +89,22 @@ def test_a_misspelt_preset(registry: Registry) -> None:
     ]
 
 
+@pytest.mark.parametrize("preset", ["1.99-bitt", {"name": "1.99-bitt"}], ids=["name", "mapping"])
+def test_a_misspelt_preset_is_named_where_nothing_is_taken_from_it(preset: Any, registry: Registry) -> None:
+    written = load(registry, model=QWEN, preset="1.88-bit").to_dict()
+    sections = {key: written[key] for key in ("quantization", "distillation")}
+    (problem,) = message(registry, model=QWEN, preset=preset, **sections)
+    assert problem.startswith("recipe: preset: no preset named '1.99-bitt'; did you mean '")
+
+
+def test_a_preset_beside_both_sections_says_where_they_came_from(registry: Registry) -> None:
+    written = load(registry, model=QWEN, preset="1.88-bit").to_dict()
+    sections = {key: written[key] for key in ("quantization", "distillation")}
+    recipe = load(registry, model=QWEN, preset="4-bit", **sections)
+    assert recipe.preset is not None and recipe.preset.name == "4-bit"
+    assert recipe.to_dict()["quantization"] == written["quantization"]
+
+
 def test_a_section_that_is_written_replaces_the_presets_whole(registry: Registry) -> None:
     own = {"losses": [{"name": "forward_kl"}]}
     recipe = load(registry, model=QWEN, preset="1.88-bit", distillation=own)
