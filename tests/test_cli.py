@@ -212,6 +212,8 @@ def test_evaluate_a_checkpoint(run: Path, folder: Path) -> None:
     error = fail("evaluate", run / "packed", "--data", other, "--set", "data.packin=true", "--set", "training.seed=1")
     assert "data has no 'packin'; did you mean 'packing'?" in error
     assert "training.seed=1: evaluate takes data.key=value alone" in error
+    error = fail("evaluate", run / "packed", "--set", "data.held_out=null")
+    assert error == ("--set data.held_out: is null, so only what was trained on is left; give a file with --data\n")
 
 
 def test_generate_streams_text_and_repeats_itself_for_a_seed(run: Path) -> None:

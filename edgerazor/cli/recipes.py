@@ -27,11 +27,11 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
     from edgerazor.core.discovery import load_plugins
     from edgerazor.recipes.check import check_recipe
 
-    report = check_recipe(recipe, registry=load_plugins(), overrides=overrides or [])
+    result = check_recipe(recipe, registry=load_plugins(), overrides=overrides or [])
     typer.echo(f"{recipe}: ok")
-    for line in summary(report.plan) if report.plan else []:
+    for line in summary(result.plan) if result.plan else []:
         typer.echo(f"  {line}")
-    for note in report.notes:
+    for note in result.notes:
         typer.echo(f"  note: {note}")
 
 

@@ -14,8 +14,9 @@ from edgerazor.checkpoint import load_model, open_checkpoint
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.outputs import Head, ModelOutput, Targets
 from edgerazor.core.registry import Registry
-from edgerazor.data import Collator, load_data
-from edgerazor.errors import CheckpointError, DataError, PlanError
+from edgerazor.data import Collator
+from edgerazor.errors import CheckpointError, PlanError
+from edgerazor.evaluate.inputs import held_out_section, load_held_out, teacher_section
 from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics
 from edgerazor.kernels.projection import chunk_rows
 from edgerazor.models.load import adapter_for, load_teacher, load_tokenizer, pick_device
@@ -167,57 +168,30 @@ def evaluate_checkpoint(
     """
     opened = open_checkpoint(folder)
     recipe = load_recipe(opened.recipe, registry=registry)
-    dataset = _held_out(
-        data or recipe.data, load_tokenizer(ModelSection(name_or_path=str(folder))), given=data is not None
-    )
+    section = held_out_section(folder, recipe.data, data)
+    dataset = load_held_out(section, load_tokenizer(ModelSection(name_or_path=str(folder))))
     device = pick_device(use_cpu=recipe.training.use_cpu)
     student: Any = load_model(folder, dtype=torch.float32).to(device)
-    compared: nn.Module | None = None
+    compared: Any = None
     notes: tuple[str, ...] = ()
     try:
-        compared = _teacher(recipe.model, teacher, folder, vocabulary_size(student.config), device)
+        theirs = teacher_section(folder, recipe.model, teacher, vocabulary=vocabulary_size(student.config))
+        compared = load_teacher(theirs, device=device)
     except (CheckpointError, PlanError) as error:
         if teacher is not None:
             raise
         notes = (f"compared with no teacher: {error}",)
-    ours = str(student.config.model_type)
-    theirs = ours if compared is None else str(compared.config.model_type)  # type: ignore[union-attr]
+    model_type = str(student.config.model_type)
+    teacher_type = model_type if compared is None else str(compared.config.model_type)
     adapter = adapter_for(student.config, recipe.model, registry)
     result = evaluate_model(
         student,
         compared,
         dataset,
         adapter=adapter,
-        teacher_adapter=adapter if theirs == ours else registry.adapter_for(theirs),
+        teacher_adapter=adapter if teacher_type == model_type else registry.adapter_for(teacher_type),
         batch_size=recipe.evaluation.batch_size,
         batches=recipe.evaluation.batches,
         pad_token_id=student.config.pad_token_id or 0,
     )
     return replace(result, notes=notes)
-
-
-def _teacher(model: ModelSection, given: str | None, folder: Path, vocabulary: int, device: torch.device) -> nn.Module:
-    """The teacher that was given, or the one of the recipe.
-
-    A recipe that came with a checkpoint is not trusted to name a model inside that checkpoint's folder.
-    """
-    name = given or model.teacher or model.name_or_path
-    if given is None and Path(name).resolve().is_relative_to(folder.resolve()):
-        raise CheckpointError(f"{name}: lies inside the checkpoint {folder}; give a teacher with --teacher")
-    revision = model.revision if name == model.name_or_path else None
-    section = ModelSection(name_or_path=name, revision=revision, teacher_dtype=model.teacher_dtype)
-    teacher: Any = load_teacher(section, device=device)
-    if (theirs := vocabulary_size(teacher.config)) != vocabulary:
-        raise PlanError(f"{name}: has a vocabulary of {theirs} tokens, the checkpoint {vocabulary}")
-    return teacher  # type: ignore[no-any-return]
-
-
-def _held_out(section: DataSection | None, tokenizer: Any, *, given: bool) -> Any:
-    if section is None:
-        raise DataError("the checkpoint's recipe has no data section; give a file to evaluate on with --data")
-    loaded = load_data(section, tokenizer)
-    if loaded.held_out is not None:
-        return loaded.held_out
-    if not given:
-        raise DataError("the checkpoint's recipe holds out no data (data.held_out); give a file with --data")
-    return loaded.train

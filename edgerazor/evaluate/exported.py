@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 
 from edgerazor.core.contracts import Runtime
 from edgerazor.core.registry import Registry
-from edgerazor.data import load_data
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult
+from edgerazor.evaluate.inputs import held_out_section, load_held_out, teacher_section
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.inference.transformers_runtime import TransformersRuntime
 from edgerazor.models.load import load_teacher, load_tokenizer, pick_device
@@ -42,12 +42,12 @@ def evaluate_runtime(
         row = dataset[index]
         text_bytes += int(row["label_bytes"])
         for ids, labels in _documents(row):
-            for found, expected, wanted in _predictions(runtime, teacher, ids, labels):
-                loss -= float(found[np.arange(len(wanted)), wanted].sum())
-                tokens += len(wanted)
-                if expected is not None:
-                    divergence += float((np.exp(expected) * (expected - found)).sum())
-                    agreed += int((expected.argmax(-1) == found.argmax(-1)).sum())
+            for ours, theirs, following in _predictions(runtime, teacher, ids, labels):
+                loss -= float(ours[np.arange(len(following)), following].sum())
+                tokens += len(following)
+                if theirs is not None:
+                    divergence += float((np.exp(theirs) * (theirs - ours)).sum())
+                    agreed += int((theirs.argmax(-1) == ours.argmax(-1)).sum())
     count = max(tokens, 1)
     return EvaluationResult(
         loss=loss / count,
@@ -67,7 +67,8 @@ def evaluate_exported(
         path: file or folder that an exporter wrote.
         registry: loaded plugins.
         data: what to evaluate on; None takes the held-out data of the recipe in the export.
-        teacher: 16-bit model to compare with, whose tokenizer reads the data; None takes that of the recipe.
+        teacher: 16-bit model to compare with, whose tokenizer reads the data; None takes teacher and tokenizer of the
+            recipe.
 
     Raises:
         EdgeRazorError: the model, the teacher or the data cannot be loaded, or they do not fit each other.
@@ -77,13 +78,12 @@ def evaluate_exported(
         if not runtime.recipe:
             raise DataError(f"{path}: holds no recipe; export it again, or evaluate the checkpoint it was made of")
         recipe = load_recipe(dict(runtime.recipe), registry=registry)
-        name = teacher or recipe.model.teacher or recipe.model.name_or_path
-        section = ModelSection(name_or_path=name, teacher_dtype=recipe.model.teacher_dtype)
-        tokenizer: PreTrainedTokenizerBase = load_tokenizer(section)
-        loaded = load_data(_section(data or recipe.data, path), tokenizer)
-        dataset = loaded.held_out if loaded.held_out is not None else loaded.train
-        _check_tokens(runtime, tokenizer, path, name)
-        model: Any = load_teacher(section, device=pick_device(use_cpu=recipe.training.use_cpu))
+        section = held_out_section(path, recipe.data, data)
+        theirs = teacher_section(path, recipe.model, teacher, vocabulary=runtime.vocabulary_size)
+        tokenizer = _load_tokenizer(recipe.model, theirs)
+        _check_tokens(runtime, tokenizer, path)
+        dataset = load_held_out(section, tokenizer)
+        model: Any = load_teacher(theirs, device=pick_device(use_cpu=recipe.training.use_cpu))
         batches = recipe.evaluation.batches
         rows = None if batches is None else batches * recipe.evaluation.batch_size
         return evaluate_runtime(runtime, TransformersRuntime(model, tokenizer), dataset, rows=rows)
@@ -91,16 +91,19 @@ def evaluate_exported(
         runtime.close()
 
 
-def _section(section: DataSection | None, path: Path) -> DataSection:
-    if section is None or not (section.held_out or section.sources):
-        raise DataError(f"{path}: its recipe holds out no data (data.held_out); give a file with --data")
-    return section
+def _load_tokenizer(model: ModelSection, teacher: ModelSection) -> PreTrainedTokenizerBase:
+    """The tokenizer that the recipe names beside its models, or the one of a teacher."""
+    named_by_recipe = model.tokenizer is not None and teacher.name_or_path == model.teacher_name
+    return load_tokenizer(model if named_by_recipe else teacher)
 
 
-def _check_tokens(runtime: Runtime, tokenizer: Any, path: Path, name: str) -> None:
+def _check_tokens(runtime: Runtime, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     text = "It's 12 o'clock;\n    naïve = [x for x in range(10)]\n"
     if list(tokenizer(text)["input_ids"]) != runtime.encode(text, chat=False):
-        raise PlanError(f"{name}: its tokenizer splits text otherwise than the one of {path}; give another --teacher")
+        raise PlanError(
+            f"{tokenizer.name_or_path}: its tokenizer splits text otherwise than the one of {path}; "
+            "give another --teacher"
+        )
 
 
 def _documents(row: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
@@ -119,12 +122,12 @@ def _predictions(
     if teacher is not None:
         teacher.restart()
     for start in range(0, len(ids) - 1, _CHUNK):
-        piece = ids[start : start + _CHUNK]
-        following = np.array([*labels[start + 1 : start + 1 + len(piece)], _IGNORED][: len(piece)])
+        chunk = ids[start : start + _CHUNK]
+        following = np.array([*labels[start + 1 : start + 1 + len(chunk)], _IGNORED][: len(chunk)])
         chosen = following != _IGNORED
-        found = _log_softmax(runtime.feed(piece, every=True)[chosen])
-        expected = None if teacher is None else _log_softmax(teacher.feed(piece, every=True)[chosen])
-        yield found, expected, following[chosen]
+        ours = _log_softmax(runtime.feed(chunk, every=True)[chosen])
+        theirs = None if teacher is None else _log_softmax(teacher.feed(chunk, every=True)[chosen])
+        yield ours, theirs, following[chosen]
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -40,16 +40,19 @@ def evaluation_data(
         stored |= {"sources": [str(path)], "held_out": None}
     elif not stored.get("held_out"):
         raise RecipeError(f"{checkpoint}: its recipe holds out no data (data.held_out); give a file with --data")
-    foreign = [one for one in overrides if not one.startswith("data.")]
-    changed, problems = apply_overrides({"data": stored}, [one for one in overrides if one not in foreign])
+    foreign = [override for override in overrides if not override.startswith("data.")]
+    changed, problems = apply_overrides({"data": stored}, [text for text in overrides if text not in foreign])
     problems += [
-        f"{one}: evaluate takes data.key=value alone; what else the recipe says is fixed in the checkpoint"
-        for one in foreign
+        f"{override}: evaluate takes data.key=value alone; what else the recipe says is fixed in the checkpoint"
+        for override in foreign
     ]
     try:
         section = DataSection.model_validate(changed["data"])
     except ValidationError as error:
         problems += [f"{key_path(('data', *line['loc']))}: {line['msg']}" for line in error.errors()]
+    else:
+        if path is None and section.held_out is None:
+            problems.append("data.held_out: is null, so only what was trained on is left; give a file with --data")
     if problems:
         raise RecipeError([f"--set {line}" for line in problems])
     return section

@@ -72,7 +72,7 @@ def load_float_model(section: ModelSection, *, name: str | None = None, dtype: t
             name,
             config=config,
             dtype=dtype,
-            revision=_revision(name, section),
+            revision=section.revision_of(name),
             attn_implementation="sdpa",
             output_loading_info=True,
         )
@@ -156,7 +156,7 @@ def load_teacher(section: ModelSection, *, device: torch.device, attentions: boo
     dtype: Any = section.teacher_dtype
     if dtype == "auto" and device.type == "cpu":
         dtype = "float32"
-    teacher = load_float_model(section, name=section.teacher or section.name_or_path, dtype=dtype)
+    teacher = load_float_model(section, name=section.teacher_name, dtype=dtype)
     if attentions:
         teacher.set_attn_implementation("eager")  # type: ignore[operator]
     teacher.requires_grad_(False)
@@ -196,7 +196,7 @@ def _has_tokenizer(name: str) -> bool:
 def _found(loader: Any, name: str, section: ModelSection) -> Any:
     register_model_types()
     try:
-        return loader.from_pretrained(name, revision=_revision(name, section))
+        return loader.from_pretrained(name, revision=section.revision_of(name))
     except (OSError, ValueError, KeyError) as error:
         what = {AutoConfig: "config.json", AutoTokenizer: "tokenizer"}[loader]
         folder = Path(name)
@@ -205,11 +205,6 @@ def _found(loader: Any, name: str, section: ModelSection) -> Any:
         else:
             reason = str(error).splitlines()[0]
         raise CheckpointError(f"{name}: no usable {what}: {reason}") from error
-
-
-def _revision(name: str, section: ModelSection) -> str | None:
-    """`model.revision` belongs to the student alone."""
-    return section.revision if name == section.name_or_path else None
 
 
 def pick_device(*, use_cpu: bool = False) -> torch.device:

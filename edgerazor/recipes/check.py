@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError, RecipeError
 from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.preset import local_config
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
@@ -19,7 +20,7 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
-class CheckReport:
+class CheckResult:
     """A recipe without faults.
 
     Attributes:
@@ -33,7 +34,7 @@ class CheckReport:
     notes: tuple[str, ...]
 
 
-def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] = ()) -> CheckReport:
+def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] = ()) -> CheckResult:
     """Validate a recipe, look for its data files, import its components, and plan it on the meta device.
 
     Raises:
@@ -49,23 +50,28 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
     component_problems = _component_problems(recipe, registry)
     problems = [*data_problems, *model_problems, *component_problems]
     plan = None
-    if local_config(recipe.model.name_or_path, recipe.model.revision) and not component_problems:
+    if _is_here(recipe.model, recipe.model.name_or_path) and not component_problems:
         plan, plan_problems = _plan(recipe, registry)
         problems += plan_problems
-        if local_config(recipe.model.teacher or recipe.model.name_or_path):
+        if _is_here(recipe.model, recipe.model.teacher_name):
             problems += _teacher_problems(recipe, registry)
     if problems:
         raise RecipeError([f"{source}: {line}" for line in problems])
     if recipe.data is None:
         notes.append("the recipe has no data section; it can be planned and packed, not trained")
-    return CheckReport(recipe, plan, (*notes, *(plan.notes if plan else ())))
+    return CheckResult(recipe, plan, (*notes, *(plan.notes if plan else ())))
+
+
+def _is_here(model: ModelSection, name: str) -> bool:
+    """Whether config.json of `name`, at its own revision, is on this machine."""
+    return local_config(name, model.revision_of(name)) is not None
 
 
 def _model_problems(recipe: Recipe) -> tuple[list[str], list[str]]:
     """Model folders that cannot be, and notes about models that may be on the hub."""
     problems, notes = [], []
     for key, name in (("name_or_path", recipe.model.name_or_path), ("teacher", recipe.model.teacher)):
-        if name is None or local_config(name, recipe.model.revision):
+        if name is None or _is_here(recipe.model, name):
             continue
         if Path(name).is_dir():
             problems.append(f"model.{key}: the folder {name} holds no config.json")

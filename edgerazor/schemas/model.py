@@ -28,3 +28,12 @@ class ModelSection(Schema):
     teacher_offload: Annotated[
         bool, Field(description="The teacher's weights wait in the computer's memory and visit the GPU as it runs.")
     ] = False
+
+    @property
+    def teacher_name(self) -> str:
+        """Folder or hub name of the teacher: `teacher`, or the student's own 16-bit checkpoint."""
+        return self.teacher or self.name_or_path
+
+    def revision_of(self, name: str) -> str | None:
+        """The revision at which the model `name` is read; `revision` belongs to `name_or_path` alone."""
+        return self.revision if name == self.name_or_path else None

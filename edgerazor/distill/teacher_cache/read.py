@@ -123,9 +123,8 @@ def check_losses(distiller: Distiller) -> None:
 
 
 def teacher_of(model: ModelSection) -> tuple[str, str | None]:
-    """Name and revision of the teacher; the revision belongs to the student's checkpoint alone."""
-    name = model.teacher or model.name_or_path
-    return name, model.revision if name == model.name_or_path else None
+    """Name and revision of the teacher."""
+    return model.teacher_name, model.revision_of(model.teacher_name)
 
 
 def _same_model(name: str, other: str) -> bool:
