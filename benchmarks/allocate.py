@@ -1,6 +1,6 @@
 """Does automatic precision pay after training? Students of one size and as many steps, over several seeds.
 
-python benchmarks/allocate.py --seeds 0 1 2 --steps 200 --out benchmarks/results/allocate.json
+python benchmarks/allocate.py --seeds 0 1 2 --steps 200 --output benchmarks/results/allocate.json
 """
 
 import argparse
@@ -110,11 +110,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--only", nargs="+", choices=MODES, default=list(MODES), help="run these, keep what --out has")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "allocate.json")
+    parser.add_argument("--only", nargs="+", choices=MODES, default=list(MODES), help="run these, keep the others")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "allocate.json")
     arguments = parser.parse_args()
     console, registry = Console(width=160), load_plugins()
-    earlier = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    earlier = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     runs = earlier["runs"] if earlier.get("steps") == arguments.steps else {}
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
@@ -123,8 +123,8 @@ def main() -> None:
     summary = summarise(runs)
     facts = {"machine": machine(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     content = {**facts, "steps": arguments.steps, "target_bits": TARGET_BITS, "summary": summary, "runs": runs}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     _print(summary, len(runs), arguments.steps, console)
 
 

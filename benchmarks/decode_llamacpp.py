@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--worker")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "decode_llamacpp.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "decode_llamacpp.json")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.worker, arguments.threads)
@@ -184,7 +184,7 @@ def main() -> None:
         "generated_tokens": GENERATED,
         "rounds": measured,
     }
-    publish(arguments.out, rows, COLUMNS, facts, console)
+    publish(arguments.output, rows, COLUMNS, facts, console)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--worker")
     parser.add_argument("--kind", default="")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "decode_onnxruntime.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "decode_onnxruntime.json")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.worker, arguments.kind, arguments.threads)
@@ -182,7 +182,7 @@ def main() -> None:
         "generated_tokens": GENERATED,
         "rounds": measured,
     }
-    publish(arguments.out, rows, COLUMNS, facts, console)
+    publish(arguments.output, rows, COLUMNS, facts, console)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += [_row(measured, allocator, case) for case in names]
         entries += [entry(*key, result, allocator=allocator) for key, result in measured.items()]
     facts = {**circumstances(given, before), "measurements": entries}
-    publish(given.out, rows, COLUMNS, facts, Console(width=200))
+    publish(given.output, rows, COLUMNS, facts, Console(width=200))
 
 
 def _row(measured: Mapping[tuple[str, str], Result], allocator: str, case: str) -> dict[str, Any]:

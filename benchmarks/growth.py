@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=160)
     steps = [_step_row(measured, f"{curve} {value}") for curve in STEP_CURVES for value in curves[curve]]
     rows = [_loss_row(measured, f"{curve} {value}") for curve in LOSS_CURVES for value in curves[curve]]
-    publish(given.out, rows, COLUMNS, {**facts, "steps": steps}, console)
+    publish(given.output, rows, COLUMNS, {**facts, "steps": steps}, console)
     show(steps, STEP_COLUMNS, console)
     console.print(f"flat beyond one chunk: {facts['flat_beyond_one_chunk']}", highlight=False)
 

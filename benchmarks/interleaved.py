@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, rounds: int) -> No
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--allocators", nargs="+", choices=list(ALLOCATORS), default=list(ALLOCATORS))
     parser.add_argument("--only", nargs="+", help="these contestants alone")
-    parser.add_argument("--out", type=Path, help="the JSON; by default in benchmarks/results, or build/ if quick")
+    parser.add_argument("--output", type=Path, help="the JSON; by default in benchmarks/results, or build/ if quick")
     parser.add_argument("--in-process", action="store_true", help="no child processes; for tests")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--setup", type=json.loads, default={}, help=argparse.SUPPRESS)
@@ -78,10 +78,10 @@ def finish(arguments: argparse.Namespace) -> None:
         arguments.rounds, arguments.allocators = min(arguments.rounds, 2), arguments.allocators[:1]
     if arguments.device == "cuda":
         arguments.allocators = ["default"]
-    if arguments.out is None:
+    if arguments.output is None:
         suffix = "" if arguments.device == "cpu" else "_cuda"
         place = root.parent / "build" / "benchmarks" if arguments.quick else root / "results"
-        arguments.out = place / f"{arguments.name}{suffix}.json"
+        arguments.output = place / f"{arguments.name}{suffix}.json"
 
 
 def compete(

@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = compete(Path(__file__), worker, contestants, CASES, given, variables=VARIABLES, allocator=allocator)
         rows += [_row(measured, allocator, *key) for key in measured]
         entries += [entry(*key, result, allocator=allocator) for key, result in measured.items()]
-    publish(given.out, rows, COLUMNS, {**circumstances(given, before), "measurements": entries}, Console(width=180))
+    publish(given.output, rows, COLUMNS, {**circumstances(given, before), "measurements": entries}, Console(width=180))
 
 
 def _row(measured: Mapping[tuple[str, str], Result], allocator: str, name: str, case: str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         step.run()
     rows = profiled(step, given.rounds, given.device)
     facts = {**circumstances(given, before), "shape": shape, "dtype": given.dtype, **checked}
-    publish(given.out, rows, COLUMNS, {**facts, "micro_batches": given.micro_batches}, Console(width=180))
+    publish(given.output, rows, COLUMNS, {**facts, "micro_batches": given.micro_batches}, Console(width=180))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does the quickstart's table depend on the seed? Runs it over several, prints means and spreads, writes one JSON.
 
-python benchmarks/quickstart_seeds.py --seeds 0 1 2 --out benchmarks/results/quickstart_seeds.json
+python benchmarks/quickstart_seeds.py --seeds 0 1 2 --output benchmarks/results/quickstart_seeds.json
 """
 
 import argparse
@@ -46,16 +46,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=DEFAULT_BUDGET)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "quickstart_seeds.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "quickstart_seeds.json")
     arguments = parser.parse_args()
     runs = []
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs.append(run_quickstart(folder, budget=arguments.budget, smoke=arguments.smoke, seed=seed))
     summary, claims = summarise(runs), claims_held(runs)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": [run.machine for run in runs], "models": summary, "claims": claims, "runs": len(runs)}
-    arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     _print(summary, claims, len(runs))
 
 

@@ -97,7 +97,7 @@ def main(
         rows += [_row(measured, allocator, *key) for key in measured]
         entries += [entry(*key, result, allocator=allocator) for key, result in measured.items()]
     facts = {**circumstances(given, before), **setup, "measurements": entries}
-    publish(given.out, rows, COLUMNS, facts, Console(width=180))
+    publish(given.output, rows, COLUMNS, facts, Console(width=180))
 
 
 def _row(measured: Mapping[tuple[str, str], Result], allocator: str, name: str, dtype: str) -> dict[str, Any]:

@@ -175,10 +175,10 @@ def _weights(module: dict[str, Any]) -> int:
 
 def test_schema_to_the_terminal_and_to_a_file(tmp_path: Path) -> None:
     printed = json.loads(succeed("schema"))
-    succeed("schema", "--out", tmp_path / "recipe.schema.json")
+    succeed("schema", "--output", tmp_path / "recipe.schema.json")
     assert json.loads((tmp_path / "recipe.schema.json").read_text(encoding="utf-8")) == printed
     absent = tmp_path / "absent" / "schema.json"
-    assert fail("schema", "--out", absent) == f"{absent}: cannot be written: No such file or directory\n"
+    assert fail("schema", "--output", absent) == f"{absent}: cannot be written: No such file or directory\n"
 
 
 def test_plugins_lists_what_is_built_in() -> None:
@@ -200,7 +200,7 @@ def test_train_writes_recipe_metrics_and_a_sound_checkpoint(run: Path, folder: P
     assert "ok" in succeed("verify", run / "packed", "--logits")
     error = fail("train", folder / "recipe.yaml", "--output", run)
     assert "already holds a run; resume it with --resume, or choose another folder" in error
-    assert "is finished and packed already" in fail("pack", run, "--out", folder / "again")
+    assert "is finished and packed already" in fail("pack", run, "--output", folder / "again")
 
 
 def test_evaluate_a_checkpoint(run: Path, folder: Path) -> None:
@@ -227,16 +227,23 @@ def test_generate_streams_text_and_repeats_itself_for_a_seed(run: Path) -> None:
     assert "write at least one word" in fail("generate", run / "packed", "--prompt", "")
 
 
+def test_the_old_spelling_of_output_works_and_is_pointed_out(tmp_path: Path) -> None:
+    for old in (["--out", tmp_path / "a.json"], [f"--out={tmp_path / 'b.json'}"]):
+        result = invoke("schema", *old)
+        assert result.exit_code == 0 and result.stderr == "note: --out is now --output; this version still takes both\n"
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text() != ""
+
+
 def test_pack_a_model_by_preset_or_recipe(folder: Path, tmp_path: Path) -> None:
     sizes = [f"--set=preset.group_sizes.{key}={size}" for key, size in (("weights", 32), ("activations", 32))]
     chosen = ["--preset", "4-bit", *sizes, "--set=preset.group_sizes.kv_cache=16"]
-    assert "bits per quantized weight" in succeed("pack", folder / "model", *chosen, "--out", tmp_path / "four")
+    assert "bits per quantized weight" in succeed("pack", folder / "model", *chosen, "--output", tmp_path / "four")
     succeed("verify", tmp_path / "four")
-    succeed("pack", folder / "model", "--recipe", folder / "recipe.yaml", "--out", tmp_path / "recipe")
-    assert "needs --preset NAME or --recipe FILE" in fail("pack", folder / "model", "--out", tmp_path / "none")
+    succeed("pack", folder / "model", "--recipe", folder / "recipe.yaml", "--output", tmp_path / "recipe")
+    assert "needs --preset NAME or --recipe FILE" in fail("pack", folder / "model", "--output", tmp_path / "none")
     both = ["--preset", "4-bit", "--recipe", folder / "recipe.yaml"]
-    assert "give one of them" in fail("pack", folder / "model", *both, "--out", tmp_path / "both")
-    assert "no preset named '3-bit'" in fail("pack", folder / "model", "--preset", "3-bit", "--out", tmp_path / "x")
+    assert "give one of them" in fail("pack", folder / "model", *both, "--output", tmp_path / "both")
+    assert "no preset named '3-bit'" in fail("pack", folder / "model", "--preset", "3-bit", "--output", tmp_path / "x")
 
 
 @pytest.mark.slow
@@ -255,6 +262,6 @@ def test_interrupting_a_run_saves_it_and_says_how_to_go_on(folder: Path, tmp_pat
     step = int(re.search(r"stopped at step (\d+); it is saved", result.stderr)[1])  # type: ignore[index]
     resume = f"edgerazor train {folder / 'recipe.yaml'} --output {output} --set training.max_steps=100000 --resume"
     assert resume in result.stderr.splitlines()
-    assert "bits per quantized weight" in succeed("pack", output, "--out", tmp_path / "halfway")
+    assert "bits per quantized weight" in succeed("pack", output, "--output", tmp_path / "halfway")
     assert f"trained {step + 1} steps" in succeed(*command, "--set", f"training.max_steps={step + 1}", "--resume")
     succeed("verify", output / "packed")

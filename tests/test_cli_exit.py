@@ -18,7 +18,7 @@ FULL = Path("/dev/full")
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.subprocess
 def test_a_full_disk_is_said() -> None:
-    assert fail("schema", "--out", FULL) == f"{FULL}: cannot be written: No space left on device\n"
+    assert fail("schema", "--output", FULL) == f"{FULL}: cannot be written: No space left on device\n"
     with FULL.open("w") as full:
         command = [sys.executable, "-m", "edgerazor", "schema"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

@@ -120,7 +120,7 @@ def test_weights_that_are_not_finite(train: Train, tmp_path: Path) -> None:
     message = f"{broken}: model.layers.1.mlp.up_proj.weight holds NaN or infinite values"
     assert train(model={"name_or_path": str(broken)}).startswith(message)
     sizes = [f"--set=preset.group_sizes.{key}={size}" for key, size in SIZES.items()]
-    said = refused("pack", broken, "--preset", "4-bit", *sizes, "--out", tmp_path / "packed")
+    said = refused("pack", broken, "--preset", "4-bit", *sizes, "--output", tmp_path / "packed")
     assert said.startswith(message)
     assert not (tmp_path / "packed").exists()
 
@@ -129,7 +129,7 @@ def test_a_model_whose_weights_are_cut_off(folder: Path, tmp_path: Path) -> None
     weights = save_model(tmp_path / "cut") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     sizes = [f"--set=preset.group_sizes.{key}={size}" for key, size in SIZES.items()]
-    said = refused("pack", tmp_path / "cut", "--preset", "4-bit", *sizes, "--out", tmp_path / "packed")
+    said = refused("pack", tmp_path / "cut", "--preset", "4-bit", *sizes, "--output", tmp_path / "packed")
     assert "incomplete metadata, file not fully covered" in said
     assert not (tmp_path / "packed").exists()
 
@@ -139,7 +139,7 @@ def test_an_output_that_cannot_be_written(train: Train, folder: Path) -> None:
     output = folder / "data.jsonl" / "run"
     assert train(output=output) == f"{output}: cannot be written: Not a directory"
     sizes = [f"--set=preset.group_sizes.{key}={size}" for key, size in SIZES.items()]
-    said = refused("pack", folder / "model", "--preset", "4-bit", *sizes, "--out", output)
+    said = refused("pack", folder / "model", "--preset", "4-bit", *sizes, "--output", output)
     assert said == f"{output}: cannot be written: {output.parent} is a file, not a folder"
 
 
@@ -149,7 +149,7 @@ class TestHalfWrittenCheckpoints:
     @pytest.fixture
     def packed(self, folder: Path, tmp_path: Path) -> Path:
         sizes = [f"--set=preset.group_sizes.{key}={size}" for key, size in SIZES.items()]
-        arguments = ["pack", folder / "model", "--preset", "1.58-bit", *sizes, "--out", tmp_path / "packed"]
+        arguments = ["pack", folder / "model", "--preset", "1.58-bit", *sizes, "--output", tmp_path / "packed"]
         assert CliRunner().invoke(app, [str(argument) for argument in arguments]).exit_code == 0
         return tmp_path / "packed"
 

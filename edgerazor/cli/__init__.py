@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from edgerazor.cli import allocate, convert, recipes, runs, synthesize, teachers
-from edgerazor.cli.application import app
+from edgerazor.cli.application import RenamedOutput, app
 
 __all__ = ["app", "main"]
 
@@ -26,8 +26,9 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     recipes.schema,
     convert.convert_recipe,
 )
+_RENAMED_OUTPUT = {runs.pack, runs.export, recipes.schema, synthesize.synthesize}
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=RenamedOutput if _command in _RENAMED_OUTPUT else None)(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:

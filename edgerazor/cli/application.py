@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from safetensors import SafetensorError
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from edgerazor import __version__
 from edgerazor.errors import EdgeRazorError
@@ -28,6 +28,17 @@ class Group(TyperGroup):
                 raise
             typer.secho(_message(error), fg=typer.colors.RED, err=True)
             raise typer.Exit(2) from error
+
+
+class RenamedOutput(TyperCommand):
+    """A command whose `--output` was spelt `--out` in version 0.1; the old spelling still works and is pointed out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read `--out` as `--output`, and say so on stderr."""
+        new = [f"--output{arg[5:]}" if arg == "--out" or arg.startswith("--out=") else arg for arg in args]
+        if new != args:
+            typer.echo("note: --out is now --output; this version still takes both", err=True)
+        return super().parse_args(ctx, new)
 
 
 def _message(error: Exception) -> str:

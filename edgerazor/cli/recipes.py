@@ -69,18 +69,18 @@ def plugins() -> None:
 
 
 def schema(
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; absent: the terminal.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write; absent: the terminal.")] = None,
 ) -> None:
     """Print the JSON Schema of recipes, plugins included, for completion and checks in an editor."""
     from edgerazor.core.discovery import load_plugins
     from edgerazor.recipes.json_schema import recipe_json_schema
 
     text = json.dumps(recipe_json_schema(load_plugins()), indent=2)
-    if out is None:
+    if output is None:
         typer.echo(text)
         return
     try:
-        out.write_text(text + "\n", encoding="utf-8")
+        output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise EdgeRazorError(f"{out}: cannot be written: {error.strerror}") from error
-    typer.echo(f"wrote {out}")
+        raise EdgeRazorError(f"{output}: cannot be written: {error.strerror}") from error
+    typer.echo(f"wrote {output}")

@@ -39,7 +39,7 @@ def quickstart(
 
 def pack(
     source: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="16-bit model, or the folder of a run.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the packed checkpoint.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the packed checkpoint.", show_default=False)],
     preset: Annotated[str | None, typer.Option("--preset", help="4-bit, 2.79-bit, 1.88-bit or 1.58-bit.")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Take the quantization section from here.")] = None,
     overrides: Overrides = None,
@@ -50,10 +50,10 @@ def pack(
     from edgerazor.core.discovery import load_plugins
 
     report = pack_source(
-        source, registry=load_plugins(), output=out, preset=preset, recipe=recipe, overrides=overrides or []
+        source, registry=load_plugins(), output=output, preset=preset, recipe=recipe, overrides=overrides or []
     )
     size = human_bytes(sum(report.files.values()))
-    typer.echo(f"wrote {out}: {size}, {report.effective_bits:.3f} bits per quantized weight with scales")
+    typer.echo(f"wrote {output}: {size}, {report.effective_bits:.3f} bits per quantized weight with scales")
     for note in report.notes:
         typer.echo(f"  note: {note}")
 
@@ -83,7 +83,7 @@ def train(
     for exported in result.exports:
         print_export(exported, Console(stderr=True))
     if result.interrupted:
-        changes = [part for one in overrides or [] for part in ("--set", one)]
+        changes = [part for override in overrides or [] for part in ("--set", override)]
         command = ["edgerazor", "train", str(recipe), "--output", str(output), *changes, "--resume"]
         typer.echo(f"stopped at step {result.steps}; it is saved. To go on:", err=True)
         typer.echo(shlex.join(command), err=True)
@@ -152,7 +152,7 @@ def generate(
 def export(
     checkpoint: Folder,
     to: Annotated[str, typer.Option("--to", metavar="EXPORTER", help="Such as gguf; `edgerazor plugins` lists them.")],
-    out: Annotated[Path, typer.Option("--out", help="File or folder to write.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", help="File or folder to write.", show_default=False)],
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -171,7 +171,7 @@ def export(
     from edgerazor.export.export import export_to
 
     with show_stages() as progress:
-        result = export_to(checkpoint, to, out, settings or [], registry=load_plugins(), progress=progress)
+        result = export_to(checkpoint, to, output, settings or [], registry=load_plugins(), progress=progress)
     print_export(result, Console())
 
 

@@ -28,7 +28,7 @@ _REFUSED_SHOWN = 10
 Sources = Annotated[
     list[str], typer.Argument(metavar="SOURCE...", help="Files or folders of messages or text.", show_default=False)
 ]
-Out = Annotated[Path, typer.Option(help="JSON-lines file to write or go on with.", show_default=False)]
+Output = Annotated[Path, typer.Option(help="JSON-lines file to write or go on with.", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="Teacher: folder or hub name; with --server the name it serves.")]
 Server = Annotated[
     str | None, typer.Option(metavar="URL", help="OpenAI-compatible server, such as http://localhost:8000/v1.")
@@ -58,7 +58,7 @@ SkipRefused = Annotated[
 
 def synthesize(
     sources: Sources,
-    out: Out,
+    output: Output,
     *,
     model: Model = None,
     server: Server = None,
@@ -101,8 +101,8 @@ def synthesize(
     )
     open_writer = partial(_open_writer, settings, address, batch_size or _BATCH_SIZE, concurrency or _CONCURRENCY)
     read = [Source(path=path, field=field) for path in sources]
-    result = run(read, out, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused)
-    _print(result, out)
+    result = run(read, output, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused)
+    _print(result, output)
     if result.interrupted:
         raise typer.Exit(130)
 

@@ -1,6 +1,6 @@
 """Train the quickstart's 16-bit teacher: a small Qwen3 on the offline corpus.
 
-`python -m edgerazor.quickstart.pretrain --seconds 4500 --out FOLDER` made the teacher that ships with the
+`python -m edgerazor.quickstart.pretrain --seconds 4500 --output FOLDER` made the teacher that ships with the
 package. It is trained to convergence on purpose: next to an unfinished teacher every student looks good, because it
 simply goes on learning.
 """
@@ -139,7 +139,7 @@ bfloat16.
 
 - Data: {data} (Python {python}), split by file; 5 % of the files held out by a hash of their relative path.
 - Licence: Apache-2.0, like the library. The text it learned from is under the Python Software Foundation License.
-- Command: `python -m edgerazor.quickstart.pretrain --seconds {budget:g} --out FOLDER`
+- Command: `python -m edgerazor.quickstart.pretrain --seconds {budget:g} --output FOLDER`
 - Training: {seconds} s wall clock on {threads} CPU thread(s), {steps} steps, {tokens} tokens.
 - Held out: {held_out_loss} nats per token, {held_out_bits_per_byte} bits per byte.
 
@@ -195,7 +195,7 @@ def schedule(fraction: float, warmup: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=PretrainSettings.batch_size)
@@ -208,7 +208,7 @@ def main() -> None:
         peak_learning_rate=arguments.learning_rate,
     )
     model, tokenizer, facts = pretrain(load_corpus(arguments.data), settings)
-    save_teacher(model, tokenizer, facts, arguments.out)
+    save_teacher(model, tokenizer, facts, arguments.output)
     print(json.dumps(facts, indent=2))
 
 

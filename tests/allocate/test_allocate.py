@@ -92,7 +92,7 @@ def test_the_command_writes_a_recipe_that_packs(tmp_path, content, registry):
     written = load_recipe(out, registry=registry)
     assert written.preset is None and written.data == load_recipe(path, registry=registry).data
     packed = tmp_path / "packed"
-    succeed("pack", content["model"]["name_or_path"], "--recipe", out, "--out", packed)
+    succeed("pack", content["model"]["name_or_path"], "--recipe", out, "--output", packed)
     assert "ok" in succeed("verify", packed)
 
 

@@ -24,7 +24,7 @@ CHOSEN = {
 
 def run(script: str, out: Path, *arguments: str) -> dict[str, Any]:
     """The JSON that a script writes."""
-    import_module(script).main([*arguments, "--out", str(out)])
+    import_module(script).main([*arguments, "--output", str(out)])
     written: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return written
 

@@ -54,7 +54,7 @@ def pack(name: str, hub: str, folder: Path, **environment: str) -> subprocess.Co
     command = ["pack", name, "--preset", "1.58-bit", *SIZES, "--set=preset.group_sizes.kv_cache=16"]
     settings = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "cache"), "NO_PROXY": "127.0.0.1"}
     return subprocess.run(
-        [sys.executable, "-m", "edgerazor", *command, "--out", str(folder / "packed")],
+        [sys.executable, "-m", "edgerazor", *command, "--output", str(folder / "packed")],
         env={**os.environ, **settings, **environment},
         capture_output=True,
         text=True,

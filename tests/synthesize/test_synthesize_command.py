@@ -35,7 +35,7 @@ def human(tmp_path: Path) -> Path:
 
 def test_a_local_teacher_writes_a_source_of_a_recipe(human: Path, tmp_path: Path) -> None:
     teacher, out = save_teacher(tmp_path / "teacher"), tmp_path / "written.jsonl"
-    command = ["synthesize", human, "--out", out, "--model", teacher, "--max-new-tokens", 6]
+    command = ["synthesize", human, "--output", out, "--model", teacher, "--max-new-tokens", 6]
     first = succeed(*command, "--limit", 4, "--batch-size", 3)
     assert first.startswith(f"wrote 4 dialogues to {out} in ") and "it holds 4 of 4" in first
     begun = out.read_bytes()
@@ -56,7 +56,7 @@ def test_a_server_writes(human: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MY_KEY", "two")
     out = tmp_path / "written.jsonl"
     with (server := ScriptedServer(echo)).running():
-        command = ["synthesize", human, human, "--out", out, "--server", server.url, "--system-prompt", "Be kind."]
+        command = ["synthesize", human, human, "--output", out, "--server", server.url, "--system-prompt", "Be kind."]
         printed = succeed(*command, "--concurrency", 3, "--limit", 5)
         assert "it holds 5 of 5" in printed and "repeat" not in printed
         assert server.headers["Authorization"] == "Bearer one"
@@ -82,7 +82,7 @@ def test_refused_dialogues_stop_the_run_unless_they_may_be_left_out(human: Path,
     tools = write_lines(tmp_path / "tools.jsonl", [calls])
     out = tmp_path / "written.jsonl"
     with (server := ScriptedServer(script)).running():
-        command = ["synthesize", human, "--out", out, "--server", server.url, "--concurrency", 1]
+        command = ["synthesize", human, "--output", out, "--server", server.url, "--concurrency", 1]
         error = fail(*command)
         assert error.startswith(f"{human}: row 4: ") and "the server answered 400 Bad Request: too long" in error
         assert error.endswith(f"{out}: 3 of 10 dialogues are written; the same command goes on\n")
@@ -91,7 +91,7 @@ def test_refused_dialogues_stop_the_run_unless_they_may_be_left_out(human: Path,
         assert result.exit_code == 0 and "wrote 6 dialogues" in result.stdout and "holds 9 of 10" in result.stdout
         assert f"left out: {tools}: row 1: the assistant calls a tool" in result.stderr
         assert f"left out: {human}: row 4: " in result.stderr
-        alone = ["synthesize", tools, "--out", tmp_path / "a.jsonl", "--server", server.url, "--skip-refused"]
+        alone = ["synthesize", tools, "--output", tmp_path / "a.jsonl", "--server", server.url, "--skip-refused"]
         assert fail(*alone).startswith(f"no dialogue could be answered; the first is {tools}: row 1: ")
     assert not (tmp_path / "a.jsonl").exists()
 
@@ -99,7 +99,7 @@ def test_refused_dialogues_stop_the_run_unless_they_may_be_left_out(human: Path,
 def test_a_full_disk_loses_nothing_that_was_finished(human: Path, tmp_path: Path) -> None:
     out = tmp_path / "written.jsonl"
     with (server := ScriptedServer(echo)).running():
-        command = ["synthesize", human, "--out", out, "--server", server.url, "--concurrency", 1]
+        command = ["synthesize", human, "--output", out, "--server", server.url, "--concurrency", 1]
         with quota(3000):
             error = fail(*command)
         kept = out.read_bytes()
@@ -126,7 +126,7 @@ def test_an_interrupt_keeps_what_is_finished_and_is_exit_code_130(number: int, h
 
     out, before = tmp_path / "written.jsonl", signal.getsignal(number)
     with (server := ScriptedServer(script)).running():
-        command = ["synthesize", human, "--out", out, "--server", server.url, "--concurrency", 2]
+        command = ["synthesize", human, "--output", out, "--server", server.url, "--concurrency", 2]
         threading.Thread(target=interrupt, daemon=True).start()
         said = fail(*command, code=130)
         count = len(read_lines(out))
@@ -139,22 +139,22 @@ def test_an_interrupt_keeps_what_is_finished_and_is_exit_code_130(number: int, h
 
 def test_options_that_do_not_fit_are_errors(human: Path, tmp_path: Path) -> None:
     out = tmp_path / "written.jsonl"
-    command = ["synthesize", human, "--out", out]
+    command = ["synthesize", human, "--output", out]
     assert fail(*command).startswith("who is the teacher? --model FOLDER")
     assert "--concurrency and --standard-only are for --server" in fail(*command, "--model", "x", "--concurrency", 2)
     assert "--batch-size is for a model on this machine" in fail(*command, "--server", "http://x/v1", "--batch-size", 2)
     assert "top_p: " in fail(*command, "--model", "x", "--top-p", 0)
     assert "is no address of a server; expected http://HOST:PORT/v1" in fail(*command, "--server", "localhost:8000")
-    assert "absent.jsonl: no such file" in fail("synthesize", "absent.jsonl", "--out", out, "--model", "x")
-    assert "belongs to the source" in fail("synthesize", human, "--out", human, "--model", "x")
-    assert "belongs to the source" in fail("synthesize", tmp_path, "--out", out, "--model", "x")
-    assert "must end in .jsonl" in fail("synthesize", human, "--out", tmp_path / "out.json", "--model", "x")
-    assert "is a folder" in fail("synthesize", human, "--out", tmp_path, "--model", "x")
+    assert "absent.jsonl: no such file" in fail("synthesize", "absent.jsonl", "--output", out, "--model", "x")
+    assert "belongs to the source" in fail("synthesize", human, "--output", human, "--model", "x")
+    assert "belongs to the source" in fail("synthesize", tmp_path, "--output", out, "--model", "x")
+    assert "must end in .jsonl" in fail("synthesize", human, "--output", tmp_path / "out.json", "--model", "x")
+    assert "is a folder" in fail("synthesize", human, "--output", tmp_path, "--model", "x")
     assert list(tmp_path.iterdir()) == [human]
 
 
 def test_a_model_that_is_not_there_leaves_no_file(human: Path, tmp_path: Path) -> None:
-    error = fail("synthesize", human, "--out", tmp_path / "a.jsonl", "--model", tmp_path / "absent")
+    error = fail("synthesize", human, "--output", tmp_path / "a.jsonl", "--model", tmp_path / "absent")
     assert error.startswith(f"{tmp_path / 'absent'}: no usable ")
     assert not (tmp_path / "a.jsonl").exists()
 
@@ -163,7 +163,7 @@ def test_text_rows_are_questions(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "text.jsonl", [{"q": "Why?"}, {"q": "How?"}])
     with (server := ScriptedServer(echo)).running():
         succeed(
-            "synthesize", source, "--field", "q", "--out", tmp_path / "a.jsonl", "--server", server.url, "--top-k", 0
+            "synthesize", source, "--field", "q", "--output", tmp_path / "a.jsonl", "--server", server.url, "--top-k", 0
         )
     assert sorted(row["messages"][0]["content"] for row in read_lines(tmp_path / "a.jsonl")) == ["How?", "Why?"]
     assert questions(dialogue(0)) == ["question 0.0"]

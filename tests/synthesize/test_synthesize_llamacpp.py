@@ -95,7 +95,7 @@ def test_every_prompt_is_answered_exactly_once_whoever_is_killed(teacher: Path, 
     human = dialogues(COUNT)
     source, out = write_lines(tmp_path / "human.jsonl", human + human[:5]), tmp_path / "teacher_written.jsonl"
     port, log = free_port(), tmp_path / "server.log"
-    arguments = ["synthesize", str(source), "--out", str(out), "--server", f"http://127.0.0.1:{port}/v1"]
+    arguments = ["synthesize", str(source), "--output", str(out), "--server", f"http://127.0.0.1:{port}/v1"]
     arguments += ["--concurrency", "4", "--max-new-tokens", "32"]
 
     def start_client() -> subprocess.Popen[str]:

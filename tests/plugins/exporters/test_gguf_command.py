@@ -29,7 +29,7 @@ def fail(*arguments: object) -> str:
 @pytest.mark.slow
 def test_export_and_verify(packed: Packed, tmp_path: Path) -> None:
     folder, path = packed(CASE).folder, tmp_path / "model.gguf"
-    result = invoke("export", folder, "--to", "gguf", "--out", path, "--set", "profile=size")
+    result = invoke("export", folder, "--to", "gguf", "--output", path, "--set", "profile=size")
     assert result.exit_code == 0, result.output
     assert f"exported {path}: " in result.stdout and "verified" in result.stdout
     assert "nominal 1.88 bits, in this file 4.50" in result.stdout.splitlines()[-1]
@@ -44,8 +44,8 @@ def test_export_and_verify(packed: Packed, tmp_path: Path) -> None:
 
 def test_messages(packed: Packed, tmp_path: Path) -> None:
     folder, path = packed(CASE).folder, tmp_path / "model.gguf"
-    export = ["export", folder, "--to", "gguf", "--out", path]
-    assert "no exporter named 'ggf'; did you mean 'gguf'?" in fail("export", folder, "--to", "ggf", "--out", path)
+    export = ["export", folder, "--to", "gguf", "--output", path]
+    assert "no exporter named 'ggf'; did you mean 'gguf'?" in fail("export", folder, "--to", "ggf", "--output", path)
     assert fail(*export, "--set", "profil=size") == "--set: exporter 'gguf' has no 'profil'; did you mean 'profile'?\n"
     assert "--set profile: expected 'size', 'speed_cpu' or 'compatible', got 'tiny'" in fail(
         *export, "--set", "profile=tiny"

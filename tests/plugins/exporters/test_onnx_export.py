@@ -171,7 +171,7 @@ def test_verify_finds_one_changed_code(exported: Exported, registry: Registry, t
 def test_commands(registry: Registry, tmp_path: Path) -> None:
     folder = pack_case(tmp_path, registry, tokenizer=byte_level_tokenizer(), num_hidden_layers=1)
     out = tmp_path / "out"
-    assert "verified" in succeed("export", folder, "--to", "onnx", "--out", out)
+    assert "verified" in succeed("export", folder, "--to", "onnx", "--output", out)
     assert "equal" in succeed("verify", out, "--against", folder)
     assert succeed("generate", out, "--prompt", "the fox", "--max-new-tokens", 4)
     (tmp_path / "held.txt").write_text("the fox and the dog in the house\n" * 30)
