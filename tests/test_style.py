@@ -14,26 +14,14 @@ LONGEST_FUNCTION, LONGEST_KERNEL = 50, 80
 # How often a loop still calls its variable `one`, by folder: a number may fall, never rise. Other folders have none.
 STILL_CALLED_ONE: dict[str, int] = {
     "edgerazor/checkpoint": 1,
-    "edgerazor/core": 5,
-    "edgerazor/core/layers": 1,
-    "edgerazor/testing": 10,
     "edgerazor/training": 1,
-    "examples/acme-edgerazor/acme_edgerazor": 1,
-    "tests/checkpoint": 1,
-    "tests/core": 5,
-    "tests/core/layers": 1,
-    "tests/distill": 6,
-    "tests/models": 1,
-    "tests/plugins": 20,
     "tests/recipes": 1,
-    "tests/testing": 4,
     "tests/training": 1,
 }
 # Files and functions that are still too long, with their lines: they may shrink, never grow.
 STILL_LONG: dict[str, int] = {
     "edgerazor/cli/allocate.py::allocate": 56,
     "edgerazor/training/training.py::train": 57,
-    "tests/distill/test_distill.py": 301,
 }
 
 

@@ -116,7 +116,7 @@ def _declarations(plugin: Plugin) -> list[Component]:
                 components.append(_check_declaration(params, kind, plugin, hook))
     if not components and not plugin.built_in:
         raise PluginError(f"{plugin.module} declares nothing; mark its functions with @hookimpl")
-    named = Counter((one.params.kind, one.name) for one in components)
+    named = Counter((component.params.kind, component.name) for component in components)
     for (kind, name), count in named.items():
         if count > 1:
             raise PluginError(f"{plugin.module} declares {kind} '{name}' {count} times")
@@ -131,7 +131,7 @@ def _register(module: Any, namespace: str) -> pluggy.PluginManager:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        unknown = next(one.name for one in manager.get_hookcallers(module) or [] if one.name not in _HOOKS)
+        unknown = next(caller.name for caller in manager.get_hookcallers(module) or [] if caller.name not in _HOOKS)
         raise PluginError(f"edgerazor has no hook '{unknown}'{nearest(unknown, _HOOKS)}") from error
     return manager
 

@@ -67,7 +67,7 @@ def packed_bytes(shape: tuple[int, ...], widths: Mapping[int, int], group_size: 
     rows, columns = prod(shape[:-1]), shape[-1]
     qmax = tuple(sorted(widths))
     wide = -(-widths[qmax[-1]] // columns) if len(qmax) == 2 else 0
-    layout = Layout(tuple(storage_of(one, symmetric) for one in qmax), qmax, group_size, wide)
+    layout = Layout(tuple(storage_of(width, symmetric) for width in qmax), qmax, group_size, wide)
     return sum(prod(size) * dtype.itemsize for size, dtype in layout.shapes(rows, columns).values())
 
 

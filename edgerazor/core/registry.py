@@ -56,7 +56,7 @@ class Registry:
         namespace, dot, _ = name.partition(".")
         if not dot:
             return None
-        plugin = next((one for one in self.plugins if one.namespace == namespace), None)
+        plugin = next((plugin for plugin in self.plugins if plugin.namespace == namespace), None)
         if plugin is None:
             return f"no plugin '{namespace}' is installed"
         if plugin.error:
@@ -66,7 +66,7 @@ class Registry:
 
     def adapter_declarations(self) -> list[type[AdapterParams]]:
         """All declared adapters."""
-        return [one.params for (kind, _), one in self._components.items() if kind == "adapter"]  # type: ignore[misc]
+        return [component.params for (kind, _), component in self._components.items() if kind == "adapter"]  # type: ignore[misc]
 
     def exporter_declarations(self) -> list[type[ExporterParams]]:
         """All declared exporters, by name."""

@@ -219,7 +219,7 @@ def everything_stays_on_the_device(quantizer: Any, example: TensorExample) -> No
 
 def a_group_size_that_does_not_divide_is_refused_with_the_cure(quantizer: Any, example: TensorExample) -> None:
     size = quantizer.params.group_size
-    columns = next((one for one in (960, 96, 100) if size and one % size), None)
+    columns = next((width for width in (960, 96, 100) if size and width % size), None)
     if columns is None:
         return
     try:

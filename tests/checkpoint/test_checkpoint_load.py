@@ -24,7 +24,11 @@ def test_logits_equal_the_student(case, dtype, build_model, registry, tmp_path):
         model = load_model(tmp_path / "packed", compute=compute)
         assert model.dtype == dtype and not model.training
         assert torch.equal(logits(model), expected)
-        kept = [one for one in model.modules() if isinstance(one, PackedWeight) and one.cached_weight is not None]
+        kept = [
+            module
+            for module in model.modules()
+            if isinstance(module, PackedWeight) and module.cached_weight is not None
+        ]
         assert bool(kept) == (compute == "cached")
 
 

@@ -51,7 +51,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def plugin_error(namespace: str) -> str:
-    plugin = next(one for one in load_plugins().plugins if one.namespace == namespace)
+    plugin = next(plugin for plugin in load_plugins().plugins if plugin.namespace == namespace)
     assert plugin.error is not None
     assert plugin.components == []
     return plugin.error
@@ -60,7 +60,7 @@ def plugin_error(namespace: str) -> str:
 def test_a_third_party_is_found_with_version_and_components(install: Install) -> None:
     module = install("acme", "acme", GOOD)
     registry = load_plugins()
-    plugin = next(one for one in registry.plugins if one.namespace == "acme")
+    plugin = next(plugin for plugin in registry.plugins if plugin.namespace == "acme")
     assert (plugin.module, plugin.version, plugin.components, plugin.error) == (
         module,
         "2.1",
@@ -198,7 +198,7 @@ def test_a_broken_plugin_says_why_and_breaks_no_other(body: str, message: str, i
 
 def test_the_namespace_of_edgerazor_is_reserved(install: Install) -> None:
     install("thief", "edgerazor", GOOD)
-    broken = [one.error for one in load_plugins().plugins if not one.built_in]
+    broken = [plugin.error for plugin in load_plugins().plugins if not plugin.built_in]
     assert broken == ["the namespace 'edgerazor' is reserved"]
 
 

@@ -234,7 +234,7 @@ def test_fused_experts_and_routers_of_transformers_are_named(registry: Registry)
     )
     plan = build_plan(model, section, adapter=registry.adapter_for("qwen3"), registry=registry)
     for name, shape in (("experts.gate_up_proj", "[4, 64, 64]"), ("experts.down_proj", "[4, 64, 32]"), ("gate", "[4")):
-        (note,) = [one for one in plan.notes if one.startswith(f"model.layers.{{0-1}}.mlp.{name} ×2 {shape}")]
+        (note,) = [note for note in plan.notes if note.startswith(f"model.layers.{{0-1}}.mlp.{name} ×2 {shape}")]
         assert "cannot be quantized here; stays at 16 bit" in note
     taken_off = [float(share) for note in plan.notes for share in re.findall(r"takes ([\d.]+)% off", note)]
     vectors = sum(value.numel() for value in model.parameters() if value.ndim < 2)

@@ -185,6 +185,6 @@ def test_a_loss_that_needs_no_teacher_goes_with_a_cache(registry, build_model):
     mask = targets.predictions.mask.flatten()
     logits = teacher(input_ids=labels).logits.flatten(0, 1)[mask].detach()
     kept = top_tokens(logits, targets.next_labels().flatten()[mask], 96, (1.0,))
-    cached, live = (composed(student, one, batch, targets) for one in (kept, teacher))
+    cached, live = (composed(student, source, batch, targets) for source in (kept, teacher))
     torch.testing.assert_close(cached.value, live.value)
     assert float(cached.shares["router_z"]) > 0

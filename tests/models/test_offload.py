@@ -47,7 +47,7 @@ def test_losses_and_gradients_are_the_same(distiller, build_model, quantize_mode
     teacher.model.layers[0].register_forward_hook(lambda *_: running.update(addresses(teacher)))
     again, same = step()
     assert torch.equal(value, again)
-    assert all(torch.equal(one, other) for one, other in zip(gradients, same, strict=True))
+    assert all(torch.equal(gradient, other) for gradient, other in zip(gradients, same, strict=True))
     assert addresses(teacher) == waiting and not set(running.values()) & set(waiting.values())
 
 

@@ -64,9 +64,9 @@ def test_value_and_gradient_agree(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(one, id=one["id"])
-        for one in manifest()["losses"]["cases"]
-        if one["match"] and one["ours"]["reduction"] is None
+        pytest.param(case, id=case["id"])
+        for case in manifest()["losses"]["cases"]
+        if case["match"] and case["ours"]["reduction"] is None
     ],
 )
 def test_values_per_position_agree(case: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ def test_what_the_original_leaves_out_is_refused(case: dict[str, Any]) -> None:
     both = case["config"].get("loss_2", {}).get("layer_index")
     losses = [dict(loss) for loss in case["ours"]["losses"]]
     if isinstance(both, list) and "adaptive" in both:
-        losses[-1]["layers"] = {**losses[-1]["layers"], "layers": [one for one in both if one != "adaptive"]}
+        losses[-1]["layers"] = {**losses[-1]["layers"], "layers": [layer for layer in both if layer != "adaptive"]}
     with pytest.raises(ValidationError):
         for loss in losses:
             REGISTRY.params("loss", loss["name"], **{key: value for key, value in loss.items() if key != "name"})

@@ -42,8 +42,8 @@ def test_feature_cosine() -> None:
     student, teacher, aims = drawn(0), drawn(1), targets()
     loss = build("feature_cosine", **EVERY, weight=3.0)
     expected = sum(
-        3 / LAYERS * sequence_mean(1 - functional.cosine_similarity(one, other, dim=-1), aims)
-        for one, other in zip(student["hidden_states"][1:], teacher["hidden_states"][1:], strict=True)
+        3 / LAYERS * sequence_mean(1 - functional.cosine_similarity(state, other, dim=-1), aims)
+        for state, other in zip(student["hidden_states"][1:], teacher["hidden_states"][1:], strict=True)
     )
     torch.testing.assert_close(loss(output(student), output(teacher), aims).value, expected)
     longer = {**student, "hidden_states": 7 * student["hidden_states"]}
@@ -69,8 +69,8 @@ def test_consecutive_heads_of_the_teacher_are_averaged() -> None:
     found = loss(output(student), output({**teacher, "attentions": more}), aims).value
     torch.testing.assert_close(found, expected)
     halves = ({**student, "attentions": student["attentions"].bfloat16()}, {**teacher, "attentions": more.bfloat16()})
-    wide = ({key: value.float() for key, value in one.items()} for one in halves)
-    torch.testing.assert_close(*(loss(output(one), output(other), aims).value for one, other in (halves, wide)))
+    wide = ({key: value.float() for key, value in half.items()} for half in halves)
+    torch.testing.assert_close(*(loss(output(ours), output(other), aims).value for ours, other in (halves, wide)))
     loss.check_models(config(), config(heads=3 * HEADS))
     with pytest.raises(PlanError, match="must be a multiple of the student's"):
         loss.check_models(config(), config(heads=HEADS + 1))
@@ -97,7 +97,7 @@ def test_key_value_relation_looks_at_what_is_not_padding(component: str) -> None
         parts.append(divergence("forward_kl", *rows).mean())
     expected = torch.stack(parts).mean()
     torch.testing.assert_close(loss(output(student), output(teacher), aims).value, expected)
-    assert loss.signals == {Signal(f"{one}s") for one in (("key", "value") if component == "both" else (component,))}
+    assert loss.signals == {Signal(f"{part}s") for part in (("key", "value") if component == "both" else (component,))}
 
 
 def test_router_z() -> None:

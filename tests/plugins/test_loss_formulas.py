@@ -16,7 +16,7 @@ from tests.plugins.loss_cases import REGISTRY, accepts, build, cases, drawn, gra
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 OF_LOGITS = ("forward_kl", "reverse_kl", "eakld", "cakld", "jsd")
-divergences = pytest.mark.parametrize(("name", "values"), [one for one in cases() if one.values[0] in OF_LOGITS])
+divergences = pytest.mark.parametrize(("name", "values"), [case for case in cases() if case.values[0] in OF_LOGITS])
 
 
 def reduced(per_position: Tensor, mask: PositionMask, reduction: str) -> Tensor:
@@ -95,7 +95,7 @@ def test_feature_mse(dtype: torch.dtype, reduction: str, heads: bool) -> None:
     signal = "keys" if heads else "hidden_states"
     student, teacher = drawn(0, dtype=dtype), drawn(1, dtype=dtype)
     loss = build("feature_mse", layers={"name": "fixed", "layers": [1, -1]}, reduction=reduction, weight=0.5)
-    states = [ModelOutput(hidden_states=tuple(one[signal])) for one in (student, teacher)]
+    states = [ModelOutput(hidden_states=tuple(signals[signal])) for signals in (student, teacher)]
     value = loss(*states, targets()).value
     z, u = student[signal].detach().double().requires_grad_(True), teacher[signal].detach().double()
     squares = (z - u).square().mean(dim=(2, 4)) if heads else (z - u).square().mean(dim=3)
@@ -124,7 +124,7 @@ def test_layers_are_chosen_by_what_is_not_padding_whatever_the_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "values"), [one for one in cases() if one.values[0] in OF_LOGITS and one.values[0] != "cakld"]
+    ("name", "values"), [case for case in cases() if case.values[0] in OF_LOGITS and case.values[0] != "cakld"]
 )
 def test_a_plain_matrix_of_logits_counts_as_sequences_of_one(name: str, values: dict[str, Any]) -> None:
     z, u = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

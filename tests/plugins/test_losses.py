@@ -104,10 +104,10 @@ def test_micro_batches_add_up_to_the_step(name: str, values: dict[str, Any], red
     expected = gradients(whole, student)
     for cuts in ([0, 2, 5], [0, 1, 2, 3, 4, 5]):
         rows = [slice(start, stop) for start, stop in pairwise(cuts)]
-        parts = sum(loss(output(student, one), output(teacher, one), part_of_a_step(one)).value for one in rows)
+        parts = sum(loss(output(student, row), output(teacher, row), part_of_a_step(row)).value for row in rows)
         torch.testing.assert_close(parts, whole)
-        for one, other in zip(gradients(parts, student).values(), expected.values(), strict=True):
-            torch.testing.assert_close(one, other)
+        for gradient, other in zip(gradients(parts, student).values(), expected.values(), strict=True):
+            torch.testing.assert_close(gradient, other)
 
 
 @every_loss
@@ -120,7 +120,7 @@ def test_figures_have_the_same_names_in_every_batch_and_shares_add_up(
     whole = loss(output(student), output(teacher), targets())
     assert not whole.metrics.keys() & whole.shares.keys()
     rows = [slice(row, row + 1) for row in range(BATCH)]
-    parts = [loss(output(student, one), output(teacher, one), part_of_a_step(one)) for one in rows]
+    parts = [loss(output(student, row), output(teacher, row), part_of_a_step(row)) for row in rows]
     for part in parts:
         assert list(part.metrics) == list(whole.metrics) and list(part.shares) == list(whole.shares)
     if not any(choice.items() <= values.items() for choice in PER_FORWARD_PASS):
@@ -128,7 +128,7 @@ def test_figures_have_the_same_names_in_every_batch_and_shares_add_up(
             torch.testing.assert_close(sum(part.shares[key] for part in parts), figure)
 
 
-@pytest.mark.parametrize(("name", "values"), [one for one in cases() if one.values[0] != "router_z"])
+@pytest.mark.parametrize(("name", "values"), [case for case in cases() if case.values[0] != "router_z"])
 def test_a_student_equal_to_its_teacher_has_no_loss(name: str, values: dict[str, Any]) -> None:
     student, teacher = drawn(0), drawn(0)
     value = build(name, **values)(output(student), output(teacher), targets()).value

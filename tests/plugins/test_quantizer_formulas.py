@@ -52,8 +52,8 @@ def test_two_bit_int_is_ternary_absmax(scale_dtype: str) -> None:
     x = normal(64, 128)
     two = build("int", bits=2, group_size=32, scale_dtype=scale_dtype).quantize(x)
     ternary = build("ternary", scale="absmax", group_size=32, scale_dtype=scale_dtype).quantize(x)
-    for one, other in zip(vars(two).values(), vars(ternary).values(), strict=True):
-        assert one == other if isinstance(one, int) else torch.equal(one, other)
+    for value, other in zip(vars(two).values(), vars(ternary).values(), strict=True):
+        assert value == other if isinstance(value, int) else torch.equal(value, other)
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.plugins.quantizer_cases import build, cases, examples
 
-IDEMPOTENT = [one for one in cases() if one.values[0] == "int" or one.values == ("ternary", {"scale": "absmax"})]
+IDEMPOTENT = [case for case in cases() if case.values[0] == "int" or case.values == ("ternary", {"scale": "absmax"})]
 absmean = pytest.mark.parametrize("multiplier", [1.0, 1.5, 2.0])
 
 

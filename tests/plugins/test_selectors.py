@@ -54,9 +54,9 @@ def test_padding_never_counts(name: str, values: dict[str, Any]) -> None:
     mask = torch.ones(3, 5, dtype=torch.bool)
     expected = selector.weights(real, mask)
     garbage = states(seed=9)
-    padded = tuple(torch.cat([one, 100 * other], dim=1) for one, other in zip(real, garbage, strict=True))
+    padded = tuple(torch.cat([state, 100 * other], dim=1) for state, other in zip(real, garbage, strict=True))
     assert torch.equal(selector.weights(padded, functional.pad(mask, (0, 5))), expected)
-    more = tuple(torch.cat([one, other]) for one, other in zip(real, garbage, strict=True))
+    more = tuple(torch.cat([state, other]) for state, other in zip(real, garbage, strict=True))
     assert torch.equal(selector.weights(more, torch.cat([mask, torch.zeros_like(mask)])), expected)
 
 
@@ -64,12 +64,12 @@ def test_lafd_takes_the_layers_that_turn_the_state_most() -> None:
     teacher = states()
     mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(1)) < 0.7
     similarities = [
-        float(functional.cosine_similarity(one.double(), other.double(), dim=-1)[mask].mean())
-        for one, other in pairwise(teacher)
+        float(functional.cosine_similarity(lower.double(), other.double(), dim=-1)[mask].mean())
+        for lower, other in pairwise(teacher)
     ]
     order = sorted(range(LAYERS), key=lambda layer: similarities[layer])
     for top_k in range(1, LAYERS + 1):
-        assert chosen(build("lafd", top_k=top_k).weights(teacher, mask)) == sorted(one + 1 for one in order[:top_k])
+        assert chosen(build("lafd", top_k=top_k).weights(teacher, mask)) == sorted(layer + 1 for layer in order[:top_k])
 
 
 def test_lafd_gives_ties_to_the_lower_index() -> None:
@@ -104,7 +104,7 @@ def test_lafd_by_size_takes_the_largest(metric: str) -> None:
     order = sorted(range(LAYERS), key=lambda layer: -scores[layer])
     for top_k in range(1, LAYERS + 1):
         found = chosen(build("lafd", top_k=top_k, metric=metric).weights(teacher, mask))
-        assert found == sorted(one + 1 for one in order[:top_k])
+        assert found == sorted(layer + 1 for layer in order[:top_k])
 
 
 def test_lafd_settles_on_the_mean_of_the_observed_batches() -> None:

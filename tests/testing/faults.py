@@ -30,10 +30,10 @@ def law_of(law: Callable[..., Any]) -> Callable[[type], type]:
 
 def faulty(module: Any) -> list[Any]:
     """One pytest parameter per component of a module that breaks a law."""
-    found = [one for one in vars(module).values() if isinstance(one, type) and "breaks" in vars(one)]
-    return [pytest.param(one, id=one.__name__) for one in found]
+    found = [member for member in vars(module).values() if isinstance(member, type) and "breaks" in vars(member)]
+    return [pytest.param(code, id=code.__name__) for code in found]
 
 
 def unbroken(laws: Iterable[Callable[..., Any]], module: Any) -> set[str]:
     """Names of the laws that no component of the module breaks."""
-    return {law.__name__ for law in laws} - {one.values[0].breaks.__name__ for one in faulty(module)}
+    return {law.__name__ for law in laws} - {case.values[0].breaks.__name__ for case in faulty(module)}

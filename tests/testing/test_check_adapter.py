@@ -23,7 +23,9 @@ def case(name: str) -> tuple[Any, Any, Any]:
     """Parameters of the adapter, configuration and batch of a family."""
     register_model_types()
     model_type, values = FAMILIES[name]
-    declared = next(one for one in REGISTRY.adapter_declarations() if model_type in one.model_types)
+    declared = next(
+        declaration for declaration in REGISTRY.adapter_declarations() if model_type in declaration.model_types
+    )
     params = declared(name=declared.component_name())
     if name == "omni":
         return params, omni_config(), batches()["image"]

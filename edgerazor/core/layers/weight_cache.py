@@ -128,5 +128,5 @@ def cached_weights(model: nn.Module, *, policy: Policy | None = None, check: boo
         yield cache
     finally:
         hook.remove()
-        for module, one in zip(modules, before, strict=True):
-            module.weight_cache = one
+        for module, earlier in zip(modules, before, strict=True):
+            module.weight_cache = earlier

@@ -54,7 +54,9 @@ def test_a_cache_changes_no_bit(table: str, policy: Any, autocast: bool) -> None
         with cached_weights(model, policy=policy):
             for _ in range(2):
                 assert torch.equal(model(ids()), plain)
-                assert all(torch.equal(one, other) for one, other in zip(gradients(model), expected, strict=True))
+                assert all(
+                    torch.equal(gradient, other) for gradient, other in zip(gradients(model), expected, strict=True)
+                )
         assert all(module.weight_cache is None for module in (model.embed, model.body, model.head))
 
 
