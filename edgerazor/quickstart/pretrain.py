@@ -1,12 +1,10 @@
 """Train the quickstart's 16-bit teacher: a small Qwen3 on the offline corpus.
 
-`python -m edgerazor.quickstart.pretrain --seconds 4500 --output FOLDER` made the teacher that ships with the
+`scripts/pretrain_teacher.py --seconds 4500 --output FOLDER` made the teacher that ships with the
 package. It is trained to convergence on purpose: next to an unfinished teacher every student looks good, because it
 simply goes on learning.
 """
 
-import argparse
-import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from edgerazor.errors import DataError
-from edgerazor.quickstart.corpus import Corpus, load_corpus
+from edgerazor.quickstart.corpus import Corpus
 
 SEQUENCE_LENGTH = 256
 END_OF_TEXT = "<|endoftext|>"
@@ -139,7 +137,7 @@ bfloat16.
 
 - Data: {data} (Python {python}), split by file; 5 % of the files held out by a hash of their relative path.
 - Licence: Apache-2.0, like the library. The text it learned from is under the Python Software Foundation License.
-- Command: `python -m edgerazor.quickstart.pretrain --seconds {budget:g} --output FOLDER`
+- Command: `python scripts/pretrain_teacher.py --seconds {budget:g} --output FOLDER`
 - Training: {seconds} s wall clock on {threads} CPU thread(s), {steps} steps, {tokens} tokens.
 - Held out: {held_out_loss} nats per token, {held_out_bits_per_byte} bits per byte.
 
@@ -190,27 +188,3 @@ def schedule(fraction: float, warmup: float) -> float:
     if fraction < warmup:
         return max(fraction / warmup, 1e-3)
     return max(1.0 - (fraction - warmup) / (1.0 - warmup), 0.0)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch-size", type=int, default=PretrainSettings.batch_size)
-    parser.add_argument("--learning-rate", type=float, default=PretrainSettings.peak_learning_rate)
-    arguments = parser.parse_args()
-    settings = PretrainSettings(
-        seconds=arguments.seconds,
-        device=arguments.device,
-        batch_size=arguments.batch_size,
-        peak_learning_rate=arguments.learning_rate,
-    )
-    model, tokenizer, facts = pretrain(load_corpus(arguments.data), settings)
-    save_teacher(model, tokenizer, facts, arguments.output)
-    print(json.dumps(facts, indent=2))
-
-
-if __name__ == "__main__":
-    main()
