@@ -204,7 +204,7 @@ def _ours(step: Step) -> Loss:
 
 
 def _as_trained(step: Step) -> Loss:
-    from edgerazor.core.allocator import keep_large_blocks
+    from edgerazor.cli.process import keep_large_blocks
 
     keep_large_blocks()
     return _ours(step)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from edgerazor.cli import allocate, convert, recipes, runs, synthesize, teachers
 from edgerazor.cli.application import RenamedOutput, app
+from edgerazor.cli.process import hide_progress_bars
 
 __all__ = ["app", "main"]
 
@@ -38,4 +39,5 @@ def main(arguments: list[str] | None = None) -> None:
         # A person adds it at the end of the line that just failed.
         arguments.remove("--debug")
         arguments.insert(0, "--debug")
+    hide_progress_bars()
     app(arguments, prog_name="edgerazor")

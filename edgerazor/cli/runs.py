@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgerazor.cli.application import Overrides, RecipePath
+from edgerazor.cli.process import ask_for_huge_pages, keep_large_blocks, show_one_gpu
 from edgerazor.errors import ExportError
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a packed checkpoint.", show_default=False)]
@@ -28,11 +29,13 @@ def quickstart(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the run.")] = 0,
 ) -> None:
     """Quantize a small model on this machine, from teacher to packed checkpoint, and show what was gained."""
-    from edgerazor.core.allocator import ask_for_huge_pages
-
     ask_for_huge_pages()
+    show_one_gpu()
+    from edgerazor.models.load import pick_device
     from edgerazor.quickstart.runner import run_quickstart
 
+    if pick_device().type == "cpu":
+        keep_large_blocks()
     options: dict[str, Any] = {} if budget is None else {"budget": budget}
     run_quickstart(output, **options, smoke=smoke, data=data, train_teacher=train_teacher, seed=seed)
 
@@ -65,8 +68,6 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train a low-bit student by distillation, then pack, verify and export it."""
-    from edgerazor.core.allocator import ask_for_huge_pages
-
     ask_for_huge_pages()
     from edgerazor.core.discovery import load_plugins
     from edgerazor.schemas.recipe import load_recipe
@@ -76,8 +77,11 @@ def train(
     from rich.console import Console
 
     from edgerazor.cli.exports import print_export, show_stages
+    from edgerazor.models.load import pick_device
     from edgerazor.training import train as run
 
+    if pick_device(use_cpu=loaded.training.use_cpu).type == "cpu":
+        keep_large_blocks()
     with show_stages() as progress:
         result = run(loaded, registry=registry, output=output, resume=resume, export_progress=progress)
     for exported in result.exports:

@@ -83,12 +83,27 @@ def run_compiled(function: Callable[..., Any], *tensors: Tensor) -> Any:
         ) from error
 
 
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # The compiler says that scales are float16 among bfloat16 values, as they should be.
-    warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed", category=UserWarning)
-    options: Any = {"options": {"emulate_precision_casts": True}, "isolate_recompiles": True}
-    return torch.compile(function, dynamic=False, fullgraph=True, **options)
+class _Compiled:
+    """A function behind torch.compile; what the compiler warns of while it works is not shown."""
+
+    def __init__(self, function: Callable[..., Any]):
+        options: Any = {"options": {"emulate_precision_casts": True}, "isolate_recompiles": True}
+        self._function = torch.compile(function, dynamic=False, fullgraph=True, **options)
+        self._known: set[tuple[Any, ...]] = set()
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        signature = tuple((tensor.dtype, tensor.shape[1:]) for tensor in tensors)
+        if signature in self._known:
+            return self._function(*tensors)
+        with warnings.catch_warnings():
+            # The compiler says that scales are float16 among bfloat16 values, as they should be.
+            warnings.filterwarnings("ignore", message="bf16 and fp16 are mixed", category=UserWarning)
+            result = self._function(*tensors)
+        self._known.add(signature)
+        return result
+
+
+_compiled = cache(_Compiled)
 
 
 def _first_line(error: Exception) -> str:

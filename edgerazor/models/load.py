@@ -22,8 +22,6 @@ from edgerazor.models.types import auto_class, register_model_types, trained_con
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe
 
-transformers_logging.disable_progress_bar()
-
 
 def load_config(section: ModelSection, *, name: str | None = None) -> PretrainedConfig:
     """Read config.json of the student (or of `name`); of a model made of several, the part that is trained.

@@ -79,7 +79,6 @@ class _Quickstart:
 
     def run(self, data: Path | None, train_teacher: float | None) -> Results:
         check_report_extra()
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
         with ExitStack() as stack:
             self._prepare(data, train_teacher, stack)
             self._teacher_row()

@@ -1,7 +1,8 @@
 """`train`: from a recipe to a packed low-bit checkpoint; what can go wrong is said before the first step."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,9 @@ from rich.console import Console
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
 
 from edgerazor.checkpoint import qat_config, unquantized_dtype
-from edgerazor.core.allocator import keep_large_blocks
 from edgerazor.core.contracts import Exporter, ExportResult, Progress, Signal
 from edgerazor.core.layers.weight_cache import cached_weights
 from edgerazor.core.plan import Plan
@@ -72,6 +73,17 @@ class TrainResult:
     interrupted: bool = False
 
 
+@contextmanager
+def _verbosity_kept() -> Iterator[None]:
+    """Give transformers its verbosity back, which a Trainer sets to its own `log_level`."""
+    level = transformers_logging.get_verbosity()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+@_verbosity_kept()
 def train(
     recipe: Recipe,
     *,
@@ -154,8 +166,6 @@ def _build_trainer(
     if recipe.data is None:
         raise RecipeError("data: the recipe has no data section; training needs sources")
     arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
-    if arguments.device.type == "cpu":
-        keep_large_blocks()
     check_vocabularies(recipe.model)
     config = load_config(recipe.model)
     adapter, teacher_adapter = (one(recipe.model, registry) for one in (student_adapter_for, teacher_adapter_for))

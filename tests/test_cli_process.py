@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource
-from edgerazor.core.allocator import ask_for_huge_pages, keep_large_blocks
+from edgerazor.cli.process import ask_for_huge_pages, keep_large_blocks
 ask_for_huge_pages()
 changed = keep_large_blocks()
 import torch
