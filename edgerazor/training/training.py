@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from edgerazor.checkpoint import qat_config, unquantized_dtype
 from edgerazor.core.contracts import Exporter, ExportResult, Progress, Signal
-from edgerazor.core.layers.weight_cache import cached_weights
+from edgerazor.core.layers.weight_cache import WeightCache, cached_weights
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import write_resolved_recipe
@@ -117,10 +117,7 @@ def train(
     exporters = build_exporters(recipe, registry=registry)
     last = prepare_output(output, recipe, resume=resume, registry=registry)
     trainer, plan = _build_trainer(recipe, registry, output, data, now)
-    interrupt = Interrupt(console)
-    progress = LiveProgress(console, trainer.clock, now=now, losses=trainer.distiller.names)
-    for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt):
-        trainer.add_callback(callback)
+    interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
     if trainer.is_world_process_zero():
         write_resolved_recipe(recipe, output / RECIPE, registry=registry)
     started = now()
@@ -129,12 +126,7 @@ def train(
     # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     with cached_weights(trainer.accelerator.unwrap_model(trainer.model), policy="off" if sharded else None) as cache:
-        trainer.add_callback(StepsChangeWeights(cache))
-        try:
-            trainer.train(resume_from_checkpoint=last)
-        finally:
-            interrupt.restore()
-            progress.stop()
+        _run_steps(trainer, last, cache, interrupt, progress)
         seconds, state = now() - started, trainer.state
         result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
         if interrupt.received is not None:
@@ -142,6 +134,29 @@ def train(
         evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
     exports = _export(trainer, exporters, output / PACKED, registry, export_progress)
     return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=exports)
+
+
+def _add_callbacks(
+    trainer: DistillationTrainer, callbacks: Sequence[TrainerCallback], console: Console, now: Callable[[], float]
+) -> tuple[Interrupt, LiveProgress]:
+    """Add the caller's callbacks, then the clock, the progress and the handler of interrupts."""
+    interrupt = Interrupt(console)
+    progress = LiveProgress(console, trainer.clock, now=now, losses=trainer.distiller.names)
+    for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt):
+        trainer.add_callback(callback)
+    return interrupt, progress
+
+
+def _run_steps(
+    trainer: DistillationTrainer, last: str | None, cache: WeightCache, interrupt: Interrupt, progress: LiveProgress
+) -> None:
+    """Train from `last`, the checkpoint to resume from; signals and screen are given back whatever happens."""
+    trainer.add_callback(StepsChangeWeights(cache))
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        interrupt.restore()
+        progress.stop()
 
 
 def _export(
