@@ -8,10 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import Olmo2Config, Olmo2ForCausalLM
 from typer.testing import CliRunner
 
+import edgerazor
+from edgerazor.checkpoint import load_model
 from edgerazor.cli import app
-from tests.runs import preset_recipe, save_data, save_model, write_recipe
+from edgerazor.inference.open_runtime import open_runtime
+from tests.runs import preset_recipe, save_data, save_model, tokenizer, write_recipe
 
 pytestmark = pytest.mark.subprocess
 
@@ -96,3 +101,64 @@ def test_a_recipe_trains_and_exports_with_its_components(
         app, ["verify", str(tmp_path / "model.npz"), "--against", str(tmp_path / "run/packed")]
     )
     assert verified.exit_code == 0, verified.output
+
+
+def save_olmo2(folder: Path) -> Path:
+    """A random OLMo 2 with two layers of width 64, norms included, and its tokenizer."""
+    words = tokenizer()
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
+    special = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id, "vocab_size": len(words)}
+    torch.manual_seed(0)
+    model = Olmo2ForCausalLM(Olmo2Config(**sizes, **heads, **special))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    model.to(torch.bfloat16).save_pretrained(folder)  # type: ignore[call-arg]
+    words.save_pretrained(folder)
+    return folder
+
+
+# llama.cpp rounds what a quantized matrix is multiplied with to int8, beside a bfloat16 one to bfloat16 (2**-9).
+ENGINES = {"every matrix": ("*", 6e-2), "the embedding alone": ("*.embed_tokens", 1e-2)}
+
+
+@pytest.mark.slow
+@pytest.mark.llamacpp
+@pytest.mark.parametrize("quantized", ENGINES)
+def test_its_family_trains_and_runs_in_both_engines(
+    quantized: str, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Facts are all that the exporters know of OLMo 2; logits are those of the class of transformers."""
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.syspath_prepend(str(site))
+    match, tolerance = ENGINES[quantized]
+    tolerances = {"model.gguf": tolerance, "model.onnx": 1e-4}
+    content = preset_recipe(
+        save_olmo2(tmp_path / "model"),
+        save_data(tmp_path / "data.jsonl"),
+        quantization={"weights": [{"match": match, "quantizer": {"name": "int", "bits": 4, "group_size": 32}}]},
+        distillation={"losses": [{"name": "eakld"}]},
+        export=[
+            {"name": "gguf", "path": str(tmp_path / "model.gguf")},
+            {"name": "onnx", "path": str(tmp_path / "model.onnx"), "accuracy_level": 0},
+        ],
+    )
+    del content["preset"]
+    recipe = write_recipe(tmp_path / "recipe.yaml", content)
+    result = CliRunner().invoke(app, ["train", str(recipe), "--output", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    model = load_model(tmp_path / "run" / "packed", dtype=torch.float32)
+    assert isinstance(model, Olmo2ForCausalLM)
+    for name, allowed in tolerances.items():
+        runtime = open_runtime(tmp_path / name, registry=edgerazor.load_plugins())
+        ids = runtime.encode("def f7(x):\n    return x * 7 + len('word3')\n")
+        with torch.no_grad():
+            expected = model(input_ids=torch.tensor([ids])).logits[0]
+        found = torch.as_tensor(runtime.feed(ids, every=True)).float()
+        runtime.close()
+        assert found.shape == expected.shape and len(ids) > 10
+        error = float((found - expected).norm() / expected.norm())
+        assert error < allowed, name

@@ -74,7 +74,7 @@ def test_a_run_goes_on_by_the_recipe_that_started_it(registry: Registry, tmp_pat
     recipe = load_recipe(FOLDER / "recipe.yaml", registry=registry)
     assert prepare_output(tmp_path / "run", recipe, resume=True, registry=registry) == str(last)
     other = load_recipe(FOLDER / "recipe.yaml", registry=registry, overrides=["data.sequence_length=32"])
-    with pytest.raises(RecipeError, match=r"data\.sequence_length: differs"):
+    with pytest.raises(RecipeError, match=r"data\.sequence_length: is 32, but was 64"):
         prepare_output(tmp_path / "run", other, resume=True, registry=registry)
 
 

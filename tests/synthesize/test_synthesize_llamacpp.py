@@ -47,7 +47,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Pat
     rules = [{"match": "*", "quantizer": {"name": "int", "bits": 8, "group_size": 32}}]
     recipe = write_recipe(folder / "recipe.yaml", {"quantization": {**quantization(), "weights": rules}})
     pack_source(str(folder / "float"), registry=registry, output=folder / "packed", recipe=recipe)
-    export_to(folder / "packed", "gguf", folder / "teacher.gguf", [], registry)
+    export_to(folder / "packed", "gguf", folder / "teacher.gguf", registry=registry)
     return folder
 
 
