@@ -84,6 +84,7 @@ class EdgeRazorQuantizer(HfQuantizer):
 
     def __init__(self, quantization_config: EdgeRazorConfig, **kwargs: Any):
         super().__init__(quantization_config, **kwargs)
+        # transformers builds this object and hands it no registry, so it loads the plugins itself.
         self.registry = load_plugins()
         self.section: PackedSection | QATSection | None = None
         if self.pre_quantized:
