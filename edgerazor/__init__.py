@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from edgerazor.schemas.recipe import Recipe as Recipe
     from edgerazor.schemas.recipe import load_recipe as load_recipe
     from edgerazor.training import train as train
-
-__version__ = "2.0.0"
+    from edgerazor.version import __version__ as __version__
 
 _HOMES = {
+    "__version__": "version",
     "AdapterParams": "schemas.components",
     "ArchitectureAdapter": "core.contracts",
     "CalibratedSelector": "core.contracts",
@@ -71,7 +71,7 @@ _HOMES = {
     "train": "training",
     "verify_checkpoint": "checkpoint",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Errors that a person at the keyboard can cause or meet; the command line makes them a message and exit code 2."""
 
-from edgerazor import __version__
+from edgerazor.version import __version__
 
 
 def install_hint(extra: str) -> str:

@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
-from edgerazor import __version__
 from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST, UnquantizedDtype, without_bfloat16
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
 from edgerazor.schemas.recipe import key_path
+from edgerazor.version import __version__
 
 
 class FileEntry(Schema):

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field, ValidationError, model_validator
 
-from edgerazor import __version__
 from edgerazor.core.packing import Layout
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema, problem
 from edgerazor.schemas.recipe import key_path
+from edgerazor.version import __version__
 
 METHOD = "edgerazor"
 FORMAT_VERSION = 1

@@ -7,8 +7,8 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperCommand, TyperGroup
 
-from edgerazor import __version__
 from edgerazor.errors import EdgeRazorError
+from edgerazor.version import __version__
 
 
 class Group(TyperGroup):

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgerazor.core.discovery import Plugin
 from edgerazor.core.names import group_name, layer_pattern
+from edgerazor.core.registry import Plugin
 
 if TYPE_CHECKING:
     from edgerazor.core.plan import ModulePlan, Plan

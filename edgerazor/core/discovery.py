@@ -3,18 +3,17 @@
 import importlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
 import pluggy
 
-from edgerazor import __version__
 from edgerazor.core import hookspecs
-from edgerazor.core.registry import Component, Registry
+from edgerazor.core.registry import Component, Plugin, Registry
 from edgerazor.errors import PluginError
 from edgerazor.schemas.components import ComponentParams, Kind
 from edgerazor.schemas.messages import nearest
+from edgerazor.version import __version__
 
 ENTRY_POINT_GROUP = "edgerazor"
 BUILT_IN = ("edgerazor.plugins", "edgerazor.adapters")
@@ -25,21 +24,6 @@ _HOOKS: dict[str, Kind] = {
     "edgerazor_adapters": "adapter",
     "edgerazor_exporters": "exporter",
 }
-
-
-@dataclass
-class Plugin:
-    """One plugin as found: where it comes from, what it declares, and why it is unusable if it is."""
-
-    namespace: str
-    module: str
-    version: str
-    components: list[tuple[Kind, str]] = field(default_factory=list)
-    error: str | None = None
-
-    @property
-    def built_in(self) -> bool:
-        return self.module in BUILT_IN
 
 
 def load_plugins(*, external: bool = True) -> Registry:
@@ -55,7 +39,7 @@ def load_plugins(*, external: bool = True) -> Registry:
         PluginError: two packages claim one namespace, a name is declared twice, two adapters claim one model type, or a
             built-in plugin is broken.
     """
-    found = [Plugin("edgerazor", module, __version__) for module in BUILT_IN]
+    found = [Plugin("edgerazor", module, __version__, built_in=True) for module in BUILT_IN]
     if external:
         found += list(_discover())
     components: dict[tuple[Kind, str], Component] = {}

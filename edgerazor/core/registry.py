@@ -1,9 +1,9 @@
 """What is declared, and how a declaration becomes an object. No global state: a registry is passed on."""
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgerazor.core.contracts import Runtime
 from edgerazor.core.contracts.check import check_class, check_members
@@ -11,8 +11,17 @@ from edgerazor.errors import PluginError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.components import AdapterParams, ComponentParams, ExporterParams, Kind, unknown_component
 
-if TYPE_CHECKING:
-    from edgerazor.core.discovery import Plugin
+
+@dataclass
+class Plugin:
+    """One plugin as found: where it comes from, what it declares, and why it is unusable if it is."""
+
+    namespace: str
+    module: str
+    version: str
+    components: list[tuple[Kind, str]] = field(default_factory=list)
+    error: str | None = None
+    built_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class Component:
 class Registry:
     """Components by kind and name. Made by `load_plugins`."""
 
-    def __init__(self, components: dict[tuple[Kind, str], Component], plugins: list["Plugin"]):
+    def __init__(self, components: dict[tuple[Kind, str], Component], plugins: list[Plugin]):
         self._components = components
         self.plugins = plugins
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgerazor import __version__
 from edgerazor.core.contracts import Checkpoint
 from edgerazor.errors import ExportError
+from edgerazor.version import __version__
 
 VERSION, DIGEST, RECIPE = "edgerazor.version", "edgerazor.content_sha256", "edgerazor.recipe"
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgerazor import __version__
 from edgerazor.core.contracts import Checkpoint
 from edgerazor.plugins.exporters.common import read_json, write_json
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 from edgerazor.plugins.exporters.params import ONNXParams
+from edgerazor.version import __version__
 
 MODEL, DATA, GENAI, CARD = "model.onnx", "model.onnx.data", "genai_config.json", "edgerazor_onnx.json"
 # The card of version 0.1 had the name of a packed checkpoint's manifest.
