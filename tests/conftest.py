@@ -15,6 +15,8 @@ if os.environ.setdefault("OMP_NUM_THREADS", "1") == "1":
     torch.set_num_threads(1)
 # Without a CUDA device Triton kernels run in triton's interpreter; triton reads this once, and transformers imports it.
 os.environ.setdefault("TRITON_INTERPRET", str(int(not torch.cuda.is_available())))
+# As the command does before it imports transformers, which reads it once: tests run commands inside this process.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.discovery import load_plugins

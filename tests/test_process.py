@@ -1,5 +1,6 @@
 """Importing and calling the library leaves the process as it was: settings of a process belong to the command line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,9 @@ compare("generate")
 
 def run_python(program: str, *arguments: str) -> None:
     source = STATE.format(dependencies=DEPENDENCIES) + program
-    done = subprocess.run([sys.executable, "-c", source, *arguments], capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    command = [sys.executable, "-c", source, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
