@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES, BlockType
-from edgerazor.plugins.exporters.gguf.facts import Facts
+from edgerazor.plugins.exporters.gguf.tensor_facts import TensorFacts
 from edgerazor.plugins.exporters.params import Profile, TypeRule
 from edgerazor.schemas.base import nearest
 
@@ -17,7 +17,7 @@ PROFILES: dict[Profile, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 _GROUP_SIZES = (32, 64, 128, 256)
 
 
-def choose_type(facts: Facts, profile: Profile, rule: TypeRule | None) -> tuple[BlockType | None, str]:
+def choose_type(facts: TensorFacts, profile: Profile, rule: TypeRule | None) -> tuple[BlockType | None, str]:
     """The type of a quantized tensor and "", or None and why there is none."""
     if rule is not None:
         chosen = BLOCK_TYPES[rule.type]
@@ -31,7 +31,7 @@ def choose_type(facts: Facts, profile: Profile, rule: TypeRule | None) -> tuple[
     return None, why_not(BLOCK_TYPES[candidates[-1]], facts)
 
 
-def why_not(block_type: BlockType, facts: Facts) -> str:
+def why_not(block_type: BlockType, facts: TensorFacts) -> str:
     """Why a type cannot hold a tensor exactly, and which types can; "" if it can."""
     columns, name = facts.shape[1], block_type.name
     others = fitting_types(facts)
@@ -60,7 +60,7 @@ def why_not(block_type: BlockType, facts: Facts) -> str:
     return ""
 
 
-def fitting_types(facts: Facts) -> list[str]:
+def fitting_types(facts: TensorFacts) -> list[str]:
     """Types that hold a tensor exactly, smallest first; Q8_0 only where nothing smaller does."""
     fits = [
         block_type
@@ -74,7 +74,7 @@ def fitting_types(facts: Facts) -> list[str]:
     return small or [block_type.name for block_type in fits]
 
 
-def match_rules(rules: Sequence[TypeRule], tensors: Iterable[Facts]) -> tuple[dict[str, TypeRule], list[str]]:
+def match_rules(rules: Sequence[TypeRule], tensors: Iterable[TensorFacts]) -> tuple[dict[str, TypeRule], list[str]]:
     """The rule of each quantized tensor that has one, and a line for every glob or rule that takes none."""
     modules = [facts.module for facts in tensors if facts.quantized]
     taken: dict[str, TypeRule] = {}

@@ -11,7 +11,7 @@ from edgerazor.core.tensor import mean_bits
 from edgerazor.plugins.exporters.gguf.architectures import architecture_of, describe_model, needed_names, tensor_name
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES, BlockType
 from edgerazor.plugins.exporters.gguf.choose import choose_type, match_rules
-from edgerazor.plugins.exporters.gguf.facts import Facts, collect_facts
+from edgerazor.plugins.exporters.gguf.tensor_facts import TensorFacts, collect_tensor_facts
 from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer
 from edgerazor.plugins.exporters.model_facts import stated_facts
 from edgerazor.plugins.exporters.params import GGUFParams
@@ -34,7 +34,7 @@ class Entry:
     """
 
     name: str
-    facts: Facts
+    facts: TensorFacts
     type_name: str
     type_id: int
     bytes: int
@@ -87,7 +87,7 @@ class _Planner:
     def plan(self, tensors: NamedTensors) -> GGUFPlan:
         self.result.metadata, problems = describe_model(self.facts, self.architecture)
         self.problems += problems
-        every = collect_facts(self.checkpoint, tensors)
+        every = collect_tensor_facts(self.checkpoint, tensors)
         inside = [facts for facts in every if not facts.name.startswith(self.facts.towers)]
         kept = {facts.name for facts in inside}
         self.result.left_out = [facts.name for facts in every if facts.name not in kept]
@@ -105,7 +105,7 @@ class _Planner:
         self._check_mixed()
         return self.result
 
-    def _without_equal_head(self, tensors: list[Facts]) -> list[Facts]:
+    def _without_equal_head(self, tensors: list[TensorFacts]) -> list[TensorFacts]:
         """The head is dropped only if it equals the embedding, whatever the configuration says."""
         of = {facts.role.kind: facts for facts in tensors if facts.fingerprint and not facts.role.bias}
         head, embedding = of.get("head"), of.get("embedding")
@@ -114,7 +114,7 @@ class _Planner:
             self.problems.append("there is no output head, and config.json does not say tie_word_embeddings")
         return [facts for facts in tensors if not (self.result.tied and facts is head)]
 
-    def _entry(self, facts: Facts, rules: Mapping[str, Any]) -> Entry | None:
+    def _entry(self, facts: TensorFacts, rules: Mapping[str, Any]) -> Entry | None:
         name = tensor_name(facts.role, self.architecture)
         if name is None:
             reason = "is a fused matrix without a place" if facts.role.kind in self.facts.fused else "has no place"
@@ -133,7 +133,7 @@ class _Planner:
         size = facts.shape[0] * block_type.row_bytes(facts.shape[1])
         return Entry(name, facts, block_type.name, block_type.id, size, heads)
 
-    def _heads(self, facts: Facts) -> int:
+    def _heads(self, facts: TensorFacts) -> int:
         if not self.architecture.permuted or facts.role.kind not in ("q", "k") or not self.result.metadata:
             return 0
         count = self.facts.heads if facts.role.kind == "q" else self.facts.kv_heads
@@ -142,7 +142,7 @@ class _Planner:
             self.problems.append(f"{facts.name}: has {facts.shape[0]} rows, {stated}")
         return count
 
-    def _float_entry(self, name: str, facts: Facts, heads: int) -> Entry | None:
+    def _float_entry(self, name: str, facts: TensorFacts, heads: int) -> Entry | None:
         known = _FLOATS.get(facts.dtype) if facts.dtype else None
         if known is None:
             kind = str(facts.dtype).removeprefix("torch.")

@@ -15,7 +15,7 @@ _COMPARED = ("embedding", "head")
 
 
 @dataclass(frozen=True)
-class Facts:
+class TensorFacts:
     """One tensor, without its values.
 
     Attributes:
@@ -62,7 +62,7 @@ class Facts:
         return len(self.widths or ()) > 1 and 1 in (self.widths or ())
 
 
-def collect_facts(checkpoint: Checkpoint, tensors: NamedTensors) -> list[Facts]:
+def collect_tensor_facts(checkpoint: Checkpoint, tensors: NamedTensors) -> list[TensorFacts]:
     """Facts about every tensor, in the order given; one tensor is in memory at a time."""
     found = []
     for name, value in tensors:
@@ -74,14 +74,14 @@ def collect_facts(checkpoint: Checkpoint, tensors: NamedTensors) -> list[Facts]:
     return found
 
 
-def _quantized_facts(name: str, role: TensorRole, tensor: QuantizedTensor) -> Facts:
+def _quantized_facts(name: str, role: TensorRole, tensor: QuantizedTensor) -> TensorFacts:
     rows, columns = tensor.codes.shape
     values, counts = tensor.qmax.unique(return_counts=True)
     per_entry = columns if tensor.qmax.ndim == 1 else tensor.group_size
     widths = {int(value): int(count) * per_entry for value, count in zip(values, counts, strict=True)}
     lowest, highest = (int(value) for value in torch.aminmax(tensor.codes))
     symmetric = lowest >= -min(widths) or tensor.symmetric
-    return Facts(
+    return TensorFacts(
         name,
         role,
         (rows, columns),
@@ -95,12 +95,14 @@ def _quantized_facts(name: str, role: TensorRole, tensor: QuantizedTensor) -> Fa
     )
 
 
-def _plain_facts(name: str, role: TensorRole, tensor: Tensor) -> Facts:
+def _plain_facts(name: str, role: TensorRole, tensor: Tensor) -> TensorFacts:
     problem = ""
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         problem = "holds NaN or infinite values"
     fingerprint = _fingerprint(tensor) if role.kind in _COMPARED else b""
-    return Facts(name, role, tuple(tensor.shape), dtype=tensor.dtype, scale_problem=problem, fingerprint=fingerprint)
+    return TensorFacts(
+        name, role, tuple(tensor.shape), dtype=tensor.dtype, scale_problem=problem, fingerprint=fingerprint
+    )
 
 
 def _scale_problem(scale: Tensor) -> str:
