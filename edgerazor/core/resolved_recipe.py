@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from edgerazor.core.atomic import replaced
 from edgerazor.core.discovery import own_version
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.recipe import Recipe, WrittenBy
@@ -14,7 +15,6 @@ def resolve_recipe(recipe: Recipe, *, registry: Registry) -> Recipe:
 
 
 def write_resolved_recipe(recipe: Recipe, path: Path, *, registry: Registry) -> None:
-    """Write it as YAML, by way of a temporary file."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(resolve_recipe(recipe, registry=registry).to_yaml(), encoding="utf-8")
-    temporary.replace(path)
+    """Write it as YAML, whole or not at all."""
+    with replaced(path) as temporary:
+        temporary.write_text(resolve_recipe(recipe, registry=registry).to_yaml(), encoding="utf-8")

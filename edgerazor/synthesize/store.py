@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from edgerazor.core.atomic import sync_descriptor
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import FinishedDialogue
@@ -58,7 +59,7 @@ class RowStore:
         """Close; a file that this run created and wrote nothing to is removed."""
         if self._unsynced:
             with suppress(OSError):
-                os.fsync(self._file)
+                sync_descriptor(self._file)
         if self._created and not self._size:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
@@ -78,7 +79,7 @@ class RowStore:
                 rest = rest[os.write(self._file, rest) :]
             self._unsynced = time.monotonic() - self._synced < _SECONDS_BETWEEN_SYNCS
             if not self._unsynced:
-                os.fsync(self._file)
+                sync_descriptor(self._file)
                 self._synced = time.monotonic()
         except OSError as error:
             with suppress(OSError):

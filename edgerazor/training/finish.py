@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from edgerazor.checkpoint import round_unquantized_, unquantized_dtype, verify_checkpoint, write_checkpoint
+from edgerazor.core.atomic import replaced
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.distill.state import settled_layers
@@ -90,4 +91,5 @@ def _write_metrics(trainer: DistillationTrainer, path: Path, evaluation: Mapping
         "evaluation": dict(evaluation),
         "history": trainer.state.log_history,
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

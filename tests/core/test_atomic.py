@@ -1,10 +1,14 @@
 """What is written beside a path replaces it whole, or leaves everything as it was."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from edgerazor.core.atomic import file_above, replaced
+from edgerazor.core import atomic
+from edgerazor.core.atomic import file_above, remove_folder, replaced
+from edgerazor.core.locks import locked
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -65,3 +69,69 @@ def test_a_file_above_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError), replaced(tmp_path / "notes.txt" / "a" / "b"):
         pass
     assert content(tmp_path) == {"notes.txt": "mine"}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not(kind: str, tmp_path: Path) -> None:
+    killed = tmp_path / ".model.partial-00000000"
+    make(killed / "model", "folder", "begun")
+    with replaced(tmp_path / "model") as first:
+        assert not killed.exists()
+        make(first, kind, "first")
+        with replaced(tmp_path / "model") as second:
+            make(second, kind, "second")
+        assert first.exists()
+    assert list(content(tmp_path)) == ["model" if kind == "file" else "model/inner/first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_a_killed_process_had_put_aside_is_put_back(tmp_path: Path) -> None:
+    make(tmp_path / ".model.partial-00000000" / "former", "folder", "finished")
+    with pytest.raises(ValueError, match="stop"), replaced(tmp_path / "model") as temporary:
+        make(temporary, "folder", "begun")
+        raise ValueError("stop")
+    assert content(tmp_path) == {"model/inner/finished": "finished"}
+
+
+def test_without_an_exchange_by_the_system_a_folder_is_replaced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "_EXCHANGE", -1)  # no flag that a system knows
+    for text in ("first", "second"):
+        with replaced(tmp_path / "model") as temporary:
+            make(temporary, "folder", text)
+    assert content(tmp_path) == {"model/inner/second": "second"} and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_fsync_is_no_fault(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with replaced(tmp_path / "model") as temporary:
+        make(temporary, "folder", "text")
+    assert content(tmp_path) == {"model/inner/text": "text"}
+
+
+def test_a_disk_that_fails_while_it_is_synchronized_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"), replaced(tmp_path / "model") as temporary:
+        make(temporary, "file", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_removed_under_its_name_at_once(tmp_path: Path) -> None:
+    make(tmp_path / "old", "folder", "text")
+    remove_folder(tmp_path / "old")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_held_by_one_and_ends_with_its_block(tmp_path: Path) -> None:
+    with locked(tmp_path) as first, locked(tmp_path) as second:
+        assert (first, second) == (True, False)
+    with locked(tmp_path) as third:
+        assert third

@@ -75,7 +75,9 @@ def test_a_cache_that_was_interrupted_goes_on(tmp_path, registry, monkeypatch):
     with pytest.raises(EdgeRazorError, match="no finished teacher cache"):
         TeacherCache(folder)
     write_description(folder / BEGUN, manifest)
-    (folder / ".rows-00002.safetensors.part").write_text("of a call that was killed")
+    left = folder / f".{format.shard_name(1)}.partial-0a1b2c3d"
+    left.mkdir()
+    (left / format.shard_name(1)).write_text("of a call that was killed")
     again = cache_teacher(wanted, registry=registry, output=folder, top_k=4)
     assert again.kept_shards == 2 and again.positions == whole.positions
     after = load_file(folder / format.shard_name(1))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from edgerazor.core.atomic import is_partial, remove_abandoned, replaced
 from edgerazor.distill.teacher_cache.format import MANIFEST, Manifest
 from edgerazor.errors import CheckpointError, RecipeError
 
 BEGUN = ".begun.json"
-PART = ".part"
 
 
 def prepare_folder(folder: Path, wanted: Manifest) -> None:
@@ -22,13 +22,11 @@ def prepare_folder(folder: Path, wanted: Manifest) -> None:
     """
     with _named(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob(f".*{PART}"):
-            path.unlink()  # of a call that was killed
     for path in (folder / MANIFEST, folder / BEGUN):
         if path.exists():
             _check_same(path, wanted)
             return
-    if any(folder.iterdir()):
+    if not all(is_partial(path) for path in folder.iterdir()):
         raise RecipeError(f"{folder}: is not empty and holds no teacher cache; choose another folder")
     write_description(folder / BEGUN, wanted)
 
@@ -36,6 +34,7 @@ def prepare_folder(folder: Path, wanted: Manifest) -> None:
 def finish_folder(folder: Path, manifest: Manifest) -> None:
     """Say that all shards are there."""
     write_description(folder / MANIFEST, manifest)
+    remove_abandoned(folder / BEGUN)
     (folder / BEGUN).unlink(missing_ok=True)
 
 
@@ -50,13 +49,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         CheckpointError: it cannot be written, for example because the disk is full; nothing is left of it.
     """
-    part = path.with_name(f".{path.name}{PART}")
-    with _named(path):
-        try:
-            write(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with _named(path), replaced(path) as part:
+        write(part)
 
 
 def _check_same(path: Path, wanted: Manifest) -> None:
