@@ -22,11 +22,10 @@ from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.data import Data, load_data
 from edgerazor.evaluate.checkpoints import evaluate_model
-from edgerazor.models.load import adapter_for, load_teacher, load_tokenizer
+from edgerazor.models.load import Models
 from edgerazor.quickstart import variants
 from edgerazor.quickstart.corpus import load_corpus
 from edgerazor.schemas.data import DataSection
-from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training import train
 
@@ -54,7 +53,7 @@ def run_seed(
     content = variants.recipe_of(variant, setting, steps=steps)
     content["evaluation"] = {"batches": BATCHES, "batch_size": BATCH_SIZE}
     recipe = load_recipe(content, registry=registry)
-    tokenizer = load_tokenizer(ModelSection(name_or_path=str(TEACHER)))
+    tokenizer = Models(recipe.model, registry).student.tokenizer
     data = load_data(DataSection.model_validate(variants.data_section(setting)), tokenizer)
     rows: dict[str, dict[str, float]] = {}
     for name in modes:
@@ -77,12 +76,13 @@ def _trained(recipe: Recipe, folder: Path, data: Data, registry: Registry) -> di
     result = train(recipe, registry=registry, output=folder, data=data, console=Console(quiet=True))
     if result.checkpoint is None:
         raise KeyboardInterrupt
-    teacher: Any = load_teacher(recipe.model, device=torch.device("cpu"))
+    models = Models(recipe.model, registry)
+    teacher: Any = models.load_teacher(device=torch.device("cpu"))
     figures = evaluate_model(
         load_model(result.checkpoint, dtype=torch.float32),
         teacher,
         data.held_out,
-        adapter=adapter_for(teacher.config, recipe.model, registry),
+        adapter=models.student.adapter,
         batch_size=BATCH_SIZE,
         batches=BATCHES,
         pad_token_id=teacher.config.pad_token_id or 0,

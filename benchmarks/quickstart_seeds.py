@@ -7,11 +7,13 @@ import argparse
 import json
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from edgerazor.core.discovery import load_plugins
 from edgerazor.quickstart.results import Results
 from edgerazor.quickstart.runner import DEFAULT_BUDGET, run_quickstart
 
@@ -48,10 +50,11 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "quickstart_seeds.json")
     arguments = parser.parse_args()
+    run = partial(run_quickstart, registry=load_plugins(), budget=arguments.budget, smoke=arguments.smoke)
     runs = []
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(run_quickstart(folder, budget=arguments.budget, smoke=arguments.smoke, seed=seed))
+            runs.append(run(folder, seed=seed))
     summary, claims = summarise(runs), claims_held(runs)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": [run.machine for run in runs], "models": summary, "claims": claims, "runs": len(runs)}

@@ -198,7 +198,7 @@ def test_without_the_package_loading_fails_and_with_it_a_fresh_process_agrees(bu
 @pytest.fixture(params=["tied", "untied"])
 def trained(request, build_model, registry, tmp_path):
     student = make_student(build_model, registry, tmp_path, request.param)
-    student.model.config.quantization_config = qat_config(student.recipe, student.plan)
+    student.model.config.quantization_config = qat_config(student.recipe, student.plan, registry=registry)
     student.model.save_pretrained(tmp_path / "latent")
     return tmp_path / "latent", student
 
@@ -250,9 +250,9 @@ def test_latent_weights_of_a_run_are_packed_with_its_own_recipe(trained, registr
         pack_model(recipe, registry=registry, output=tmp_path / "other")
 
 
-def test_a_recipe_that_quantizes_other_modules_is_refused(trained):
+def test_a_recipe_that_quantizes_other_modules_is_refused(trained, registry):
     folder, student = trained
-    config = qat_config(student.recipe, student.plan)
+    config = qat_config(student.recipe, student.plan, registry=registry)
     config.content["modules"].remove("model.layers.0.mlp.up_proj")
     student.model.config.quantization_config = config
     student.model.save_pretrained(folder)
@@ -269,7 +269,7 @@ def test_a_float_folder_is_quantized_on_the_fly(case, build_model, registry, tmp
     assert torch.equal(logits(qat), logits(expected.model))
     qat.save_pretrained(tmp_path / "latent")
     stored = AutoConfig.from_pretrained(tmp_path / "latent").quantization_config
-    assert stored == qat_config(student.recipe, student.plan).to_dict()
+    assert stored == qat_config(student.recipe, student.plan, registry=registry).to_dict()
     packed = LOAD(source, quantization_config=EdgeRazorConfig(mode="packed", recipe=student.recipe.to_dict()))
     assert torch.equal(logits(packed), logits(expected.model))
     packed.save_pretrained(tmp_path / "saved")

@@ -14,7 +14,7 @@ from edgerazor.allocate.solve import solve
 from edgerazor.allocate.target import budget_of, exact_target
 from edgerazor.allocate.write_recipe import assigned_section
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
+from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.table import find_layer
 from edgerazor.core.plan import ModulePlan, Plan, build_plan
 from edgerazor.core.registry import Registry
@@ -22,16 +22,7 @@ from edgerazor.data import Collator, Data, load_data
 from edgerazor.data.progress import show_progress
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
-from edgerazor.models.load import (
-    adapter_for,
-    load_config,
-    load_float_model,
-    load_teacher,
-    load_tokenizer,
-    pick_device,
-    teacher_adapter_for,
-)
-from edgerazor.models.types import vocabulary_size
+from edgerazor.models.load import Models, pick_device
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import Recipe
 
@@ -125,20 +116,20 @@ def allocate(
         raise DataError("the recipe has no data section; sensitivities are measured on its training data")
     body_rules(recipe.quantization)
     exact_target(settings.target_bits)
+    models = Models(recipe.model, registry)
     if data is None:
-        vocabulary = vocabulary_size(load_config(recipe.model))
-        data = load_data(recipe.data, load_tokenizer(recipe.model), vocabulary_size=vocabulary)
-    return _Allocator(recipe, settings, registry, data).run()
+        data = load_data(recipe.data, models.student.tokenizer, vocabulary_size=models.student.vocabulary_size)
+    return _Allocator(recipe, settings, models, data).run()
 
 
 class _Allocator:
-    def __init__(self, recipe: Recipe, settings: AllocationSettings, registry: Registry, data: Data):
-        self.recipe, self.settings, self.registry, self.data = recipe, settings, registry, data
+    def __init__(self, recipe: Recipe, settings: AllocationSettings, models: Models, data: Data):
+        self.recipe, self.settings, self.models, self.data = recipe, settings, models, data
+        self.registry, self.adapter = models.registry, models.student.adapter
         self.device = pick_device(use_cpu=recipe.training.use_cpu)
-        model = load_float_model(recipe.model, dtype=torch.float32).to(self.device)
+        model = models.student.load(torch.float32).to(self.device)
         self.model: nn.Module | None = model
         self.pad = getattr(model.config, "pad_token_id", None) or 0
-        self.adapter: ArchitectureAdapter = adapter_for(model.config, recipe.model, registry)  # type: ignore[arg-type]
         self.names = [name for name, _ in self.adapter.quantizable(model)]
         self.plan = self._plan(recipe.quantization, model)
         rules = body_rules(recipe.quantization)
@@ -156,7 +147,7 @@ class _Allocator:
         del options
         self.model = None
         held_out, note = self._held_out()
-        teacher = None if held_out is None else load_teacher(self.recipe.model, device=self.device)
+        teacher = None if held_out is None else self.models.load_teacher(device=self.device)
         allocated, uniform = (self._assess(picks, teacher, held_out) for picks in (best, even))
         return AllocationResult(
             self.recipe.model_copy(update={"quantization": allocated.quantization}),
@@ -221,7 +212,7 @@ class _Allocator:
         }
         rules_of = {module.name: module.rule for unit in self.units for module in unit.modules}
         section = assigned_section(self.recipe.quantization, rules_of, assignment, self.names)
-        student = load_float_model(self.recipe.model, dtype=torch.float32)
+        student = self.models.student.load(torch.float32)
         plan = self._plan(section, student)
         self._check_assigned(plan, assignment)
         measured = None
@@ -232,7 +223,7 @@ class _Allocator:
                 teacher,
                 held_out,
                 adapter=self.adapter,
-                teacher_adapter=teacher_adapter_for(self.recipe.model, self.registry),
+                teacher_adapter=self.models.teacher_adapter,
                 batch_size=self.recipe.evaluation.batch_size,
                 batches=self.recipe.evaluation.batches or MEASURED_BATCHES,
                 pad_token_id=self.pad,

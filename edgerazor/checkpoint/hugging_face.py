@@ -31,7 +31,6 @@ from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
 from edgerazor.errors import CheckpointError, PluginError, RecipeError
-from edgerazor.models.types import register_model_types
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
 
@@ -40,13 +39,18 @@ class EdgeRazorConfig(QuantizationConfigMixin):
 
     `from_pretrained(float_folder, quantization_config=EdgeRazorConfig(mode="qat", recipe=...))` gives a model for
     quantization-aware training, mode "packed" rounds it; `recipe` is a file, a dict or a `Recipe`.
+
+    Args:
+        registry: loaded plugins; transformers, which builds this from config.json, has none to give: they are loaded.
+        content: of `quantization_config`.
     """
 
-    def __init__(self, **content: Any):
+    def __init__(self, *, registry: Registry | None = None, **content: Any):
         self.quant_method = METHOD
+        self.registry = registry or load_plugins()
         recipe = content.get("recipe")
         if isinstance(recipe, (str, Path, Recipe)):
-            loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, registry=load_plugins())
+            loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, registry=self.registry)
             content["recipe"] = loaded.to_dict()
         self.content = {**content, "quant_method": METHOD}
 
@@ -60,7 +64,9 @@ class EdgeRazorConfig(QuantizationConfigMixin):
         return dict(self.content)
 
 
-def qat_config(recipe: Recipe, plan: Plan, *, unquantized: torch.dtype = torch.bfloat16) -> EdgeRazorConfig:
+def qat_config(
+    recipe: Recipe, plan: Plan, *, registry: Registry, unquantized: torch.dtype = torch.bfloat16
+) -> EdgeRazorConfig:
     """What makes `save_pretrained` of a student in training write a folder that loads as one again.
 
     Set it as `student.config.quantization_config` after `apply_plan`.
@@ -68,12 +74,13 @@ def qat_config(recipe: Recipe, plan: Plan, *, unquantized: torch.dtype = torch.b
     Args:
         recipe: the recipe of the run.
         plan: the plan that was applied; its modules are compared when the folder is loaded.
+        registry: loaded plugins.
         unquantized: the 16-bit dtype of the base model, see `unquantized_dtype`; packing rounds to it what is not
             quantized.
     """
     modules = sorted(module.name for module in plan.modules if module.params)
     section = QATSection(modules=modules, unquantized_dtype=dtype_name(unquantized), recipe=recipe.to_dict())
-    return EdgeRazorConfig(**section.to_dict())
+    return EdgeRazorConfig(registry=registry, **section.to_dict())
 
 
 class EdgeRazorQuantizer(HfQuantizer):
@@ -84,8 +91,7 @@ class EdgeRazorQuantizer(HfQuantizer):
 
     def __init__(self, quantization_config: EdgeRazorConfig, **kwargs: Any):
         super().__init__(quantization_config, **kwargs)
-        # transformers builds this object and hands it no registry, so it loads the plugins itself.
-        self.registry = load_plugins()
+        self.registry = quantization_config.registry
         self.section: PackedSection | QATSection | None = None
         if self.pre_quantized:
             self.section = read_section(quantization_config.to_dict(), "config.json")
@@ -125,7 +131,7 @@ class EdgeRazorQuantizer(HfQuantizer):
             self._pack(model, plan, recipe)
         else:
             model.config.quantization_config = self.quantization_config = qat_config(
-                recipe, plan, unquantized=unquantized_dtype(model.config)
+                recipe, plan, registry=self.registry, unquantized=unquantized_dtype(model.config)
             )
         return model
 
@@ -158,7 +164,9 @@ class EdgeRazorQuantizer(HfQuantizer):
         )
         swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
         fill_packed(model, packed.tensors)
-        model.config.quantization_config = self.quantization_config = EdgeRazorConfig(**self.section.to_dict())
+        model.config.quantization_config = self.quantization_config = EdgeRazorConfig(
+            registry=self.registry, **self.section.to_dict()
+        )
         self._finish_packed(model)
 
     def _build(self, key: str) -> Any:
@@ -220,9 +228,9 @@ def _check_same(plan: Plan, stored: list[str]) -> None:
         )
 
 
-def register() -> None:
+def register(registry: Registry) -> None:
     """Make transformers know the method "edgerazor" and the adapters' own model types; safe to call again."""
-    register_model_types()
+    registry.register_models()
     if METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
         register_quantization_config(METHOD)(EdgeRazorConfig)
     if METHOD not in AUTO_QUANTIZER_MAPPING:

@@ -7,8 +7,10 @@ import torch
 
 from edgerazor.checkpoint.hugging_face import register
 from edgerazor.checkpoint.read import open_checkpoint
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.packed import Compute, PackedWeight
 from edgerazor.core.layers.table import LAYER_KINDS
+from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
 from edgerazor.models.types import auto_class
 
@@ -21,6 +23,7 @@ def load_model(
     compute: Compute = "cached",
     activations: bool = True,
     device_map: Any = None,
+    registry: Registry | None = None,
 ) -> Any:
     """Load a packed checkpoint as a transformers model: `AutoModelForCausalLM.from_pretrained` after a full check.
 
@@ -33,19 +36,23 @@ def load_model(
             (small and slow).
         activations: False leaves the inputs of linear layers unquantized; keys and values stay as trained.
         device_map: as in transformers.
+        registry: loaded plugins; None loads them.
 
     Raises:
         CheckpointError: the folder is not a complete packed checkpoint of a known version; names file and key.
     """
     if compute not in get_args(Compute):
         raise CheckpointError(f"compute: is {compute!r}, expected one of {', '.join(get_args(Compute))}")
-    checkpoint = open_checkpoint(folder)
-    register()
+    registry = registry or load_plugins()
+    checkpoint = open_checkpoint(folder, registry=registry)
+    register(registry)
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder)
-        model = auto_class(config).from_pretrained(checkpoint.folder, dtype=dtype or "auto", device_map=device_map)
+        model = auto_class(config).from_pretrained(
+            checkpoint.folder, config=config, dtype=dtype or "auto", device_map=device_map
+        )
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be loaded: {error}") from error
     if dequantize:

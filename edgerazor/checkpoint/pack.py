@@ -10,7 +10,7 @@ from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
-from edgerazor.models.load import adapter_for, load_config, load_float_model, load_tokenizer
+from edgerazor.models.load import Models
 from edgerazor.schemas.recipe import Recipe
 
 
@@ -29,17 +29,17 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
         PlanError: the recipe does not fit the model.
     """
     check_replaceable(Path(output))
-    config = load_config(recipe.model)
+    source = Models(recipe.model, registry).student
+    config = source.config
     latent = _check_latent_weights(config, recipe)
     dtype = unquantized_dtype(config) if latent else None
-    model = load_float_model(recipe.model)
-    adapter = adapter_for(model.config, recipe.model, registry)
-    plan = build_plan(model, recipe.quantization, adapter=adapter, registry=registry)
+    model = source.load()
+    plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
     apply_plan(model, plan, registry=registry)
     if latent:
         # As the end of a run does, so that both ways of packing it give the same files.
         round_unquantized_(model, dtype)
-    tokenizer = _tokenizer(recipe)
+    tokenizer = source.tokenizer if source.has_tokenizer else None
     return write_checkpoint(
         model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=tokenizer, unquantized=dtype
     )
@@ -58,11 +58,3 @@ def _check_latent_weights(config: Any, recipe: Recipe) -> bool:
             "recipe of its run"
         )
     return True
-
-
-def _tokenizer(recipe: Recipe) -> Any:
-    """The tokenizer beside the model; None for a model folder without one."""
-    folder = Path(recipe.model.tokenizer or recipe.model.name_or_path)
-    known = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    absent = folder.is_dir() and not any((folder / name).exists() for name in known)
-    return None if absent and recipe.model.tokenizer is None else load_tokenizer(recipe.model)

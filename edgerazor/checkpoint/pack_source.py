@@ -11,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from edgerazor.checkpoint import PackResult, pack_model
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, RecipeError
-from edgerazor.models.load import load_config
+from edgerazor.models.load import Models
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.overrides import apply_overrides
 from edgerazor.schemas.preset import local_config
@@ -57,7 +57,7 @@ def packing_recipe(
     if recipe is None:
         if preset is None:
             raise RecipeError(f"{source}: pack needs --preset NAME or --recipe FILE to know what to pack it to")
-        content: Mapping[str, Any] = {"model": _model_section(weights, overrides), "preset": preset}
+        content: Mapping[str, Any] = {"model": _model_section(weights, overrides, registry), "preset": preset}
         return load_recipe(content, registry=registry, overrides=overrides)
     changes = [f"model.name_or_path={json.dumps(weights)}", *overrides]
     if preset is not None:
@@ -65,14 +65,14 @@ def packing_recipe(
     return load_recipe(recipe, registry=registry, overrides=changes)
 
 
-def _model_section(weights: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _model_section(weights: str, overrides: Sequence[str], registry: Registry) -> dict[str, Any]:
     """The model with its family, which a preset needs; a hub model's config.json is fetched to learn it.
 
     Raises:
         CheckpointError: there is no such folder, and the hub cannot be reached or has no such model.
     """
     written: dict[str, Any] = {"name_or_path": weights}
-    changed, _ = apply_overrides({"model": written}, [one for one in overrides if one.startswith("model.")])
+    changed, _ = apply_overrides({"model": written}, [change for change in overrides if change.startswith("model.")])
     try:
         section = ModelSection.model_validate(changed["model"])
     except ValidationError:
@@ -80,7 +80,7 @@ def _model_section(weights: str, overrides: Sequence[str]) -> dict[str, Any]:
         return written
     if section.family or local_config(section.name_or_path, section.revision):
         return written
-    return {**written, "family": load_config(section).model_type}
+    return {**written, "family": Models(section, registry).student.config.model_type}
 
 
 def _latest_weights(run: Path) -> str:

@@ -29,15 +29,18 @@ class PackedCheckpoint:
         digest: content_sha256; over `core.packing.content_digest` of the modules by sorted name (without ".weight").
         section: `quantization_config`, typed.
         manifest: `edgerazor.json`, typed.
+        registry: loaded plugins.
         headers: every tensor of the files.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], section: PackedSection, manifest: Manifest):
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], section: PackedSection, manifest: Manifest, registry: Registry
+    ):
+        self.registry = registry
         self.folder, self.config, self.section, self.manifest = folder, config, section, manifest
         self.recipe: Mapping[str, Any] = section.recipe
         self.digest = section.content_sha256
         self.headers: dict[str, Header] = read_headers(weight_files(folder))
-        self.registry: Registry | None = None
 
     @property
     def tied(self) -> Mapping[str, str]:
@@ -75,9 +78,8 @@ class PackedCheckpoint:
             PluginError: no adapter covers the model.
         """
         model_type = str(self.config.get("model_type"))
-        registry = self._plugins
-        covered = any(model_type in declared.model_types for declared in registry.adapter_declarations())
-        adapter: ArchitectureAdapter = registry.adapter_for(model_type) if covered else self._adapter
+        covered = any(model_type in declared.model_types for declared in self.registry.adapter_declarations())
+        adapter: ArchitectureAdapter = self.registry.adapter_for(model_type) if covered else self._adapter
         return adapter.facts(self.config)
 
     def expected(self, module: str) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -113,13 +115,8 @@ class PackedCheckpoint:
     def _adapter(self) -> ArchitectureAdapter:
         """Of the family that the recipe names, which may cover the model's type by its own group sizes only."""
         family = (self.recipe.get("model") or {}).get("family") or self.config.get("model_type")
-        adapter: ArchitectureAdapter = self._plugins.adapter_for(str(family))
+        adapter: ArchitectureAdapter = self.registry.adapter_for(str(family))
         return adapter
-
-    @property
-    def _plugins(self) -> Registry:
-        self.registry = self.registry or load_plugins()
-        return self.registry
 
     @cached_property
     def _plain(self) -> set[str]:
@@ -145,7 +142,7 @@ def open_checkpoint(folder: str | Path, *, registry: Registry | None = None) -> 
 
     Args:
         folder: of the checkpoint.
-        registry: loaded plugins for `role`; None loads them when they are needed.
+        registry: loaded plugins; None loads them.
 
     Raises:
         CheckpointError: the folder is no finished packed checkpoint, of a newer format, or a file or tensor is missing,
@@ -168,7 +165,6 @@ def open_checkpoint(folder: str | Path, *, registry: Registry | None = None) -> 
             raise CheckpointError(f"{path}: is missing, although {folder.name}/edgerazor.json lists it")
         if path.stat().st_size != entry.bytes:
             raise CheckpointError(f"{path}: has {path.stat().st_size} bytes, edgerazor.json says {entry.bytes}")
-    checkpoint = PackedCheckpoint(folder, config, section, manifest)
-    checkpoint.registry = registry
+    checkpoint = PackedCheckpoint(folder, config, section, manifest, registry or load_plugins())
     checkpoint.check_complete()
     return checkpoint

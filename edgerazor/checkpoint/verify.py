@@ -15,8 +15,10 @@ from edgerazor.checkpoint.manifest import Manifest, hash_file, read_json, read_m
 from edgerazor.checkpoint.read import PackedCheckpoint, check_header
 from edgerazor.checkpoint.section import CONFIG, MANIFEST, PackedSection, read_section
 from edgerazor.checkpoint.swap import swap_in_packed
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.table import LAYER_KINDS
 from edgerazor.core.packing import Tensors, content_digest, unpack, unpack_bits, unpack_t5
+from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
 from edgerazor.kernels.reference import SMALLEST_SCALE
@@ -59,12 +61,13 @@ class VerifyResult:
         return self
 
 
-def verify_checkpoint(folder: str | Path, *, logits: bool = False) -> VerifyResult:
+def verify_checkpoint(folder: str | Path, *, logits: bool = False, registry: Registry | None = None) -> VerifyResult:
     """Read a packed checkpoint whole and compare it with what it says about itself.
 
     Args:
         folder: the checkpoint.
         logits: also load it twice and compare the logits of the packed with those of the dequantized model.
+        registry: loaded plugins; None loads them.
 
     Returns:
         All faults: hashes, missing or stray tensors, shapes and dtypes, bytes that no code has, codes out of range,
@@ -73,7 +76,7 @@ def verify_checkpoint(folder: str | Path, *, logits: bool = False) -> VerifyResu
     Raises:
         CheckpointError: there is no such folder.
     """
-    folder = Path(folder)
+    folder, registry = Path(folder), registry or load_plugins()
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder")
     faults: list[str] = []
@@ -87,7 +90,7 @@ def verify_checkpoint(folder: str | Path, *, logits: bool = False) -> VerifyResu
         section = read_section(config.get("quantization_config"), CONFIG)
         if not isinstance(section, PackedSection):
             raise CheckpointError(f"{CONFIG}: quantization_config.mode: is '{section.mode}', expected 'packed'")
-        checkpoint = PackedCheckpoint(folder, config, section, manifest)
+        checkpoint = PackedCheckpoint(folder, config, section, manifest, registry)
         shape_faults = _shape_faults(checkpoint)
     except CheckpointError as error:
         return VerifyResult(folder, (*faults, str(error)))
@@ -100,7 +103,7 @@ def verify_checkpoint(folder: str | Path, *, logits: bool = False) -> VerifyResu
     if manifest.unquantized_dtype != section.unquantized_dtype:
         faults.append(f"{MANIFEST}: unquantized_dtype differs from config.json")
     if logits and not faults:
-        faults += _logit_faults(folder)
+        faults += _logit_faults(folder, registry)
     size = sum(entry.bytes for entry in manifest.files.values())
     return VerifyResult(folder, tuple(faults), len(checkpoint.headers), size, bits, digest)
 
@@ -142,7 +145,7 @@ def _shape_faults(checkpoint: PackedCheckpoint) -> list[str]:
 
 def _expected(checkpoint: PackedCheckpoint) -> dict[str, Tensor]:
     """Tensors of the packed model by name, on the meta device."""
-    register()
+    register(checkpoint.registry)
     from transformers import AutoConfig
 
     try:
@@ -220,11 +223,12 @@ def _range_faults(quantized: QuantizedTensor) -> Iterator[str]:
         yield f"weight: {int(outside.sum())} codes are outside -qmax-1..qmax"
 
 
-def _logit_faults(folder: Path) -> Iterator[str]:
+def _logit_faults(folder: Path, registry: Registry) -> Iterator[str]:
     """Packed against dequantized; what is simulated around the weights is switched off in both."""
     from edgerazor.core.layers.attention import attention_modules
 
-    packed, plain = load_model(folder, compute="packed", activations=False), load_model(folder, dequantize=True)
+    packed = load_model(folder, compute="packed", activations=False, registry=registry)
+    plain = load_model(folder, dequantize=True, registry=registry)
     for _, module in attention_modules(packed):
         module.__dict__.pop("kv_quantizer", None)
     for kind in LAYER_KINDS:

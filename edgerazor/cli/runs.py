@@ -31,13 +31,16 @@ def quickstart(
     """Quantize a small model on this machine, from teacher to packed checkpoint, and show what was gained."""
     ask_for_huge_pages()
     show_one_gpu()
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.models.load import pick_device
     from edgerazor.quickstart.runner import run_quickstart
 
     if pick_device().type == "cpu":
         keep_large_blocks()
     options: dict[str, Any] = {} if budget is None else {"budget": budget}
-    run_quickstart(output, **options, smoke=smoke, data=data, train_teacher=train_teacher, seed=seed)
+    run_quickstart(
+        output, registry=load_plugins(), **options, smoke=smoke, data=data, train_teacher=train_teacher, seed=seed
+    )
 
 
 def pack(
@@ -211,7 +214,7 @@ def verify(
         )
     if folder.is_file():
         raise ExportError(f"{folder}: is a file; expected the folder of a packed checkpoint, or an exported model")
-    result = verify_checkpoint(folder, logits=logits)
+    result = verify_checkpoint(folder, logits=logits, registry=registry)
     if not result.ok:
         for line in result.faults:
             typer.secho(line, fg=typer.colors.RED, err=True)

@@ -112,9 +112,10 @@ def _open_writer(
 ) -> "Writer":
     """A model here is loaded; so is the code for it, which a server does without."""
     if address is None:
+        from edgerazor.core.discovery import load_plugins
         from edgerazor.synthesize.local import load_local_writer
 
-        return load_local_writer(settings, batch_size=batch_size)
+        return load_local_writer(settings, registry=load_plugins(), batch_size=batch_size)
     from edgerazor.synthesize.server import ServerWriter
 
     return ServerWriter(address, settings, concurrency=concurrency)

@@ -43,6 +43,11 @@ class Registry:
     def __init__(self, components: dict[tuple[Kind, str], Component], plugins: list[Plugin]):
         self._components = components
         self.plugins = plugins
+        self._models_registered = False
+
+    def __deepcopy__(self, memo: Any) -> "Registry":
+        """Itself: it does not change, and transformers copies the configurations that hold it."""
+        return self
 
     def names(self, kind: Kind) -> list[str]:
         """Names of all declared components of one kind."""
@@ -95,14 +100,17 @@ class Registry:
         raise PluginError(f"no adapter covers model type '{model_type}'{nearest(model_type, known)}")
 
     def register_models(self) -> None:
-        """Call every `registers` function of the adapters.
+        """Make transformers know the model types that adapters bring classes for; safe to call again.
 
         Raises:
-            PluginError: one cannot be imported.
+            PluginError: such a class cannot be imported.
         """
+        if self._models_registered:
+            return
         for declared in self.adapter_declarations():
             if declared.registers:
                 self._import(f"adapter '{declared.component_name()}'", declared.registers)()
+        self._models_registered = True
 
     def build(self, params: ComponentParams) -> Any:
         """Import the code behind `params` and construct it; nested components are built first, passed by field name.

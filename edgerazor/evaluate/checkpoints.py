@@ -16,13 +16,13 @@ from edgerazor.core.outputs import Head, ModelOutput, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.data import Collator
 from edgerazor.errors import CheckpointError, PlanError
-from edgerazor.evaluate.inputs import held_out_section, load_held_out, teacher_section
+from edgerazor.evaluate.inputs import held_out_section, load_held_out, open_teacher
 from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics
 from edgerazor.kernels.projection import chunk_rows
-from edgerazor.models.load import adapter_for, load_teacher, load_tokenizer, pick_device
+from edgerazor.models.load import pick_device
+from edgerazor.models.source import ModelSource
 from edgerazor.models.types import vocabulary_size
 from edgerazor.schemas.data import DataSection
-from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import load_recipe
 
 
@@ -166,24 +166,25 @@ def evaluate_checkpoint(
         PlanError: `teacher` has another vocabulary.
         DataError: there is nothing to evaluate on.
     """
-    opened = open_checkpoint(folder)
+    opened = open_checkpoint(folder, registry=registry)
     recipe = load_recipe(opened.recipe, registry=registry)
     section = held_out_section(folder, recipe.data, data)
-    dataset = load_held_out(section, load_tokenizer(ModelSection(name_or_path=str(folder))))
+    dataset = load_held_out(section, ModelSource(str(folder), registry=registry).tokenizer)
     device = pick_device(use_cpu=recipe.training.use_cpu)
-    student: Any = load_model(folder, dtype=torch.float32).to(device)
+    student: Any = load_model(folder, dtype=torch.float32, registry=registry).to(device)
     compared: Any = None
     notes: tuple[str, ...] = ()
     try:
-        theirs = teacher_section(folder, recipe.model, teacher, vocabulary=vocabulary_size(student.config))
-        compared = load_teacher(theirs, device=device)
+        vocabulary = vocabulary_size(student.config)
+        theirs = open_teacher(folder, recipe.model, teacher, vocabulary=vocabulary, registry=registry)
+        compared = theirs.load_teacher(device=device)
     except (CheckpointError, PlanError) as error:
         if teacher is not None:
             raise
         notes = (f"compared with no teacher: {error}",)
     model_type = str(student.config.model_type)
     teacher_type = model_type if compared is None else str(compared.config.model_type)
-    adapter = adapter_for(student.config, recipe.model, registry)
+    adapter = registry.adapter_for(recipe.model.family or model_type)
     result = evaluate_model(
         student,
         compared,

@@ -13,10 +13,10 @@ from edgerazor.core.contracts import Runtime
 from edgerazor.core.registry import Registry
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult
-from edgerazor.evaluate.inputs import held_out_section, load_held_out, teacher_section
+from edgerazor.evaluate.inputs import held_out_section, load_held_out, open_teacher
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.inference.transformers_runtime import TransformersRuntime
-from edgerazor.models.load import load_teacher, load_tokenizer, pick_device
+from edgerazor.models.load import Models, pick_device
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import load_recipe
@@ -79,11 +79,11 @@ def evaluate_exported(
             raise DataError(f"{path}: holds no recipe; export it again, or evaluate the checkpoint it was made of")
         recipe = load_recipe(dict(runtime.recipe), registry=registry)
         section = held_out_section(path, recipe.data, data)
-        theirs = teacher_section(path, recipe.model, teacher, vocabulary=runtime.vocabulary_size)
+        theirs = open_teacher(path, recipe.model, teacher, vocabulary=runtime.vocabulary_size, registry=registry)
         tokenizer = _load_tokenizer(recipe.model, theirs)
         _check_tokens(runtime, tokenizer, path)
         dataset = load_held_out(section, tokenizer)
-        model: Any = load_teacher(theirs, device=pick_device(use_cpu=recipe.training.use_cpu))
+        model: Any = theirs.load_teacher(device=pick_device(use_cpu=recipe.training.use_cpu))
         batches = recipe.evaluation.batches
         rows = None if batches is None else batches * recipe.evaluation.batch_size
         return evaluate_runtime(runtime, TransformersRuntime(model, tokenizer), dataset, rows=rows)
@@ -91,10 +91,10 @@ def evaluate_exported(
         runtime.close()
 
 
-def _load_tokenizer(model: ModelSection, teacher: ModelSection) -> PreTrainedTokenizerBase:
+def _load_tokenizer(model: ModelSection, teacher: Models) -> PreTrainedTokenizerBase:
     """The tokenizer that the recipe names beside its models, or the one of a teacher."""
-    named_by_recipe = model.tokenizer is not None and teacher.name_or_path == model.teacher_name
-    return load_tokenizer(model if named_by_recipe else teacher)
+    named_by_recipe = model.tokenizer is not None and teacher.teacher.name == model.teacher_name
+    return (Models(model, teacher.registry).student if named_by_recipe else teacher.teacher).tokenizer
 
 
 def _check_tokens(runtime: Runtime, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

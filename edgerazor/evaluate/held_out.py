@@ -60,7 +60,7 @@ def evaluation_data(
 
 def _recipe(path: Path, registry: Registry) -> Mapping[str, Any]:
     if not is_exported(path, registry):
-        return open_checkpoint(path).recipe
+        return open_checkpoint(path, registry=registry).recipe
     runtime = open_runtime(path, registry=registry)
     try:
         return runtime.recipe

@@ -5,10 +5,10 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from edgerazor.core.registry import Registry
 from edgerazor.data import load_data
 from edgerazor.errors import CheckpointError, DataError, PlanError
-from edgerazor.models.load import load_config
-from edgerazor.models.types import vocabulary_size
+from edgerazor.models.load import Models
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 
@@ -39,14 +39,15 @@ def load_held_out(section: DataSection, tokenizer: PreTrainedTokenizerBase) -> D
     return loaded.train if loaded.held_out is None else loaded.held_out
 
 
-def teacher_section(path: Path, model: ModelSection, given: str | None, *, vocabulary: int) -> ModelSection:
-    """The model section of the teacher to compare with, whose config.json has been read.
+def open_teacher(path: Path, model: ModelSection, given: str | None, *, vocabulary: int, registry: Registry) -> Models:
+    """The teacher to compare with, opened as student and teacher in one; its config.json has been read.
 
     Args:
         path: the stored model, for messages.
         model: model section of its recipe.
         given: name of another teacher, or None.
         vocabulary: tokens of the stored model.
+        registry: loaded plugins.
 
     Raises:
         CheckpointError: there is no such teacher, or the recipe leads into the folder that it came with, which it is
@@ -57,6 +58,7 @@ def teacher_section(path: Path, model: ModelSection, given: str | None, *, vocab
     if given is None and Path(name).resolve().is_relative_to(path.resolve()):
         raise CheckpointError(f"{name}: lies inside the checkpoint {path}; give a teacher with --teacher")
     section = ModelSection(name_or_path=name, revision=model.revision_of(name), teacher_dtype=model.teacher_dtype)
-    if (theirs := vocabulary_size(load_config(section))) != vocabulary:
+    models = Models(section, registry)
+    if (theirs := models.teacher.vocabulary_size) != vocabulary:
         raise PlanError(f"{name}: has a vocabulary of {theirs} tokens, the checkpoint {vocabulary}")
-    return section
+    return models

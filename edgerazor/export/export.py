@@ -36,6 +36,7 @@ def export_checkpoint(
         ExportError: a tensor does not fit the format, or the file read back differs.
         CheckpointError: the checkpoint is damaged, or none of ours.
     """
+    registry.register_models()
     opened, path = open_checkpoint(checkpoint, registry=registry), Path(exporter.params.path)
     exporter.progress = progress
     try:
@@ -122,4 +123,5 @@ def verify_export(
         raise ExportError(f"{path}: there is no such file")
     exporter = build_exporter(name or exporter_of(path, registry), path, (), registry)
     exporter.progress = progress
+    registry.register_models()
     return exporter.verify(path, open_checkpoint(checkpoint, registry=registry))

@@ -37,17 +37,16 @@ def _open_packed(folder: Path, registry: Registry) -> Runtime:
 
     from edgerazor.checkpoint import load_model, open_checkpoint
     from edgerazor.inference.transformers_runtime import TransformersRuntime
-    from edgerazor.models.types import register_model_types
 
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")
     opened = open_checkpoint(folder, registry=registry)
-    register_model_types()
+    registry.register_models()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder}: no usable tokenizer: {str(error).splitlines()[0]}") from error
-    return TransformersRuntime(load_model(folder), tokenizer, opened.recipe)
+    return TransformersRuntime(load_model(folder, registry=registry), tokenizer, opened.recipe)
 
 
 def exporter_of(path: Path, registry: Registry) -> str:

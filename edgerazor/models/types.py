@@ -1,24 +1,13 @@
 """Model types beyond what `AutoModelForCausalLM` knows: where their classes are, and which part of them is trained."""
 
-from functools import cache
 from typing import Any
 
-from edgerazor.core.discovery import load_plugins
+from edgerazor.core.registry import Registry
 
 
-@cache
-def register_model_types() -> None:
-    """Make transformers know the model types for which an adapter brings classes of its own; safe to call again.
-
-    Raises:
-        PluginError: such a class cannot be imported.
-    """
-    load_plugins().register_models()
-
-
-def trained_config(config: Any) -> Any:
+def trained_config(config: Any, registry: Registry) -> Any:
     """The configuration of the part that is trained and packed: of the thinker for a Qwen2.5-Omni, else `config`."""
-    for declared in load_plugins().adapter_declarations():
+    for declared in registry.adapter_declarations():
         part = declared.trained_parts.get(config.model_type)
         if part is not None:
             return getattr(config, part)

@@ -15,14 +15,13 @@ import torch
 from rich.console import Console
 
 from edgerazor.checkpoint import PackResult, load_model, pack_model, verify_checkpoint
-from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.data import load_data
 from edgerazor.errors import CheckpointError, EdgeRazorError
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.inference.generate import GenerationSettings, generate
 from edgerazor.inference.transformers_runtime import TransformersRuntime
-from edgerazor.models.load import load_teacher, load_tokenizer, pick_device, plan_recipe
+from edgerazor.models.load import Models, pick_device, plan_recipe
 from edgerazor.quickstart import variants
 from edgerazor.quickstart.corpus import load_corpus
 from edgerazor.quickstart.exports import Comparison, export_students
@@ -45,6 +44,7 @@ PROMPT = "def load(self, path):\n    "
 def run_quickstart(
     output: str | Path,
     *,
+    registry: Registry,
     budget: float = DEFAULT_BUDGET,
     smoke: bool = False,
     data: Path | None = None,
@@ -56,6 +56,7 @@ def run_quickstart(
 
     Args:
         output: folder for corpus, checkpoints and report; an earlier quickstart there is replaced.
+        registry: loaded plugins.
         budget: seconds for everything but training a teacher.
         smoke: two seconds of training each and few held-out batches, to see that everything works.
         data: text file or folder instead of the standard library's sources.
@@ -66,13 +67,13 @@ def run_quickstart(
     Raises:
         EdgeRazorError: a stage could not do its work.
     """
-    return _Quickstart(Path(output), budget, smoke, seed, console or Console()).run(data, train_teacher)
+    return _Quickstart(Path(output), budget, smoke, seed, console or Console(), registry).run(data, train_teacher)
 
 
 class _Quickstart:
-    def __init__(self, output: Path, budget: float, smoke: bool, seed: int, console: Console):
+    def __init__(self, output: Path, budget: float, smoke: bool, seed: int, console: Console, registry: Registry):
+        self.registry = registry
         self.output, self.budget, self.smoke, self.seed, self.console = output, budget, smoke, seed, console
-        self.registry: Registry = load_plugins()
         self.results = Results()
         self.started = time.monotonic()
         self.seconds_per_evaluation = 0.0
@@ -104,10 +105,10 @@ class _Quickstart:
         self.setting = Setting(
             teacher, training, held_out, self.seed, False, device.type == "cpu", 2 if self.smoke else 10
         )
-        section = ModelSection(name_or_path=str(teacher))
-        self.tokenizer: Any = load_tokenizer(section)
-        self.teacher = load_teacher(section, device=device)
-        self.adapter = self.registry.adapter_for(self.teacher.config.model_type)  # type: ignore[union-attr, arg-type]
+        models = Models(ModelSection(name_or_path=str(teacher)), self.registry)
+        self.tokenizer: Any = models.teacher.tokenizer
+        self.teacher = models.load_teacher(device=device)
+        self.adapter = models.teacher_adapter
         self.data = load_data(DataSection.model_validate(data_section(self.setting)), self.tokenizer)
         self.setting = replace(self.setting, bf16=bf16_is_faster(self.teacher, device))
         self.results.machine |= {
@@ -187,8 +188,8 @@ class _Quickstart:
     def _packed_row(
         self, variant: Variant, recipe: Recipe, folder: Path, report: PackResult | None, trained: Any = None
     ) -> Row:
-        verify_checkpoint(folder).raise_if_damaged()
-        model = load_model(folder, dtype=torch.float32).to(self.teacher.device)
+        verify_checkpoint(folder, registry=self.registry).raise_if_damaged()
+        model = load_model(folder, dtype=torch.float32, registry=self.registry).to(self.teacher.device)
         if trained and not self.setting.bf16:
             again = self._evaluate(model, 2)
             if again.loss != trained["eval_loss"]:

@@ -15,6 +15,7 @@ from edgerazor.schemas.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from edgerazor.core.plan import Plan
+    from edgerazor.models.load import Models
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -51,10 +52,13 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
     problems = [*data_problems, *model_problems, *component_problems]
     plan = None
     if _is_here(recipe.model, recipe.model.name_or_path) and not component_problems:
-        plan, plan_problems = _plan(recipe, registry)
+        from edgerazor.models.load import Models
+
+        models = Models(recipe.model, registry)
+        plan, plan_problems = _plan(models, recipe)
         problems += plan_problems
         if _is_here(recipe.model, recipe.model.teacher_name):
-            problems += _teacher_problems(recipe, registry)
+            problems += _teacher_problems(models, recipe)
     if problems:
         raise RecipeError([f"{source}: {line}" for line in problems])
     if recipe.data is None:
@@ -102,34 +106,29 @@ def _component_problems(recipe: Recipe, registry: Registry) -> list[str]:
     return problems
 
 
-def _plan(recipe: Recipe, registry: Registry) -> "tuple[Plan | None, list[str]]":
-    from edgerazor.models.load import plan_recipe
+def _plan(models: "Models", recipe: Recipe) -> "tuple[Plan | None, list[str]]":
+    from edgerazor.models.load import plan_models
 
     try:
-        return plan_recipe(recipe, registry=registry), []
+        return plan_models(models, recipe), []
     except EdgeRazorError as error:
         return None, str(error).splitlines()
 
 
-def _teacher_problems(recipe: Recipe, registry: Registry) -> list[str]:
+def _teacher_problems(models: "Models", recipe: Recipe) -> list[str]:
     """What keeps this student from learning from this teacher: vocabularies, depths, widths, what a cache lacks."""
     from edgerazor.distill import Distiller
     from edgerazor.distill.teacher_cache import TeacherCache
-    from edgerazor.models.load import check_vocabularies, load_config, student_adapter_for, teacher_adapter_for
-    from edgerazor.models.types import vocabulary_size
 
+    student, registry = models.student, models.registry
     try:
-        config = load_config(recipe.model)
-        adapters = {
-            "adapter": student_adapter_for(recipe.model, registry),
-            "teacher_adapter": teacher_adapter_for(recipe.model, registry),
-        }
-        check_vocabularies(recipe.model)
+        adapters = {"adapter": student.adapter, "teacher_adapter": models.teacher_adapter}
+        models.check_vocabularies()
         distiller = Distiller.from_recipe(recipe.distillation, registry=registry, **adapters)
-        distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
+        distiller.check_models(student.config, models.teacher.config)
         if recipe.distillation is not None and recipe.distillation.teacher_cache is not None:
             cache = TeacherCache(Path(recipe.distillation.teacher_cache).expanduser())
-            cache.check_recipe(distiller, vocabulary_size(config), recipe.model)
+            cache.check_recipe(distiller, student.vocabulary_size, recipe.model)
     except EdgeRazorError as error:
         return str(error).splitlines()
     return []

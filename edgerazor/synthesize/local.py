@@ -9,10 +9,11 @@ import torch
 from jinja2 import TemplateError
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from edgerazor.core.registry import Registry
 from edgerazor.data.messages import Message
 from edgerazor.errors import SynthesisError
 from edgerazor.inference.transformers_runtime import TransformersRuntime
-from edgerazor.models.load import load_teacher, load_tokenizer, pick_device
+from edgerazor.models.load import Models, pick_device
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import (
@@ -31,16 +32,17 @@ _SWITCH = "enable_thinking"
 _OPEN_THOUGHT = "<think>"
 
 
-def load_local_writer(settings: SynthesisSettings, *, batch_size: int, use_cpu: bool = False) -> "LocalWriter":
+def load_local_writer(
+    settings: SynthesisSettings, *, registry: Registry, batch_size: int, use_cpu: bool = False
+) -> "LocalWriter":
     """Load `settings.model`: as stored on CUDA, in float32 on a CPU.
 
     Raises:
         CheckpointError: it cannot be loaded, or is quantized already.
     """
-    section = ModelSection(name_or_path=settings.model)
-    tokenizer = load_tokenizer(section)
-    model = load_teacher(section, device=pick_device(use_cpu=use_cpu))
-    return LocalWriter(model, tokenizer, settings, batch_size=batch_size)
+    models = Models(ModelSection(name_or_path=settings.model), registry)
+    model = models.load_teacher(device=pick_device(use_cpu=use_cpu))
+    return LocalWriter(model, models.teacher.tokenizer, settings, batch_size=batch_size)
 
 
 class LocalWriter:

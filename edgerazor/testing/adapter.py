@@ -214,9 +214,9 @@ def packed_and_reloaded_it_gives_the_same_logits(case: AdapterCase) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "packed"
         case.write(student, plan, folder)
-        faults = verify_checkpoint(folder).faults
+        faults = verify_checkpoint(folder, registry=case.registry).faults
         expect(not faults, f"the packed checkpoint has faults: {'; '.join(faults)}")
-        loaded = load_model(folder, dtype=torch.float32)
+        loaded = load_model(folder, dtype=torch.float32, registry=case.registry)
         expect_equal(case.logits(loaded), case.logits(student), "logits of the reloaded model differ")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgerazor.core.contracts import Signal
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
-from edgerazor.models.types import auto_class, register_model_types, vocabulary_size
+from edgerazor.models.types import auto_class, vocabulary_size
 from edgerazor.schemas.components import AdapterParams
 from edgerazor.testing.models import quantized, random_recipe, write_packed
 
@@ -28,7 +28,7 @@ class AdapterCase:
     """
 
     def __init__(self, params: AdapterParams, config: Any, batch: Batch | None, registry: Registry):
-        register_model_types()
+        registry.register_models()
         self.params, self.registry, self.adapter = params, registry, registry.build(params)
         self.model_type = config.model_type
         part = params.trained_parts.get(config.model_type)

@@ -12,47 +12,45 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from edgerazor.checkpoint import round_unquantized_, unquantized_dtype, verify_checkpoint, write_checkpoint
 from edgerazor.core.atomic import replaced
 from edgerazor.core.plan import Plan
-from edgerazor.core.registry import Registry
 from edgerazor.distill.state import settled_layers
 from edgerazor.errors import CheckpointError
-from edgerazor.models.load import load_student
+from edgerazor.models.load import Models, load_student
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.output import METRICS, PACKED
 from edgerazor.training.trainer import DistillationTrainer
 
 
 def finish_run(
-    trainer: DistillationTrainer, recipe: Recipe, plan: Plan, *, registry: Registry, output: Path
+    trainer: DistillationTrainer, recipe: Recipe, plan: Plan, *, models: Models, output: Path
 ) -> Mapping[str, float]:
     """Measure the finished student, then write packed checkpoint and metrics; returns the held-out figures.
 
     Parameters that stay at 16 bit are rounded to it first, so that what is measured is what is saved.
     """
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    student = _gathered(trainer, recipe, registry) if sharded else trainer.accelerator.unwrap_model(trainer.model)
+    student = _gathered(trainer, recipe, models) if trainer.sharded else trainer.accelerator.unwrap_model(trainer.model)
     dtype = unquantized_dtype(trainer.accelerator.unwrap_model(trainer.model).config)
     if student is not None:
         round_unquantized_(student, dtype)
     evaluation: Mapping[str, float] = {}
     if trainer.eval_dataset is not None:
-        evaluation = trainer.evaluate_whole(student) if sharded else trainer.evaluate()
+        evaluation = trainer.evaluate_whole(student) if trainer.sharded else trainer.evaluate()
     if student is not None and trainer.is_world_process_zero():
         write_checkpoint(
             student,
             output / PACKED,
             recipe=recipe,
             plan=plan,
-            registry=registry,
+            registry=models.registry,
             tokenizer=trainer.processing_class,
             evaluation=evaluation,
             unquantized=dtype,
         )
-        verify_checkpoint(output / PACKED).raise_if_damaged()
+        verify_checkpoint(output / PACKED, registry=models.registry).raise_if_damaged()
         _write_metrics(trainer, output / METRICS, evaluation)
     return evaluation
 
 
-def _gathered(trainer: DistillationTrainer, recipe: Recipe, registry: Registry) -> nn.Module | None:
+def _gathered(trainer: DistillationTrainer, recipe: Recipe, models: Models) -> nn.Module | None:
     """A student with the weights of all shards, on the main process; None on the others."""
     if trainer.is_fsdp_enabled:
         state: dict[str, Any] = get_model_state_dict(
@@ -62,7 +60,7 @@ def _gathered(trainer: DistillationTrainer, recipe: Recipe, registry: Registry) 
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return None
-    student, _ = load_student(recipe, registry=registry)
+    student, _ = load_student(models, recipe)
     compute = _compute_dtype(trainer)
     # The quantizers saw the weights in this dtype; packing must see them alike.
     latents = {name: value.to(compute).to(torch.float32) for name, value in state.items()}

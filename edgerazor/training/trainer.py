@@ -63,10 +63,14 @@ class DistillationTrainer(Trainer):
         self._steps_summed = self._passes_summed = 0
         if self.accelerator.mixed_precision == "fp16":
             raise TrainingError("mixed precision fp16 would lose the gradients of the head; launch with bf16 or no")
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        prepare_learned(distiller, self.args.device, world_size=self.args.world_size, sharded=sharded)
-        if on_policy is not None and sharded:
+        prepare_learned(distiller, self.args.device, world_size=self.args.world_size, sharded=self.sharded)
+        if on_policy is not None and self.sharded:
             raise TrainingError("distillation.on_policy: a sharded student cannot answer; train without sharding")
+
+    @property
+    def sharded(self) -> bool:
+        """Whether processes hold parts of the weights each."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Also shard where accelerate would not."""

@@ -27,17 +27,8 @@ from edgerazor.distill.state import settle_layers
 from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
 from edgerazor.errors import DataError, PlanError, RecipeError
 from edgerazor.export.export import build_exporters, export_checkpoint
-from edgerazor.models.load import (
-    check_vocabularies,
-    load_config,
-    load_student,
-    load_teacher,
-    load_tokenizer,
-    student_adapter_for,
-    teacher_adapter_for,
-)
+from edgerazor.models.load import Models, load_student
 from edgerazor.models.share_weights import share_frozen_weights
-from edgerazor.models.types import vocabulary_size
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWeights
@@ -116,7 +107,7 @@ def train(
     console, output = console or Console(stderr=True), Path(output)
     exporters = build_exporters(recipe, registry=registry)
     last = prepare_output(output, recipe, resume=resume, registry=registry)
-    trainer, plan = _build_trainer(recipe, registry, output, data, now)
+    trainer, plan = _build_trainer(recipe, models := Models(recipe.model, registry), output, data, now)
     interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
     if trainer.is_world_process_zero():
         write_resolved_recipe(recipe, output / RECIPE, registry=registry)
@@ -124,14 +115,14 @@ def train(
     if last is None:
         _settle_layers(trainer, console)
     # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    with cached_weights(trainer.accelerator.unwrap_model(trainer.model), policy="off" if sharded else None) as cache:
+    whole = trainer.accelerator.unwrap_model(trainer.model)
+    with cached_weights(whole, policy="off" if trainer.sharded else None) as cache:
         _run_steps(trainer, last, cache, interrupt, progress)
         seconds, state = now() - started, trainer.state
         result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
         if interrupt.received is not None:
             return replace(result, interrupted=True)
-        evaluation = finish_run(trainer, recipe, plan, registry=registry, output=output)
+        evaluation = finish_run(trainer, recipe, plan, models=models, output=output)
     exports = _export(trainer, exporters, output / PACKED, registry, export_progress)
     return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=exports)
 
@@ -176,33 +167,35 @@ def _export(
 
 
 def _build_trainer(
-    recipe: Recipe, registry: Registry, output: Path, data: Data | None, now: Callable[[], float]
+    recipe: Recipe, models: Models, output: Path, data: Data | None, now: Callable[[], float]
 ) -> tuple[DistillationTrainer, Plan]:
     if recipe.data is None:
         raise RecipeError("data: the recipe has no data section; training needs sources")
     arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
-    check_vocabularies(recipe.model)
-    config = load_config(recipe.model)
-    adapter, teacher_adapter = (one(recipe.model, registry) for one in (student_adapter_for, teacher_adapter_for))
+    models.check_vocabularies()
+    config = models.student.config
     distiller = Distiller.from_recipe(
-        recipe.distillation, registry=registry, adapter=adapter, teacher_adapter=teacher_adapter
+        recipe.distillation,
+        registry=models.registry,
+        adapter=models.student.adapter,
+        teacher_adapter=models.teacher_adapter,
     )
     _check_recomputed(recipe, distiller)
     if distiller.needs_teacher:
-        distiller.check_models(config, load_config(recipe.model, name=recipe.model.teacher))
-    tokenizer = load_tokenizer(recipe.model)
-    vocabulary = vocabulary_size(config)
+        distiller.check_models(config, models.teacher.config)
+    tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
     data = load_data(recipe.data, tokenizer, vocabulary_size=vocabulary) if data is None else data
     _check_enough(data, arguments)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     rows, collator = _training_rows(recipe, distiller, data, pad_token_id or 0, vocabulary)
-    student, plan = load_student(recipe, registry=registry, attentions=Signal.ATTENTIONS in distiller.signals)
+    student, plan = load_student(models, recipe, attentions=Signal.ATTENTIONS in distiller.signals)
     _choose_parameters(student, plan, recipe.training.train_parameters)
-    settings = qat_config(recipe, plan, unquantized=unquantized_dtype(config))  # the base's: the student is float32
-    student.config.quantization_config = settings  # type: ignore[union-attr]
+    student.config.quantization_config = qat_config(  # type: ignore[union-attr]
+        recipe, plan, registry=models.registry, unquantized=unquantized_dtype(config)
+    )
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
     attentions = Signal.ATTENTIONS in distiller.teacher_signals
-    load = partial(load_teacher, recipe.model, device=arguments.device, attentions=attentions)
+    load = partial(models.load_teacher, device=arguments.device, attentions=attentions)
     cached = isinstance(collator, CachedTeacherCollator)
     clock = Clock(recipe.training.max_seconds, now=now) if recipe.training.max_seconds else None
     trainer = DistillationTrainer(
@@ -220,7 +213,7 @@ def _build_trainer(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
-    if trainer.teacher is not None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+    if trainer.teacher is not None and not trainer.sharded:
         share_frozen_weights(student, trainer.teacher)
     return trainer, plan
 

@@ -10,11 +10,11 @@ from transformers import AutoConfig, Qwen2_5OmniForConditionalGeneration
 
 from edgerazor.checkpoint import PackResult, round_unquantized_, write_checkpoint
 from edgerazor.core.apply import apply_plan
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
-from edgerazor.models.load import load_float_model
-from edgerazor.models.types import auto_class, register_model_types
-from edgerazor.schemas.model import ModelSection
+from edgerazor.models.source import ModelSource
+from edgerazor.models.types import auto_class
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from tests.adapters.omni_cases import batches, omni_config
 
@@ -75,7 +75,7 @@ class Family:
 
     def teacher(self, *, attention: str = "sdpa") -> Any:
         """The float model as the pipeline loads it, in float32."""
-        model: Any = load_float_model(ModelSection(name_or_path=str(self.folder)), dtype=torch.float32)
+        model: Any = ModelSource(str(self.folder), registry=self.registry).load(torch.float32)
         model.set_attn_implementation(attention)
         return model.requires_grad_(False)
 
@@ -110,7 +110,7 @@ class Family:
 
 def save_family(name: str, folder: Path) -> None:
     """Write a small random model of the family as a 16-bit folder, in transformers' own classes."""
-    register_model_types()
+    load_plugins(external=False).register_models()
     torch.manual_seed(0)
     model_type, values = FAMILIES[name]
     if model_type == "qwen2_5_omni":

@@ -9,7 +9,6 @@ from edgerazor.adapters.config_facts import decoder_facts
 from edgerazor.core.contracts import ModelFacts, Rope
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
-from edgerazor.models.types import register_model_types
 from tests.adapters.family_cases import FAMILIES, SMALL
 from tests.adapters.omni_cases import omni_config
 
@@ -17,7 +16,7 @@ PLAIN = {**SMALL, "rms_norm_eps": 1e-6, "rope_theta": 1e4}
 
 
 def family_facts(registry: Registry, name: str, *, as_file: bool) -> ModelFacts:
-    register_model_types()
+    registry.register_models()
     model_type, values = FAMILIES[name]
     config: Any = omni_config() if name == "omni" else AutoConfig.for_model(model_type, **{**SMALL, **values})
     facts: ModelFacts = registry.adapter_for(model_type).facts(config.to_dict() if as_file else config)

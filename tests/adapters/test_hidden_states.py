@@ -11,7 +11,6 @@ from edgerazor.core.contracts import Signal
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.outputs import Targets
 from edgerazor.distill import Distiller
-from edgerazor.models.types import register_model_types
 
 REGISTRY = load_plugins(external=False)
 IDS = torch.arange(12).reshape(2, 6)
@@ -43,7 +42,7 @@ def test_those_that_are_asked_for_are_the_model_s_own(build_model: Callable[...,
 
 
 def test_layers_that_run_twice_are_all_kept(build_model: Callable[..., nn.Module]) -> None:
-    register_model_types()
+    REGISTRY.register_models()
     model = build_model("mobilellm", layer_sharing=True)
     everything, few = states(model, None), states(model, [1])
     assert len(everything) == 5

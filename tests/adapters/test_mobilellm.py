@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from edgerazor.core.discovery import load_plugins
 from edgerazor.core.plan import Plan
 from edgerazor.errors import PlanError
-from edgerazor.models.types import register_model_types
 
-register_model_types()
+load_plugins(external=False).register_models()
 IDS = torch.randint(0, 96, (2, 9), generator=torch.Generator().manual_seed(0))
 SHAPE = {
     "vocab_size": 96,

@@ -10,7 +10,7 @@ from edgerazor.convert import convert_recipe
 from edgerazor.core.plan import build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
-from edgerazor.models.load import build_meta_model
+from edgerazor.models.source import build_meta_model
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from tests.convert.originals import features_loss, logits_loss
 from tests.golden_cases import cases, manifest

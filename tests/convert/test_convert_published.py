@@ -10,7 +10,7 @@ from torch import nn
 from edgerazor.convert import convert_recipe
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
-from edgerazor.models.load import adapter_for, build_meta_model
+from edgerazor.models.source import build_meta_model
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from tests.convert.originals import PUBLISHED, published
 from tests.recipes.published import published_config
@@ -25,7 +25,7 @@ def model_of(name: str) -> nn.Module:
 
 
 def plan(recipe: Recipe, model: nn.Module, registry: Registry) -> Plan:
-    adapter = adapter_for(model.config, recipe.model, registry)  # type: ignore[arg-type]
+    adapter = registry.adapter_for(recipe.model.family or model.config.model_type)  # type: ignore[union-attr, arg-type]
     return build_plan(model, recipe.quantization, adapter=adapter, registry=registry)
 
 

@@ -15,7 +15,7 @@ from edgerazor.distill.teacher_cache.folder import BEGUN, prepare_folder, write_
 from edgerazor.distill.teacher_cache.read import check_losses
 from edgerazor.errors import CheckpointError, DataError, EdgeRazorError, PlanError, RecipeError
 from edgerazor.kernels.cached_teacher import top_tokens
-from edgerazor.models.load import load_tokenizer
+from edgerazor.models.source import ModelSource
 from edgerazor.recipes.check import check_recipe
 from edgerazor.schemas.recipe import load_recipe
 from edgerazor.training import train
@@ -113,11 +113,11 @@ def test_a_damaged_cache_is_found_before_training_and_repaired(tmp_path, registr
     with pytest.raises(CheckpointError, match=r"rows-00000.safetensors, rows-00002.safetensors \(2 of 3 files\)"):
         train(cached, registry=registry, output=tmp_path / "run")
     assert cache_teacher(wanted, registry=registry, output=folder, top_k=4).kept_shards == 1
-    TeacherCache(folder).check_rows(_rows(wanted))
+    TeacherCache(folder).check_rows(_rows(wanted, registry))
 
 
-def _rows(loaded):
-    return load_data(loaded.data, load_tokenizer(loaded.model)).train
+def _rows(loaded, registry):
+    return load_data(loaded.data, ModelSource(loaded.model.name_or_path, registry=registry).tokenizer).train
 
 
 def test_another_teacher_is_noticed(tmp_path, registry):

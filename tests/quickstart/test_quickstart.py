@@ -57,8 +57,8 @@ def test_claims_follow_the_numbers_whichever_way_they_come_out():
 
 
 @pytest.mark.slow
-def test_a_short_run_does_the_whole_job(tmp_path):
-    results = run_quickstart(tmp_path, smoke=True, console=Console(quiet=True))
+def test_a_short_run_does_the_whole_job(tmp_path, registry):
+    results = run_quickstart(tmp_path, registry=registry, smoke=True, console=Console(quiet=True))
     names = [row.name for row in results.rows]
     engines = {"llama.cpp": "llama_cpp", "ONNX Runtime": "onnxruntime"}
     installed = [name for name, package in engines.items() if find_spec(package)]

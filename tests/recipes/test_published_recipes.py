@@ -10,7 +10,7 @@ import pytest
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.distill import Distiller
-from edgerazor.models.load import adapter_for, build_meta_model
+from edgerazor.models.source import build_meta_model
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training.arguments import build_training_arguments
@@ -77,7 +77,7 @@ def read(name: str, registry: Registry) -> Recipe:
 def planned(name: str, registry: Registry) -> tuple[Plan, Any]:
     recipe = read(name, registry)
     config = published_config(recipe.model.name_or_path)
-    model, adapter = build_meta_model(config), adapter_for(config, recipe.model, registry)
+    model, adapter = build_meta_model(config), registry.adapter_for(recipe.model.family or config.model_type)
     return build_plan(model, recipe.quantization, adapter=adapter, registry=registry), config
 
 
@@ -124,7 +124,7 @@ def test_linears_alone_are_what_earlier_methods_cover(registry: Registry) -> Non
     ]
     section = QuantizationSection.model_validate({"weights": rules}, context={"registry": registry})
     config = published_config(recipe.model.name_or_path)
-    adapter = adapter_for(config, recipe.model, registry)
+    adapter = registry.adapter_for(recipe.model.family or config.model_type)
     plan = build_plan(build_meta_model(config), section, adapter=adapter, registry=registry)
     assert f"{plan.coverage:.2%}" == "73.89%" and f"{plan.compression:.2f}" == "2.94"
 
@@ -164,7 +164,7 @@ def test_the_shares_are_those_of_the_published_files(registry: Registry, name: s
 @recipes
 def test_its_losses_fit_its_model(registry: Registry, name: str) -> None:
     recipe, (_, config) = read(name, registry), planned(name, registry)
-    adapter = adapter_for(config, recipe.model, registry)
+    adapter = registry.adapter_for(recipe.model.family or config.model_type)
     composed = Distiller.from_recipe(recipe.distillation, registry=registry, adapter=adapter)
     composed.check_models(config, config)
     assert composed.names == ["eakld", "feature_mse"]

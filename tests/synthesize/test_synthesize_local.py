@@ -10,14 +10,15 @@ import torch
 from synthesize_cases import TEMPLATE, dialogue, dialogues, prompts_of, save_teacher, settings, user, write_lines
 from transformers import AutoTokenizer, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from edgerazor.core.discovery import load_plugins
 from edgerazor.errors import CheckpointError
-from edgerazor.models.load import load_float_model
-from edgerazor.schemas.model import ModelSection
+from edgerazor.models.source import ModelSource
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import FinishedDialogue, Prompt, Refusal
 from edgerazor.synthesize.local import LocalWriter, load_local_writer
 from edgerazor.synthesize.sampling import RowSampling
 
+REGISTRY = load_plugins(external=False)
 Write = Callable[..., list[FinishedDialogue | Refusal]]
 
 
@@ -35,7 +36,9 @@ def write(teacher: Path, tmp_path: Path) -> Write:
     ) -> list[FinishedDialogue | Refusal]:
         chosen = settings(model=str(model), **values)
         prompts = prompts_of(write_lines(tmp_path / "in.jsonl", rows), settings())
-        outcomes = list(load_local_writer(chosen, batch_size=batch_size, use_cpu=True).write(prompts))
+        outcomes = list(
+            load_local_writer(chosen, registry=REGISTRY, batch_size=batch_size, use_cpu=True).write(prompts)
+        )
         assert len(outcomes) == len(prompts)
         places = [prompt.id for prompt in prompts]
         return sorted(outcomes, key=lambda outcome: places.index(outcome.prompt.id))
@@ -55,7 +58,7 @@ def texts(outcomes: list[FinishedDialogue | Refusal]) -> list[list[str]]:
 
 def test_greedy_turns_are_those_of_a_plain_loop(teacher: Path, write: Write) -> None:
     """Every turn follows the teacher's own earlier turns, thinking off; one token at a time, without padding."""
-    model: Any = load_float_model(ModelSection(name_or_path=str(teacher)), dtype=torch.float32)
+    model: Any = ModelSource(str(teacher), registry=REGISTRY).load(torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(teacher)
     rows = dialogues(4)
     for row, written in zip(rows, write(rows, temperature=0.0), strict=True):
@@ -91,8 +94,7 @@ def test_a_row_does_not_depend_on_its_batch(temperature: float, write: Write) ->
 def test_finish_reasons_say_who_ended_an_answer(tmp_path: Path, write: Write) -> None:
     """A model whose every token is the end answers nothing, and says that it stopped."""
     silent = save_teacher(tmp_path / "silent")
-    section = ModelSection(name_or_path=str(silent))
-    model: Any = load_float_model(section)
+    model: Any = ModelSource(str(silent), registry=REGISTRY).load()
     with torch.no_grad():
         model.model.norm.weight.zero_()
     model.generation_config.eos_token_id = 0  # with equal logits the likeliest token is the first
@@ -106,7 +108,7 @@ def test_finish_reasons_say_who_ended_an_answer(tmp_path: Path, write: Write) ->
 
 def test_the_models_own_sampling_defaults_do_not_count(teacher: Path, tmp_path: Path, write: Write) -> None:
     other = save_teacher(tmp_path / "other")
-    model: Any = load_float_model(ModelSection(name_or_path=str(other)))
+    model: Any = ModelSource(str(other), registry=REGISTRY).load()
     model.generation_config.update(do_sample=True, repetition_penalty=5.0, top_k=1, suppress_tokens=list(range(100)))
     model.save_pretrained(other)
     rows = dialogues(3)
@@ -139,7 +141,9 @@ def test_a_thought_that_the_template_opens_is_no_answer(tmp_path: Path, write: W
 @pytest.mark.slow
 def test_stop_drops_what_is_under_way(teacher: Path, tmp_path: Path) -> None:
     prompts = prompts_of(write_lines(tmp_path / "in.jsonl", [dialogue(number) for number in range(9)]), settings())
-    writer = load_local_writer(settings(model=str(teacher), max_new_tokens=100), batch_size=2, use_cpu=True)
+    writer = load_local_writer(
+        settings(model=str(teacher), max_new_tokens=100), registry=REGISTRY, batch_size=2, use_cpu=True
+    )
     outcomes = []
     for outcome in writer.write(prompts):
         outcomes.append(outcome)
@@ -151,12 +155,12 @@ def test_stop_drops_what_is_under_way(teacher: Path, tmp_path: Path) -> None:
 
 def test_a_quantized_model_is_no_teacher(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="absent: no usable tokenizer"):
-        load_local_writer(settings(model=str(tmp_path / "absent")), batch_size=1)
+        load_local_writer(settings(model=str(tmp_path / "absent")), registry=REGISTRY, batch_size=1)
     config = (teacher / "config.json").read_text().rstrip()
     (tmp_path / "config.json").write_text(config[:-1] + ', "quantization_config": {"quant_method": "edgerazor"}}')
     AutoTokenizer.from_pretrained(teacher).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="is already quantized"):
-        load_local_writer(settings(model=str(tmp_path)), batch_size=1)
+        load_local_writer(settings(model=str(tmp_path)), registry=REGISTRY, batch_size=1)
 
 
 @pytest.mark.parametrize("chosen", [{"top_p": 1.0, "top_k": 0}, {"top_k": 3}, {"top_p": 0.6, "top_k": 0}])
@@ -194,6 +198,8 @@ def test_prompts_are_read_as_they_are_needed(teacher: Path, tmp_path: Path) -> N
             taken.append(prompt)
             yield prompt
 
-    outcomes = LocalWriter.write(load_local_writer(settings(model=str(teacher)), batch_size=4, use_cpu=True), follow())
+    outcomes = LocalWriter.write(
+        load_local_writer(settings(model=str(teacher)), registry=REGISTRY, batch_size=4, use_cpu=True), follow()
+    )
     next(outcomes)
     assert len(taken) == 4

@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig, Qwen3Config
 
-from edgerazor.models.types import register_model_types
 from edgerazor.testing import BrokenLawError, check_adapter
 from edgerazor.testing.adapter import LAWS, the_model_type_is_declared
 from edgerazor.testing.laws import law_name
@@ -21,7 +20,7 @@ SMALL_LLAMA = LlamaConfig(**SMALL, tie_word_embeddings=False)
 
 def case(name: str) -> tuple[Any, Any, Any]:
     """Parameters of the adapter, configuration and batch of a family."""
-    register_model_types()
+    REGISTRY.register_models()
     model_type, values = FAMILIES[name]
     declared = next(
         declaration for declaration in REGISTRY.adapter_declarations() if model_type in declaration.model_types

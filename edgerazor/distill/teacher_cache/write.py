@@ -23,16 +23,7 @@ from edgerazor.errors import RecipeError
 from edgerazor.kernels.cached_teacher import TopTokens, top_tokens
 from edgerazor.kernels.fused_linear import TeacherLogits
 from edgerazor.kernels.projection import chunk_rows
-from edgerazor.models.load import (
-    check_vocabularies,
-    load_config,
-    load_teacher,
-    load_tokenizer,
-    pick_device,
-    student_adapter_for,
-    teacher_adapter_for,
-)
-from edgerazor.models.types import vocabulary_size
+from edgerazor.models.load import Models, pick_device
 from edgerazor.schemas.recipe import Recipe
 
 
@@ -69,44 +60,44 @@ def cache_teacher(
         PlanError: a loss needs more of the teacher than a cache holds.
         CheckpointError: the folder cannot be written, for example because the disk is full.
     """
-    data, wanted = _wanted(recipe, registry, top_k)
+    models = Models(recipe.model, registry)
+    data, wanted = _wanted(recipe, models, top_k)
     prepare_folder(output, wanted)
     writer = _Writer(data.train, wanted, output, batch_size)
     kept = writer.finished()
     if len(kept) < wanted.shards:
         device = pick_device(use_cpu=recipe.training.use_cpu)
-        teacher = load_teacher(recipe.model, device=device)
-        adapter = teacher_adapter_for(recipe.model, registry)
+        teacher = models.load_teacher(device=device)
         with show_progress("Caching the teacher", wanted.shards) as advance:
             for index in range(wanted.shards):
                 if index not in kept:
-                    writer.write(index, teacher, adapter, device)
+                    writer.write(index, teacher, models.teacher_adapter, device)
                 advance(1)
     finish_folder(output, wanted)
     size = sum(path.stat().st_size for path in output.iterdir())
     return CacheResult(output, wanted.rows, wanted.positions, size, len(kept))
 
 
-def _wanted(recipe: Recipe, registry: Registry, top_k: int) -> tuple[Data, Manifest]:
+def _wanted(recipe: Recipe, models: Models, top_k: int) -> tuple[Data, Manifest]:
     """The training data, and what the finished cache will say of itself."""
     if recipe.data is None or recipe.distillation is None:
         missing = "data" if recipe.data is None else "distillation"
         raise RecipeError(f"{missing}: the recipe has no such section, and a teacher cache is made for it")
-    check_vocabularies(recipe.model)
+    models.check_vocabularies()
     name, revision = teacher_of(recipe.model)
-    vocabulary = vocabulary_size(load_config(recipe.model, name=name))
+    vocabulary = models.teacher.vocabulary_size
     if not 1 <= top_k <= vocabulary:
         raise RecipeError(f"top_k is {top_k}; the teacher has {vocabulary} tokens to keep")
     distiller = Distiller.from_recipe(
         recipe.distillation,
-        registry=registry,
-        adapter=student_adapter_for(recipe.model, registry),
-        teacher_adapter=teacher_adapter_for(recipe.model, registry),
+        registry=models.registry,
+        adapter=models.student.adapter,
+        teacher_adapter=models.teacher_adapter,
     )
     if not distiller.fused.temperatures:
         raise RecipeError("distillation.losses: none is a forward or reverse KL of logits, so nothing can be cached")
     check_losses(distiller)
-    data = load_data(recipe.data, load_tokenizer(recipe.model), vocabulary_size=vocabulary)
+    data = load_data(recipe.data, models.student.tokenizer, vocabulary_size=vocabulary)
     wanted = Manifest(
         teacher=name,
         revision=revision,

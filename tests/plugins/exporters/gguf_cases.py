@@ -14,7 +14,6 @@ from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint, pack_model
 from edgerazor.core.packing import content_digest
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.models.types import register_model_types
 from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import update_manifest
 
@@ -72,7 +71,7 @@ def pack_case(
 ) -> Path:
     """Build a seeded random 16-bit model with its tokenizer, pack it, and return the packed folder."""
     source = folder / "float"
-    register_model_types()
+    registry.register_models()
     config = AutoConfig.for_model(family, **{**(QWEN3 if family == "qwen3" else LLAMA), **values})
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from edgerazor.core.contracts import Checkpoint
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
-from edgerazor.models.types import register_model_types
 from edgerazor.plugins.exporters.onnx.attention import NAME, register
 from edgerazor.plugins.exporters.onnx.placeholders import (
     OperatorNorm,
@@ -51,7 +50,6 @@ def empty_model(checkpoint: Checkpoint) -> Any:
         ExportError: transformers cannot build it.
     """
     register()
-    register_model_types()
     values = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "dtype")}
     try:
         config = AutoConfig.for_model(**values)

@@ -1,0 +1,165 @@
+"""A 16-bit model on disk or on the hub, opened once: what is read of it is kept, so no command reads it twice."""
+
+import copy
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from edgerazor.core.contracts import ArchitectureAdapter
+from edgerazor.core.registry import Registry
+from edgerazor.errors import CheckpointError
+from edgerazor.models.types import auto_class, trained_config, vocabulary_size
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+class ModelSource:
+    """A model by its name; configuration, tokenizer and adapter are read when they are first asked for.
+
+    Args:
+        name: folder or hub name.
+        registry: loaded plugins; their model types become known to transformers.
+        revision: of the hub repository.
+        tokenizer: folder or hub name of another tokenizer; None is the one beside the model.
+        family: model type whose adapter is taken; None is the one in config.json.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        registry: Registry,
+        revision: str | None = None,
+        tokenizer: str | None = None,
+        family: str | None = None,
+    ):
+        self.name, self.revision, self.family, self.registry = name, revision, family, registry
+        self._tokenizer_name = tokenizer
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """What config.json says of the part that is trained: of the thinker for a Qwen2.5-Omni. Not to be changed.
+
+        Raises:
+            CheckpointError: there is no such model, or it is already packed to low bits.
+        """
+        config = trained_config(self._whole_config, self.registry)
+        quantized: Any = getattr(config, "quantization_config", None)
+        if quantized is not None:
+            content = quantized if isinstance(quantized, dict) else quantized.to_dict()
+            method = getattr(content.get("quant_method"), "value", content.get("quant_method"))
+            if (method, content.get("mode")) != ("edgerazor", "qat"):
+                raise CheckpointError(f"{self.name}: is already quantized ({method}); expected a 16-bit model")
+        return config
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens that the model numbers."""
+        return vocabulary_size(self.config)
+
+    @cached_property
+    def adapter(self) -> ArchitectureAdapter:
+        """The adapter of its family.
+
+        Raises:
+            PluginError: no adapter covers the model type.
+        """
+        adapter: ArchitectureAdapter = self.registry.adapter_for(self.family or self.config.model_type)
+        return adapter
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the model.
+
+        Raises:
+            CheckpointError: there is none that can be used.
+        """
+        if self._tokenizer_name not in (None, self.name):
+            return self._read(AutoTokenizer, self._tokenizer_name, "tokenizer")
+        return self._read(AutoTokenizer, self.name, "tokenizer", config=self._whole_config)
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """False for a model folder without the files of a tokenizer, unless another tokenizer is named."""
+        folder = Path(self.name)
+        if self._tokenizer_name is not None or not folder.is_dir():
+            return True
+        return any((folder / file).exists() for file in _TOKENIZER_FILES)
+
+    def build_meta_model(self) -> nn.Module:
+        """The modules and shapes on the meta device: no weight is loaded or allocated."""
+        return build_meta_model(self._own_config())
+
+    def load(self, dtype: torch.dtype | str = "auto") -> nn.Module:
+        """Load the weights, for evaluation, on the CPU.
+
+        Args:
+            dtype: of the parameters; "auto" is the one they are stored in.
+
+        Raises:
+            CheckpointError: a tensor is missing, has another shape, or holds NaN or infinity; the message names it.
+        """
+        config = self._own_config()
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        level = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity(logging.ERROR)
+        try:
+            model, loaded = auto_class(config).from_pretrained(
+                self.name,
+                config=config,
+                dtype=dtype,
+                revision=self.revision,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise CheckpointError(f"{self.name}: cannot be loaded: {error}") from error
+        finally:
+            transformers_logging.set_verbosity(level)
+        if loaded["missing_keys"]:
+            missing = sorted(loaded["missing_keys"])
+            raise CheckpointError(f"{self.name}: tensors are missing: {', '.join(missing[:5])} ({len(missing)} in all)")
+        check_finite(model, self.name)
+        return model.eval()
+
+    @cached_property
+    def _whole_config(self) -> PretrainedConfig:
+        return self._read(AutoConfig, self.name, "config.json")
+
+    def _own_config(self) -> PretrainedConfig:
+        """A copy for a model, which writes into its configuration."""
+        return copy.deepcopy(self.config)
+
+    def _read(self, loader: Any, name: str | None, what: str, **known: Any) -> Any:
+        self.registry.register_models()
+        try:
+            return loader.from_pretrained(name, revision=self.revision if name == self.name else None, **known)
+        except (OSError, ValueError, KeyError) as error:
+            if Path(str(name)).exists():
+                reason = str(error).splitlines()[0]
+            else:
+                reason = "there is no such folder, and no model of that name could be fetched or found in the cache"
+            raise CheckpointError(f"{name}: no usable {what}: {reason}") from error
+
+
+def build_meta_model(config: PretrainedConfig) -> nn.Module:
+    """The model that a configuration describes, on the meta device: no weight is loaded or allocated."""
+    with torch.device("meta"):
+        return auto_class(config).from_config(config, attn_implementation="sdpa")
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Raise CheckpointError that names the first parameter with NaN or infinity."""
+    for parameter_name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(
+                f"{name}: {parameter_name} holds NaN or infinite values; nothing can be quantized from it"
+            )
