@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Olmo2Config, Olmo2ForCausalLM
+from transformers import Exaone4Config, Exaone4ForCausalLM
 from typer.testing import CliRunner
 
 import edgerazor
@@ -64,7 +64,7 @@ def test_its_own_tests_pass(site: Path) -> None:
 def test_it_is_listed_and_in_the_schema(site: Path) -> None:
     row = next(line for line in python(site, "-m", "edgerazor", "plugins").splitlines() if line.startswith("acme "))
     named = (
-        "quantizer: acme.fp4; loss: acme.total_variation; selector: acme.every_nth; adapter: acme.olmo2; "
+        "quantizer: acme.fp4; loss: acme.total_variation; selector: acme.every_nth; adapter: acme.exaone4; "
         "exporter: acme.npz"
     )
     assert "1.2.0" in row and named in row and row.rstrip().endswith("ok")
@@ -103,14 +103,15 @@ def test_a_recipe_trains_and_exports_with_its_components(
     assert verified.exit_code == 0, verified.output
 
 
-def save_olmo2(folder: Path) -> Path:
-    """A random OLMo 2 with two layers of width 64, norms included, and its tokenizer."""
+def save_exaone4(folder: Path) -> Path:
+    """A random EXAONE 4 with two layers of width 64, norms included, and its tokenizer."""
     words = tokenizer()
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 128}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
+    layers = {"sliding_window": None, "layer_types": ["full_attention"] * 2, "bos_token_id": None}
     special = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id, "vocab_size": len(words)}
     torch.manual_seed(0)
-    model = Olmo2ForCausalLM(Olmo2Config(**sizes, **heads, **special))  # type: ignore[arg-type]
+    model = Exaone4ForCausalLM(Exaone4Config(**sizes, **heads, **layers, **special))  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -130,14 +131,14 @@ ENGINES = {"every matrix": ("*", 6e-2), "the embedding alone": ("*.embed_tokens"
 def test_its_family_trains_and_runs_in_both_engines(
     quantized: str, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Facts are all that the exporters know of OLMo 2; logits are those of the class of transformers."""
+    """Facts are all that the exporters know of EXAONE 4; logits are those of the class of transformers."""
     pytest.importorskip("llama_cpp")
     pytest.importorskip("onnxruntime")
     monkeypatch.syspath_prepend(str(site))
     match, tolerance = ENGINES[quantized]
     tolerances = {"model.gguf": tolerance, "model.onnx": 1e-4}
     content = preset_recipe(
-        save_olmo2(tmp_path / "model"),
+        save_exaone4(tmp_path / "model"),
         save_data(tmp_path / "data.jsonl"),
         quantization={"weights": [{"match": match, "quantizer": {"name": "int", "bits": 4, "group_size": 32}}]},
         distillation={"losses": [{"name": "eakld"}]},
@@ -151,7 +152,7 @@ def test_its_family_trains_and_runs_in_both_engines(
     result = CliRunner().invoke(app, ["train", str(recipe), "--output", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     model = load_model(tmp_path / "run" / "packed", dtype=torch.float32)
-    assert isinstance(model, Olmo2ForCausalLM)
+    assert isinstance(model, Exaone4ForCausalLM)
     for name, allowed in tolerances.items():
         runtime = open_runtime(tmp_path / name, registry=edgerazor.load_plugins())
         ids = runtime.encode("def f7(x):\n    return x * 7 + len('word3')\n")

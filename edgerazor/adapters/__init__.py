@@ -3,13 +3,18 @@
 from collections.abc import Iterable
 
 from edgerazor.adapters.params import (
+    Gemma3TextParams,
+    GraniteParams,
     LlamaParams,
     MistralParams,
     MobileLLMParams,
+    Olmo2Params,
+    Phi3Params,
     Qwen2Params,
     Qwen3MoEParams,
     Qwen3Params,
     Qwen25OmniParams,
+    SmolLM3Params,
 )
 from edgerazor.core.hookspecs import hookimpl
 from edgerazor.schemas.components import AdapterParams
@@ -25,4 +30,9 @@ def edgerazor_adapters() -> Iterable[type[AdapterParams]]:
         MistralParams,
         Qwen2Params,
         Qwen25OmniParams,
+        SmolLM3Params,
+        Gemma3TextParams,
+        Phi3Params,
+        Olmo2Params,
+        GraniteParams,
     ]

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING
+
 from edgerazor.core.contracts import ModelFacts, Rope
 from edgerazor.errors import CheckpointError
 
@@ -34,6 +37,20 @@ def text_values(config: Any) -> Mapping[str, Any]:
     return {**text, **whole}
 
 
+def completed_values(config: Any) -> Mapping[str, Any]:
+    """`text_values` as the class of the model type reads them: old keys by their new names, defaults filled in.
+
+    What the class refuses stays as it is; loading the model says why.
+    """
+    values = text_values(config)
+    if not isinstance(config, Mapping) or values.get("model_type") not in CONFIG_MAPPING:
+        return values
+    try:
+        return config_values(CONFIG_MAPPING[values["model_type"]].from_dict(dict(values)))
+    except (StrictDataclassError, TypeError, ValueError, AttributeError, LookupError):
+        return values
+
+
 def decoder_facts(config: Any) -> ModelFacts:
     """What the shared keys say; a family adds by `dataclasses.replace` what they do not.
 
@@ -44,8 +61,9 @@ def decoder_facts(config: Any) -> ModelFacts:
         CheckpointError: keys are missing or hold no numbers; there is a line for each.
     """
     values = text_values(config)
-    rope = _rope_parameters(values)
     problems = [f"config.json: {key} is missing" for key in (*_SIZES.values(), _EPSILON) if values.get(key) is None]
+    values = values if problems else completed_values(config)
+    rope = _rope_parameters(values)
     if not all(_theta(parameters, values) for parameters in rope.values()):
         problems.append(f"config.json: {_THETA} is missing")
     if problems:

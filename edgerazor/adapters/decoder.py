@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -18,28 +18,33 @@ from edgerazor.core.outputs import Head, ModelOutput
 from edgerazor.errors import PlanError
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
-_LAYER_PARTS = {
-    "self_attn.q_proj": "q",
-    "self_attn.k_proj": "k",
-    "self_attn.v_proj": "v",
-    "self_attn.o_proj": "o",
-    "self_attn.q_norm": "q_norm",
-    "self_attn.k_norm": "k_norm",
-    "mlp.gate_proj": "gate",
-    "mlp.up_proj": "up",
-    "mlp.down_proj": "down",
-    "input_layernorm": "attention_norm",
-    "post_attention_layernorm": "mlp_norm",
-}
 _OUTER_PARTS = {"embed_tokens": "embedding", "lm_head": "head", "norm": "final_norm"}
 
 
 class DecoderAdapter(ArchitectureAdapter):
-    """Causal language models of transformers with `layers.N.self_attn` and `layers.N.mlp`."""
+    """Causal language models of transformers with `layers.N.self_attn` and `layers.N.mlp`.
+
+    Attributes:
+        inputs: entries of a batch that the model takes.
+        layer_parts: `{module inside a decoder layer: kind of its TensorRole}`.
+    """
 
     keeps_layers: ClassVar = True
     signals: ClassVar = frozenset({Signal.LOGITS, Signal.HIDDEN_STATES, Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES})
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
+    layer_parts: ClassVar[Mapping[str, str]] = {
+        "self_attn.q_proj": "q",
+        "self_attn.k_proj": "k",
+        "self_attn.v_proj": "v",
+        "self_attn.o_proj": "o",
+        "self_attn.q_norm": "q_norm",
+        "self_attn.k_norm": "k_norm",
+        "mlp.gate_proj": "gate",
+        "mlp.up_proj": "up",
+        "mlp.down_proj": "down",
+        "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "mlp_norm",
+    }
 
     def facts(self, config: Any) -> ModelFacts:
         """What the keys say that configurations of transformers share; a family adds what they do not."""
@@ -78,7 +83,12 @@ class DecoderAdapter(ArchitectureAdapter):
         asked = signals if inside_head is None else signals | self._balancing_signals(inner.config)
         arguments = self._arguments(batch, asked - {Signal.HIDDEN_STATES} if recorder else asked)
         states_recorded = recorder.recorded() if recorder else nullcontext()
-        with _observed_head(model, inside_head) as head_input, states_recorded, _kept_cache(inner, signals) as cache:
+        divisor = self._logit_divisor(inner.config)
+        with (
+            _observed_head(model, inside_head, divisor) as head_input,
+            states_recorded,
+            _kept_cache(inner, signals) as cache,
+        ):
             output = model(**arguments)
         if Signal.ATTENTIONS in signals:
             _check_attentions(output.attentions, model)
@@ -105,6 +115,10 @@ class DecoderAdapter(ArchitectureAdapter):
             "output_attentions": Signal.ATTENTIONS in signals,
         }
 
+    def _logit_divisor(self, config: Any) -> float:
+        """What the model divides the product of its head by."""
+        return 1.0
+
     def _balancing_signals(self, config: Any) -> Set[Signal]:
         """What the model has to give for its own balancing loss."""
         return frozenset()
@@ -119,7 +133,7 @@ class DecoderAdapter(ArchitectureAdapter):
         module = module if leaf in ("weight", "bias") else parameter_name
         layer = _LAYER.search(module)
         if layer:
-            return TensorRole(_LAYER_PARTS.get(layer[2], "other"), int(layer[1]), leaf == "bias")
+            return TensorRole(self.layer_parts.get(layer[2], "other"), int(layer[1]), leaf == "bias")
         return TensorRole(_OUTER_PARTS.get(module.rpartition(".")[2], "other"), None, leaf == "bias")
 
 
@@ -132,13 +146,16 @@ class _HeadInput:
 
 
 @contextmanager
-def _observed_head(model: nn.Module, inside_head: Interceptor | None) -> Iterator[_HeadInput]:
-    """Within the block the head gives what `inside_head` returns, else one column instead of its logits."""
+def _observed_head(model: nn.Module, inside_head: Interceptor | None, divisor: float) -> Iterator[_HeadInput]:
+    """Within the block the head gives what `inside_head` returns, else one column instead of its logits.
+
+    The model divides by `divisor` what it gets, so what `inside_head` returns is multiplied by it before.
+    """
     seen, module = _HeadInput(), output_head(model)
 
     def intercept(hidden: Tensor, head: Head) -> Tensor:
-        seen.hidden, seen.head = hidden, head
-        return hidden[:, :1] if inside_head is None else inside_head(hidden, head)
+        seen.hidden, seen.head = hidden, replace(head, divisor=divisor)
+        return hidden[:, :1] if inside_head is None else inside_head(hidden, seen.head) * divisor
 
     module.interceptor = intercept
     try:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from edgerazor.adapters.config_facts import completed_values
 from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.contracts import GGUFArchitecture, ModelFacts
 
@@ -34,3 +35,31 @@ class Qwen2Adapter(DecoderAdapter):
         biases = frozenset(("q", "k", "v"))
         architecture = GGUFArchitecture("qwen2", biases=biases)
         return replace(super().facts(config), biases=biases, gguf=architecture, genai="qwen2")
+
+
+class SmolLM3Adapter(DecoderAdapter):
+    """SmolLM3: Llama, of which every fourth layer does not rotate queries and keys."""
+
+    def facts(self, config: Any) -> ModelFacts:
+        """What the configuration says; its `no_rope_layers` are the layers without rotation."""
+        return replace(super().facts(config), gguf=GGUFArchitecture("smollm3", permuted=True), genai="smollm3")
+
+
+class GraniteAdapter(DecoderAdapter):
+    """Granite 3: Llama with factors on embeddings, attention, residuals and logits."""
+
+    def facts(self, config: Any) -> ModelFacts:
+        """What the configuration says, the four factors among it."""
+        values = completed_values(config)
+        return replace(
+            super().facts(config),
+            embedding_scale=float(values["embedding_multiplier"]),
+            attention_scale=float(values["attention_multiplier"]),
+            residual_scale=float(values["residual_multiplier"]),
+            logit_scale=1 / float(values["logits_scaling"]),
+            gguf=GGUFArchitecture("granite", permuted=True, biases=_EVERY_MATRIX),
+            genai="granite",
+        )
+
+    def _logit_divisor(self, config: Any) -> float:
+        return float(config.logits_scaling)

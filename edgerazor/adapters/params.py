@@ -58,7 +58,7 @@ class Qwen25OmniParams(AdapterParams):
 
 
 class LlamaParams(AdapterParams):
-    """Llama; published group sizes exist for none of its kind, so a preset needs its own."""
+    """Llama and what is published as one: Llama 3.1 and 3.2, SmolLM2."""
 
     target: ClassVar[str] = "edgerazor.adapters.llama:LlamaAdapter"
     model_types: ClassVar[tuple[str, ...]] = ("llama",)
@@ -79,3 +79,43 @@ class Qwen2Params(AdapterParams):
     target: ClassVar[str] = "edgerazor.adapters.llama:Qwen2Adapter"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2",)
     name: Literal["qwen2"] = "qwen2"
+
+
+class SmolLM3Params(AdapterParams):
+    """SmolLM3."""
+
+    target: ClassVar[str] = "edgerazor.adapters.llama:SmolLM3Adapter"
+    model_types: ClassVar[tuple[str, ...]] = ("smollm3",)
+    name: Literal["smollm3"] = "smollm3"
+
+
+class GraniteParams(AdapterParams):
+    """Granite 3, dense."""
+
+    target: ClassVar[str] = "edgerazor.adapters.llama:GraniteAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("granite",)
+    name: Literal["granite"] = "granite"
+
+
+class Gemma3TextParams(AdapterParams):
+    """The text model of Gemma 3."""
+
+    target: ClassVar[str] = "edgerazor.adapters.gemma3:Gemma3TextAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3_text",)
+    name: Literal["gemma3_text"] = "gemma3_text"
+
+
+class Phi3Params(AdapterParams):
+    """Phi-3 and Phi-4-mini."""
+
+    target: ClassVar[str] = "edgerazor.adapters.phi3:Phi3Adapter"
+    model_types: ClassVar[tuple[str, ...]] = ("phi3",)
+    name: Literal["phi3"] = "phi3"
+
+
+class Olmo2Params(AdapterParams):
+    """OLMo 2."""
+
+    target: ClassVar[str] = "edgerazor.adapters.olmo2:Olmo2Adapter"
+    model_types: ClassVar[tuple[str, ...]] = ("olmo2",)
+    name: Literal["olmo2"] = "olmo2"

@@ -23,12 +23,14 @@ class Head:
         bias: `[V]` or None.
         quantize_input: applied to the hidden state before the product; None where activations stay as they are.
         codes: of some rows of the hidden state and of the weight, set where the product of codes is faster.
+        divisor: what the model divides the product by to get its logits; a head that has one has no bias.
     """
 
     weight: Tensor
     bias: Tensor | None = None
     quantize_input: Callable[[Tensor], Tensor] | None = None
     codes: Callable[[Tensor], CodedOperands] | None = None
+    divisor: float = 1.0
 
     def input(self, hidden: Tensor) -> Tensor:
         """The hidden state as it enters the product."""
@@ -36,7 +38,8 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`[..., V]` of `hidden [..., H]`."""
-        return functional.linear(self.input(hidden), self.weight, self.bias)
+        product = functional.linear(self.input(hidden), self.weight, self.bias)
+        return product if self.divisor == 1 else product / self.divisor
 
     def projection(self, hidden: Tensor, rows: Tensor | slice, *, autocast: bool) -> Projection:
         """Some rows of a flattened `hidden [..., H]` and the weights, as the fused kernels take them.
@@ -49,12 +52,13 @@ class Head:
         chosen, dtype = hidden.flatten(0, -2)[rows], self.weight.dtype
         if autocast and torch.is_autocast_enabled(hidden.device.type):
             dtype = torch.get_autocast_dtype(hidden.device.type)
-        return Projection(
+        projection = Projection(
             self.input(chosen).to(dtype),
             self.weight.to(dtype),
             None if self.bias is None else self.bias.to(dtype),
             None if self.codes is None else self.codes(chosen),
         )
+        return projection if self.divisor == 1 else projection.divided(self.divisor)
 
 
 @dataclass

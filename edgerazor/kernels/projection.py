@@ -36,6 +36,14 @@ class Projection(NamedTuple):
         bias = None if self.bias is None else self.bias.float()
         return self._replace(hidden=hidden.float(), weight=self.weight.float(), bias=bias)
 
+    def divided(self, divisor: float) -> "Projection":
+        """The projection whose logits are those of this one, which has no bias, divided by a number."""
+        codes = self.codes
+        if codes is not None:
+            x = codes.x._replace(scale=codes.x.scale / divisor)
+            codes = codes._replace(x=x)
+        return self._replace(hidden=self.hidden / divisor, codes=codes)
+
     def logits(self, rows: slice, out: Tensor | None = None) -> Tensor:
         """Logits of some rows, float32 (float64 if the weight is), from operands in the dtype of the weight.
 

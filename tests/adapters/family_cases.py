@@ -6,44 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, Qwen2_5OmniForConditionalGeneration
 
 from edgerazor.checkpoint import PackResult, round_unquantized_, write_checkpoint
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.discovery import load_plugins
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.models.source import ModelSource
-from edgerazor.models.types import auto_class
 from edgerazor.schemas.recipe import Recipe, load_recipe
-from tests.adapters.omni_cases import batches, omni_config
+from tests.adapters.omni_cases import batches
+from tests.families import FAMILIES, SMALL, family_model
 
-SMALL = {
-    "vocab_size": 96,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-}
-MIXTURE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "tie_word_embeddings": False}
-MOBILE = {"hidden_size": 96, "num_attention_heads": 6, "share_embedding": True}
-# name: (model type, values of its configuration)
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "qwen3": ("qwen3", {"tie_word_embeddings": True}),
-    "qwen3_moe": ("qwen3_moe", MIXTURE),
-    "qwen3_moe-some-dense": ("qwen3_moe", {**MIXTURE, "mlp_only_layers": [0], "tie_word_embeddings": True}),
-    "llama": ("llama", {"tie_word_embeddings": False, "attention_bias": True}),
-    "mistral": ("mistral", {}),
-    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
-    "mobilellm": ("mobilellm", MOBILE),
-    "mobilellm-layer-sharing": ("mobilellm", {**MOBILE, "layer_sharing": True}),
-    "mobilellm-as-llama": ("llama", {"hidden_size": 96, "num_attention_heads": 6, "tie_word_embeddings": False}),
-    "omni": ("qwen2_5_omni", {}),
-}
 RULES = [
     {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 4, "group_size": 32}},
     {"match": "*", "quantizer": {"name": "sqmp", "high_ratio": 0.125, "group_size": 32}},
@@ -110,12 +82,4 @@ class Family:
 
 def save_family(name: str, folder: Path) -> None:
     """Write a small random model of the family as a 16-bit folder, in transformers' own classes."""
-    load_plugins(external=False).register_models()
-    torch.manual_seed(0)
-    model_type, values = FAMILIES[name]
-    if model_type == "qwen2_5_omni":
-        model: Any = Qwen2_5OmniForConditionalGeneration(omni_config())
-    else:
-        config = AutoConfig.for_model(model_type, **{**SMALL, **values})
-        model = auto_class(config).from_config(config)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    family_model(name).to(torch.bfloat16).save_pretrained(folder)

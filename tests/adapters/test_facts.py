@@ -3,23 +3,19 @@
 from typing import Any
 
 import pytest
-from transformers import AutoConfig
 
 from edgerazor.adapters.config_facts import decoder_facts
 from edgerazor.core.contracts import ModelFacts, Rope
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
-from tests.adapters.family_cases import FAMILIES, SMALL
-from tests.adapters.omni_cases import omni_config
+from tests.families import FAMILIES, SMALL, family_config
 
 PLAIN = {**SMALL, "rms_norm_eps": 1e-6, "rope_theta": 1e4}
 
 
 def family_facts(registry: Registry, name: str, *, as_file: bool) -> ModelFacts:
-    registry.register_models()
-    model_type, values = FAMILIES[name]
-    config: Any = omni_config() if name == "omni" else AutoConfig.for_model(model_type, **{**SMALL, **values})
-    facts: ModelFacts = registry.adapter_for(model_type).facts(config.to_dict() if as_file else config)
+    config = family_config(name)
+    facts: ModelFacts = registry.adapter_for(FAMILIES[name][0]).facts(config.to_dict() if as_file else config)
     return facts
 
 
@@ -27,14 +23,14 @@ def family_facts(registry: Registry, name: str, *, as_file: bool) -> ModelFacts:
 def test_a_configuration_and_its_file_state_the_same(name: str, registry: Registry) -> None:
     facts = family_facts(registry, name, as_file=False)
     assert facts == family_facts(registry, name, as_file=True)
-    assert len(facts.ropes) == len(facts.windows) == facts.layers and facts.rope is not None
+    assert len(facts.ropes) == len(facts.windows) == facts.layers
 
 
 def test_what_families_add(registry: Registry) -> None:
     facts = {name: family_facts(registry, name, as_file=True) for name in FAMILIES}
-    assert facts["qwen3"].qk_norm == "per_head" and facts["llama"].qk_norm == "none"
+    assert facts["qwen3"].qk_norm == "per_head" and facts["llama-biases"].qk_norm == "none"
     assert facts["qwen2"].biases == facts["omni"].biases == {"q", "k", "v"} and facts["mistral"].biases == set()
-    assert facts["llama"].biases == {"q", "k", "v", "o"}
+    assert facts["llama-biases"].biases == {"q", "k", "v", "o"}
     assert facts["qwen3_moe"].experts == 4 and "expert_gate_up" in facts["qwen3_moe"].fused
     assert facts["mobilellm-layer-sharing"].repeats == 2 and facts["mobilellm"].repeats == 1
     assert facts["mobilellm"].tied and facts["mobilellm"].genai == "llama"

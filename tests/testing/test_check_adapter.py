@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, LlamaConfig, Qwen3Config
+from transformers import LlamaConfig, Qwen3Config
 
 from edgerazor.testing import BrokenLawError, check_adapter
 from edgerazor.testing.adapter import LAWS, the_model_type_is_declared
 from edgerazor.testing.laws import law_name
-from tests.adapters.family_cases import FAMILIES, SMALL
-from tests.adapters.omni_cases import batches, omni_config
+from tests.adapters.omni_cases import batches
+from tests.families import FAMILIES, SMALL, family_config
 from tests.testing import faulty_adapters
 from tests.testing.faults import REGISTRY, faulty, unbroken, with_code
 
@@ -20,15 +20,12 @@ SMALL_LLAMA = LlamaConfig(**SMALL, tie_word_embeddings=False)
 
 def case(name: str) -> tuple[Any, Any, Any]:
     """Parameters of the adapter, configuration and batch of a family."""
-    REGISTRY.register_models()
-    model_type, values = FAMILIES[name]
+    model_type, _ = FAMILIES[name]
     declared = next(
         declaration for declaration in REGISTRY.adapter_declarations() if model_type in declaration.model_types
     )
     params = declared(name=declared.component_name())
-    if name == "omni":
-        return params, omni_config(), batches()["image"]
-    return params, AutoConfig.for_model(model_type, **{**SMALL, **values}), None
+    return params, family_config(name), batches()["image"] if name == "omni" else None
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ class Rope:
     Attributes:
         base: `rope_theta`, the base of the geometric series of wavelengths.
         kind: how frequencies are scaled, as transformers names it: "default", "linear", "yarn", "llama3", ...
-        scaling: parameters of that scaling: `factor`, `original_max_position_embeddings`, `short_factor`, ...
+        scaling: parameters of that scaling, as transformers names them: `factor`, `original_max_position_embeddings`,
+            `short_factor` and `long_factor` (of kind "longrope"), `attention_factor`, ...
         partial: share of a head's columns that is rotated, over 0 and at most 1.
         sections: of multimodal positions: pairs of columns that turn with time, height and width; empty for text.
     """
@@ -70,7 +71,8 @@ class ModelFacts:
         norms: where the norms of a layer stand: before attention and MLP, behind them, or both.
         norm_offset: added to the stored weight of every norm (Gemma: 1).
         biases: roles that have a bias: "q", "k", "v", "o", "gate", "up", "down", "head".
-        fused: matrices that lie in one parameter: `{its role: ((role, rows), ...)}`, in the order of the rows.
+        fused: matrices that lie in one parameter: `{its role: ((role, rows), ...)}`, in the order of the rows; each is
+            quantized as if it stood alone.
         experts: experts of a layer's MLP; 0 for a dense model.
         repeats: times that each layer runs in a row.
         towers: prefixes of the parameters of other models in the checkpoint, such as "model.visual.".
@@ -136,6 +138,8 @@ class ModelFacts:
             "down": (self.hidden, self.intermediate),
             **dict.fromkeys((*NORM_ROLES["sandwich"], "final_norm"), (self.hidden,)),
         }
+        if role in self.fused and not self.experts:
+            return sum(rows for _, rows in self.fused[role]), self.hidden
         return shapes.get(role)
 
     def layer_roles(self) -> tuple[str, ...]:

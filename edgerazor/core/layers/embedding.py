@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,9 @@ class QuantEmbedding(nn.Embedding):
     weight_cache: WeightCache | None = None
 
     def forward(self, input: Tensor) -> Tensor:
+        return _scaled(self._rows(input), _factor(self))
+
+    def _rows(self, input: Tensor) -> Tensor:
         if not self.weight_quantizer.rows_independent:
             table = differentiable_weight(self.weight, self.weight_quantizer, self.weight_cache, self.weight.dtype)
             return functional.embedding(input, table, **self._options())
@@ -35,6 +39,18 @@ class QuantEmbedding(nn.Embedding):
         }
 
 
+def _factor(layer: nn.Module) -> float | None:
+    """What transformers' scaled word embeddings multiply looked-up rows by; None for an ordinary embedding."""
+    return getattr(layer, "scalar_embed_scale", None)
+
+
+def _scaled(rows: Tensor, factor: float | None) -> Tensor:
+    """As those embeddings do it: the factor is a float32 number, rounded to the dtype of the rows."""
+    if factor is None:
+        return rows
+    return rows * torch.tensor(factor, dtype=torch.float32, device=rows.device).to(rows.dtype)
+
+
 def make_embedding(module: nn.Embedding, weight: Quantizer) -> None:
     """Turn an embedding into a `QuantEmbedding` in place."""
     module.__class__ = QuantEmbedding
@@ -42,9 +58,16 @@ def make_embedding(module: nn.Embedding, weight: Quantizer) -> None:
 
 
 class PackedEmbedding(PackedWeight):
-    """An embedding from packed codes; with `compute = "packed"` only the rows looked up are dequantized."""
+    """An embedding from packed codes; with `compute = "packed"` only the rows looked up are dequantized.
+
+    Attributes:
+        factor: what looked-up rows are multiplied by, if the model's own layer does so.
+        original: class of that layer.
+    """
 
     padding_idx: int | None = None
+    factor: float | None = None
+    original: type[nn.Embedding] = nn.Embedding
 
     @property
     def num_embeddings(self) -> int:
@@ -55,6 +78,9 @@ class PackedEmbedding(PackedWeight):
         return self.columns
 
     def forward(self, input: Tensor) -> Tensor:
+        return _scaled(self._rows(input), self.factor)
+
+    def _rows(self, input: Tensor) -> Tensor:
         if self.compute == "cached":
             return functional.embedding(input, self.weight)
         rows = select_rows(self.layout, self.packed_tensors, input.flatten(), self.columns)
@@ -62,7 +88,7 @@ class PackedEmbedding(PackedWeight):
 
 
 class Embedding(LayerKind):
-    """`nn.Embedding`; its inputs are indices, which no quantizer of activations applies to."""
+    """`nn.Embedding`, scaled or not; its inputs are indices, which no quantizer of activations applies to."""
 
     name: ClassVar = "embedding"
     packed: ClassVar = PackedEmbedding
@@ -72,7 +98,7 @@ class Embedding(LayerKind):
         return isinstance(layer, nn.Embedding)
 
     def is_plain(self, layer: nn.Module) -> bool:
-        return type(layer) is nn.Embedding
+        return type(layer) is nn.Embedding or (self.matches(layer) and _factor(layer) is not None)
 
     def make_trainable(
         self, layer: nn.Embedding, quantizer: Quantizer, activation: Quantizer | None, slot: InputSlot | None
@@ -81,11 +107,14 @@ class Embedding(LayerKind):
 
     def empty_packed(self, layer: nn.Embedding, layout: Layout, activation: Quantizer | None) -> PackedWeight:
         packed: Any = super().empty_packed(layer, layout, activation)
-        packed.padding_idx = layer.padding_idx
+        packed.padding_idx, packed.factor, packed.original = layer.padding_idx, _factor(layer), type(layer)
         return packed  # type: ignore[no-any-return]
 
     def restore(self, model: nn.Module, name: str, weight: nn.Parameter) -> None:
-        padding_idx: Any = model.get_submodule(name).padding_idx
-        embedding = nn.Embedding(weight.shape[0], weight.shape[1], padding_idx, device="meta")
+        packed: Any = model.get_submodule(name)
+        embedding: Any = nn.Embedding(weight.shape[0], weight.shape[1], packed.padding_idx, device="meta")
         embedding.weight = weight
+        if packed.factor is not None:
+            embedding.__class__, embedding.scalar_embed_scale = packed.original, packed.factor
+            embedding.register_buffer("embed_scale", torch.tensor(packed.factor), persistent=False)
         model.set_submodule(name, embedding)

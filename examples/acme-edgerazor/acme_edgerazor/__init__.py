@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from acme_edgerazor.params import EveryNthParams, FP4Params, NPZParams, Olmo2Params, TotalVariationParams
+from acme_edgerazor.params import EveryNthParams, Exaone4Params, FP4Params, NPZParams, TotalVariationParams
 from edgerazor import AdapterParams, ExporterParams, LossParams, QuantizerParams, SelectorParams, hookimpl
 
 
@@ -23,7 +23,7 @@ def edgerazor_selectors() -> Iterable[type[SelectorParams]]:
 
 @hookimpl
 def edgerazor_adapters() -> Iterable[type[AdapterParams]]:
-    return [Olmo2Params]
+    return [Exaone4Params]
 
 
 @hookimpl

@@ -32,12 +32,12 @@ class EveryNthParams(SelectorParams):
     n: Annotated[int, Field(ge=1)] = 2
 
 
-class Olmo2Params(AdapterParams):
-    """OLMo 2."""
+class Exaone4Params(AdapterParams):
+    """EXAONE 4."""
 
-    target: ClassVar[str] = "acme_edgerazor.olmo2:Olmo2Adapter"
-    model_types: ClassVar[tuple[str, ...]] = ("olmo2",)
-    name: Literal["acme.olmo2"] = "acme.olmo2"
+    target: ClassVar[str] = "acme_edgerazor.exaone4:Exaone4Adapter"
+    model_types: ClassVar[tuple[str, ...]] = ("exaone4",)
+    name: Literal["acme.exaone4"] = "acme.exaone4"
 
 
 class NPZParams(ExporterParams):

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from acme_edgerazor.fp4 import round_to_e2m1
-from acme_edgerazor.params import EveryNthParams, FP4Params, NPZParams, Olmo2Params, TotalVariationParams
-from transformers import Olmo2Config
+from acme_edgerazor.params import EveryNthParams, Exaone4Params, FP4Params, NPZParams, TotalVariationParams
+from transformers import Exaone4Config
 
 from edgerazor.testing import check_adapter, check_exporter, check_loss, check_quantizer, check_selector
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
@@ -33,9 +34,10 @@ def test_every_nth(n):
     check_selector(EveryNthParams(n=n))
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_olmo2(tied):
-    check_adapter(Olmo2Params(), Olmo2Config(**SMALL, **HEADS, tie_word_embeddings=tied, pad_token_id=0))
+@pytest.mark.parametrize(("first", "window"), [("full_attention", None), ("sliding_attention", 4)])
+def test_exaone4(first, window):
+    layers = {"layer_types": [first, "full_attention"], "sliding_window": window}
+    check_adapter(Exaone4Params(), Exaone4Config(**SMALL, **HEADS, **SPECIAL, **layers))
 
 
 def test_npz():
