@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edgerazor.checkpoint.section import PackedSection
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.layers.attention import EAGER, SDPA, attention_modules
+from edgerazor.core.layers.attention import EAGER, SDPA, remove_kv_quantizer
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.packed import PackedWeight, TiedPackedWeight
 from edgerazor.core.layers.table import find_layer, kind_of, packed_kind_of
@@ -91,8 +91,7 @@ def _quantizable(model: nn.Module, name: str) -> tuple[LayerKind, nn.Module]:
 
 def _plain_attention(model: Any) -> None:
     """Take the quantizers of keys and values away and return to the attention of transformers."""
-    for _, module in attention_modules(model):
-        module.__dict__.pop("kv_quantizer", None)
+    remove_kv_quantizer(model)
     plain = {SDPA: "sdpa", EAGER: "eager"}.get(getattr(model.config, "_attn_implementation", None) or "")
     if plain is not None:
         model.set_attn_implementation(plain)

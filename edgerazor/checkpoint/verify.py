@@ -225,12 +225,11 @@ def _range_faults(quantized: QuantizedTensor) -> Iterator[str]:
 
 def _logit_faults(folder: Path, registry: Registry) -> Iterator[str]:
     """Packed against dequantized; what is simulated around the weights is switched off in both."""
-    from edgerazor.core.layers.attention import attention_modules
+    from edgerazor.core.layers.attention import remove_kv_quantizer
 
     packed = load_model(folder, compute="packed", activations=False, registry=registry)
     plain = load_model(folder, dequantize=True, registry=registry)
-    for _, module in attention_modules(packed):
-        module.__dict__.pop("kv_quantizer", None)
+    remove_kv_quantizer(packed)
     for kind in LAYER_KINDS:
         kind.add_up_alike(packed, plain)
     tokens = torch.arange(16).remainder(vocabulary_size(packed.config)).unsqueeze(0)

@@ -102,7 +102,15 @@ def plan_models(models: Models, recipe: Recipe) -> Plan:
     """As `plan_recipe`, of models that are open already."""
     student, registry = models.student, models.registry
     plan = build_plan(student.build_meta_model(), recipe.quantization, adapter=student.adapter, registry=registry)
-    return replace(plan, notes=(*plan.notes, *_attention_notes(recipe, registry)))
+    return replace(plan, notes=(*plan.notes, *_head_notes(student), *_attention_notes(recipe, registry)))
+
+
+def _head_notes(student: ModelSource) -> Iterator[str]:
+    if student.own_head is not None:
+        yield (
+            f"{student.own_head}: config.json ties it to the embedding, but the files hold other values; it is taken "
+            "as a head of its own"
+        )
 
 
 def _attention_notes(recipe: Recipe, registry: Registry) -> Iterator[str]:

@@ -15,7 +15,9 @@ from transformers.utils import logging as transformers_logging
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
+from edgerazor.models.tied import has_own_head, own_head, says_tied, untie
 from edgerazor.models.types import auto_class, trained_config, vocabulary_size
+from edgerazor.schemas.preset import local_config
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
@@ -57,7 +59,15 @@ class ModelSource:
             method = getattr(content.get("quant_method"), "value", content.get("quant_method"))
             if (method, content.get("mode")) != ("edgerazor", "qat"):
                 raise CheckpointError(f"{self.name}: is already quantized ({method}); expected a 16-bit model")
+        if self.own_head is not None:
+            untie(config)
         return config
+
+    @cached_property
+    def own_head(self) -> str | None:
+        """Name of the head's weight where config.json ties it to the embedding, but the files hold other values."""
+        found = local_config(self.name, self.revision)
+        return own_head(found.parent, self._whole_config) if found is not None else None
 
     @property
     def vocabulary_size(self) -> int:
@@ -127,6 +137,8 @@ class ModelSource:
         if loaded["missing_keys"]:
             missing = sorted(loaded["missing_keys"])
             raise CheckpointError(f"{self.name}: tensors are missing: {', '.join(missing[:5])} ({len(missing)} in all)")
+        if says_tied(config) and has_own_head(model):
+            untie(model.config)
         check_finite(model, self.name)
         return model.eval()
 

@@ -18,6 +18,7 @@ from edgerazor.errors import PlanError
 
 SDPA, EAGER = "edgerazor_sdpa", "edgerazor_eager"
 IMPLEMENTATIONS = {"sdpa": SDPA, "eager": EAGER, SDPA: SDPA, EAGER: EAGER}
+_HOOKS = "_kv_quantizer_hooks"
 
 
 def register_attention() -> None:
@@ -50,9 +51,22 @@ def apply_kv_quantizer(model: nn.Module, quantizer: Any, *, attentions: bool = F
                 quantizer.check_shape((1, module.head_dim))
             except PlanError as error:
                 raise PlanError(f"{name}: kv_cache: head_dim: {error}") from error
+    remove_kv_quantizer(model)
     for _, module in modules:
         module.kv_quantizer = quantizer
+    if quantizer is not None:
+        # Whoever sets another implementation later, as `model.set_attn_implementation("sdpa")`, keeps the quantizer.
+        parts = dict.fromkeys((model, getattr(model, "base_model", model)))
+        model.__dict__[_HOOKS] = [part.register_forward_pre_hook(_stay_quantized) for part in parts]
     model.set_attn_implementation(EAGER if attentions else IMPLEMENTATIONS[current])  # type: ignore[operator]
+
+
+def remove_kv_quantizer(model: nn.Module) -> None:
+    """Leave keys and values as they are, from now on."""
+    for hook in model.__dict__.pop(_HOOKS, ()):
+        hook.remove()
+    for _, module in attention_modules(model):
+        module.__dict__.pop("kv_quantizer", None)
 
 
 def attention_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -89,11 +103,18 @@ def recorded_keys_and_values(model: nn.Module) -> Iterator[list[tuple[Tensor, Te
             del module.kv_record
 
 
+def _stay_quantized(model: Any, arguments: Any) -> None:
+    """Before a forward pass: an implementation that was set in the meantime becomes the one that quantizes."""
+    current = _implementation(model, "quantize")
+    if current != IMPLEMENTATIONS[current]:
+        model.set_attn_implementation(IMPLEMENTATIONS[current])
+
+
 def _implementation(model: nn.Module, purpose: str) -> str:
     current = getattr(model.config, "_attn_implementation", None)
     if current not in IMPLEMENTATIONS:
         raise PlanError(
-            f"attention implementation '{current}' cannot {purpose} keys and values; load the model with 'sdpa'"
+            f"attention implementation '{current}' cannot {purpose} keys and values; take 'sdpa' or 'eager'"
         )
     return str(current)
 

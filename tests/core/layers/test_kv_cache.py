@@ -1,5 +1,6 @@
 """Quantized keys and values belong to attention: they act wherever it runs; no token sees a later one (METHOD 3)."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from edgerazor.core.layers.attention import EAGER, SDPA, apply_kv_quantizer, attention_modules
+from edgerazor.core.layers.attention import EAGER, SDPA, apply_kv_quantizer, attention_modules, remove_kv_quantizer
 from edgerazor.errors import PlanError
 from tests.plugins.quantizer_cases import build
 
@@ -162,3 +163,32 @@ def test_a_model_without_attention_is_refused(build_model: Callable[..., nn.Modu
     model.config = build_model().config
     with pytest.raises(PlanError, match="Linear: no attention module"):
         apply_kv_quantizer(model, build("int", bits=8, group_size=16))
+
+
+@pytest.mark.parametrize("part", ["whole", "base"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_keys_and_values_stay_quantized_under_another_implementation(
+    build_model: Callable[..., nn.Module], quantize_model: Callable[..., nn.Module], implementation: str, part: str
+) -> None:
+    """As after `model.set_attn_implementation("sdpa")`, which programs of others call; copies keep it, too."""
+    model: Any = copy.deepcopy(quantize_model(build_model(), **KV_ONLY))
+    expected = logits(model)
+    model.set_attn_implementation(implementation)
+    if part == "base":
+        with torch.no_grad():
+            found = model.lm_head(model.model(input_ids=IDS).last_hidden_state)
+    else:
+        found = logits(model)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, logits(build_model()), rtol=1e-4, atol=1e-4)
+
+
+def test_an_implementation_that_cannot_quantize_is_refused_at_the_next_pass(
+    build_model: Callable[..., nn.Module], quantize_model: Callable[..., nn.Module]
+) -> None:
+    model: Any = quantize_model(build_model(), **KV_ONLY)
+    model.set_attn_implementation("flex_attention")
+    with pytest.raises(PlanError, match="'flex_attention' cannot quantize keys and values; take 'sdpa' or 'eager'"):
+        logits(model)
+    remove_kv_quantizer(model)
+    assert not model._forward_pre_hooks and not any(hasattr(module, "kv_quantizer") for module in model.modules())
