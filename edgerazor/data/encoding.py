@@ -1,6 +1,6 @@
 """Documents as tokens (METHOD 7): which are labels, where a document ends, where it is cut."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from edgerazor.data.boundaries import overlaps, split_at_starts
 from edgerazor.data.chat import ChatRenderer, Rendered
-from edgerazor.data.messages import check_dialogue, with_system_prompt
-from edgerazor.data.sources import Column, Documents
-from edgerazor.data.tokens import Tokens, count_text_bytes, overlaps
+from edgerazor.data.dialogue import Dialogue, check_answered
+from edgerazor.data.messages import is_learned
+from edgerazor.data.sources import Column, Documents, Row
+from edgerazor.data.template import ChatTemplate
+from edgerazor.data.tokens import Tokens, count_text_bytes
 from edgerazor.errors import DataError
 
 BATCH = 64
@@ -55,40 +58,58 @@ class Encoder:
                 beyond the model's vocabulary.
         """
         parts, cut = [], 0
-        for column, rows, values in documents.batches(index, BATCH):
+        for column, numbers, rows in documents.batches(index, BATCH):
             if column.format == "text":
-                tokens = self._encode_texts(values)
+                tokens = self._encode_texts(column, numbers, rows)
             else:
-                tokens, shortened = self._encode_dialogues(column, rows, values)
+                tokens, shortened = self._encode_dialogues(column, numbers, rows)
                 cut += shortened
             self._check_ids(column, tokens)
             parts.append(tokens)
-            advance(len(values))
+            advance(len(rows))
         return Tokens.join(parts), cut
 
-    def _encode_texts(self, texts: list[str]) -> Tokens:
+    def _encode_texts(self, column: Column, numbers: np.ndarray, rows: list[Row]) -> Tokens:
         end_id = int(self.tokenizer.eos_token_id)
-        return Tokens.join(document.with_end(end_id) for document in self._tokenize(texts, [None] * len(texts)))
+        documents = self._tokenize([row[column.field] for row in rows], [None] * len(rows))
+        result = []
+        for number, row, document in zip(numbers.tolist(), rows, documents, strict=True):
+            beside = {key: value for key, value in row.items() if key not in (column.field, *column.ignore)}
+            whole = document.with_end(end_id)
+            result.append(whole if is_learned(beside, column.where(number)) else whole.without_labels())
+        return Tokens.join(result)
 
-    def _encode_dialogues(self, column: Column, rows: np.ndarray, values: list[Any]) -> tuple[Tokens, int]:
-        rendered, lacks_end = [], []
-        for row, value in zip(rows.tolist(), values, strict=True):
-            where = column.where(row)
-            messages = with_system_prompt(check_dialogue(value, where), self.system_prompt)
-            dialogue = self._renderer.render(messages, where)
-            rendered.append(dialogue)
-            lacks_end.append(messages[-1]["role"] == "assistant" and not self._ends(dialogue))
-        result, cut = [], 0
-        tokenized = self._tokenize([dialogue.text for dialogue in rendered], [dialogue.spans for dialogue in rendered])
-        for document, lacks in zip(tokenized, lacks_end, strict=True):
-            whole = document.with_end(int(self.tokenizer.eos_token_id)) if lacks else document
-            cut += len(whole.ids) > self.sequence_length
-            result.append(whole.head(self.sequence_length))
-        return Tokens.join(result), cut
+    def _encode_dialogues(self, column: Column, numbers: np.ndarray, rows: list[Row]) -> tuple[Tokens, int]:
+        dialogues, places = [], []
+        for number, row in zip(numbers.tolist(), rows, strict=True):
+            places.append(column.where(number))
+            dialogue = column.dialogue(row, places[-1], known=self._renderer.template)
+            dialogues.append(check_answered(dialogue, places[-1]).with_system_prompt(self.system_prompt))
+        documents = self.encode_dialogues(dialogues, places)
+        cut = sum(len(document.ids) > self.sequence_length for document in documents)
+        return Tokens.join(document.head(self.sequence_length) for document in documents), cut
+
+    def encode_dialogues(self, dialogues: Sequence[Dialogue], places: Sequence[str]) -> list[Tokens]:
+        """Tokens of whole dialogues, closed by the end-of-sequence token where the assistant has the last word.
+
+        Args:
+            dialogues: their learned turns become labels.
+            places: file and row of each, for messages of errors.
+
+        Raises:
+            DataError: the chat template refuses one, or does not show a turn.
+        """
+        rendered = [self._renderer.render(dialogue, where) for dialogue, where in zip(dialogues, places, strict=True)]
+        tokenized = self._tokenize([result.text for result in rendered], [result.spans for result in rendered])
+        end_id = int(self.tokenizer.eos_token_id)
+        return [
+            document.with_end(end_id) if dialogue.learned[-1] and not self._ends(result) else document
+            for document, dialogue, result in zip(tokenized, dialogues, rendered, strict=True)
+        ]
 
     @cached_property
     def _renderer(self) -> ChatRenderer:
-        return ChatRenderer(self.tokenizer)
+        return ChatRenderer(ChatTemplate(self.tokenizer))
 
     @cached_property
     def _special_ids(self) -> np.ndarray:
@@ -104,7 +125,7 @@ class Encoder:
 
         What a chat template made holds its special tokens already; other text gets those of the tokenizer.
         """
-        from_template = spans[:1] != [None] and self._renderer.template is not None
+        from_template = spans[:1] != [None] and bool(self._renderer.template)
         encoded = self.tokenizer(
             texts,
             add_special_tokens=not from_template,
@@ -121,6 +142,8 @@ class Encoder:
     def _document(self, text: str, token_ids: list[int], places: list[tuple[int, int]], spans: Any) -> Tokens:
         ids = np.array(token_ids, dtype=np.int32)
         offsets = np.fromiter(chain.from_iterable(places), np.int64, 2 * len(places)).reshape(-1, 2)
+        if spans is not None:
+            ids, offsets = split_at_starts(self.tokenizer, text, ids, offsets, spans)
         text_bytes = count_text_bytes(text, offsets)
         text_bytes[np.isin(ids, self._special_ids)] = 0
         is_label = np.ones(len(ids), dtype=np.bool_) if spans is None else overlaps(offsets, spans)

@@ -1,6 +1,6 @@
 """A source as documents: which column, which form, which rows hold anything."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,13 +8,18 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Value
 
+from edgerazor.data.dialogue import Dialogue, read_dialogue
 from edgerazor.data.files import read_files
+from edgerazor.data.messages import SWITCHES, UNKNOWN_SWITCHES, parse_json
 from edgerazor.errors import DataError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.data import Source
 
+Row = dict[str, Any]
 Format = Literal["messages", "text"]
 DEFAULT_FIELDS: tuple[Format, ...] = ("messages", "text")
+BESIDE = ("tools", "system", *SWITCHES, *UNKNOWN_SWITCHES)
+"""Columns that are read beside the messages or the text."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +29,24 @@ class Column:
     Attributes:
         name: the file, for error messages.
         field: the column that was read.
-        format: what a value is: a list of messages, or a string.
-        rows: a dataset with this column alone.
+        format: what a value is: a list of messages (or JSON of one), or a string.
+        rows: a dataset with this column and those of `BESIDE`.
+        ignore: columns and keys of messages that mean nothing.
     """
 
     name: str
     field: str
     format: Format
     rows: Dataset
+    ignore: tuple[str, ...] = ()
 
     def where(self, row: int) -> str:
         """Name a row (counted from 0 here, from 1 for people)."""
         return f"{self.name}: row {row + 1}"
+
+    def dialogue(self, row: Row, where: str, *, known: Container[str] = ()) -> Dialogue:
+        """The dialogue that a row holds; see `read_dialogue`."""
+        return read_dialogue(row, self.field, where, ignore=self.ignore, known=known)
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,8 @@ class Documents:
     def __len__(self) -> int:
         return len(self.index)
 
-    def batches(self, documents: np.ndarray, size: int) -> Iterator[tuple[Column, np.ndarray, list[Any]]]:
-        """Yield `(column, rows, values)` for the documents asked for, in that order; a batch lies in one column."""
+    def batches(self, documents: np.ndarray, size: int) -> Iterator[tuple[Column, np.ndarray, list[Row]]]:
+        """Yield `(column, numbers, rows)` for the documents asked for, in that order; a batch lies in one column."""
         pairs = self.index[documents]
         changes = np.flatnonzero(np.diff(pairs[:, 0])) + 1
         for run in np.split(pairs, changes):
@@ -66,7 +77,19 @@ class Documents:
             for first in range(0, len(run), size):
                 rows = run[first : first + size, 1]
                 assert column is not None
-                yield column, rows, column.rows[rows.tolist()][column.field]
+                values = column.rows[rows.tolist()]
+                yield (
+                    column,
+                    rows,
+                    [without_nulls(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)],
+                )
+
+
+def without_nulls(value: Any) -> Any:
+    """Without the keys that Arrow adds where other rows have them; it gives every struct of a column the same ones."""
+    if isinstance(value, dict):
+        return {key: without_nulls(held) for key, held in value.items() if held is not None}
+    return [without_nulls(held) for held in value] if isinstance(value, list) else value
 
 
 def load_documents(source: Source) -> Documents:
@@ -92,8 +115,8 @@ def _column(name: str, dataset: Dataset, source: Source) -> Column:
     field = source.field or source.format or _default_field(name, names)
     if field not in names:
         raise DataError(f"{name}: no column '{field}'{nearest(field, names)}")
-    rows = dataset.select_columns([field])
-    return Column(name, field, source.format or _format_of(name, field, rows), rows)
+    rows = dataset.select_columns([field, *(beside for beside in BESIDE if beside in names and beside != field)])
+    return Column(name, field, source.format or _format_of(name, field, rows), rows, source.ignore)
 
 
 def _default_field(name: str, names: Sequence[str]) -> str:
@@ -108,12 +131,21 @@ def _default_field(name: str, names: Sequence[str]) -> str:
 
 def _format_of(name: str, field: str, rows: Dataset) -> Format:
     value = next((value for value in rows[field] if value is not None), None)
-    if isinstance(value, str):
+    parsed = parse_json(value)
+    if isinstance(value, str) and not (field == "messages" or _is_dialogue(parsed)):
         return "text"
-    if isinstance(value, list):
+    if isinstance(value, (str, list)):
         return "messages"
     kind = "nothing" if value is None else f"{type(value).__name__} values"
     raise DataError(f"{name}: column '{field}' holds {kind}; expected text or lists of messages")
+
+
+def _is_dialogue(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(message, dict) and {"role", "from"} & message.keys() for message in value)
+    )
 
 
 def _rows_with_text(column: Column) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Tokenized documents, and what a token's place in the text says about it."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ class Tokens:
         """The first `length` tokens of a single document."""
         return Tokens.of(self.ids[:length], self.is_label[:length], self.text_bytes[:length])
 
+    def without_labels(self) -> "Tokens":
+        """The same tokens, none of them to be learned."""
+        return replace(self, is_label=np.zeros_like(self.is_label))
+
     def with_end(self, end_id: int) -> "Tokens":
         """A single document, closed by the end-of-sequence token as a label, which is added unless it is there."""
         kept = len(self.ids) - int(len(self.ids) > 0 and self.ids[-1] == end_id)
@@ -71,14 +75,6 @@ def count_text_bytes(text: str, offsets: np.ndarray) -> np.ndarray:
     widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
     bytes_before = np.concatenate([[0], np.cumsum(widths)])
     return (bytes_before[ends] - bytes_before[starts[: len(ends)]]).astype(np.int32)
-
-
-def overlaps(offsets: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Bool `[tokens]`: the token holds a character of one of the `spans` (first character, one past the last)."""
-    result = np.zeros(len(offsets), dtype=np.bool_)
-    for start, end in spans:
-        result |= (offsets[:, 0] < end) & (offsets[:, 1] > start)
-    return result
 
 
 def _joined(arrays: list[np.ndarray], dtype: Any) -> np.ndarray:

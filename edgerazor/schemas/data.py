@@ -18,6 +18,9 @@ class Source(Schema):
     field: Annotated[
         str | None, Field(description="Column that holds the messages or the text; null: 'messages' or 'text'.")
     ] = None
+    ignore: Annotated[
+        tuple[str, ...], Field(description="Columns, and keys of messages, that mean nothing for training.")
+    ] = ()
     ratio: Annotated[
         float | None, Field(gt=0, le=1, description="Share of the documents of an epoch; for all sources or for none.")
     ] = None

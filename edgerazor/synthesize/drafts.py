@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgerazor.data.messages import Message
 from edgerazor.errors import SynthesisError
@@ -24,11 +24,13 @@ class Prompt:
         id: 64 hexadecimal digits, of the messages and the settings.
         messages: as the file has them; the assistant's are `{"role": "assistant"}`, to be filled in.
         where: file and row, for messages.
+        tools: descriptions of functions that the assistant may call; None: none.
     """
 
     id: str
     messages: tuple[Message, ...]
     where: str
+    tools: tuple[dict[str, Any], ...] | None = None
 
     def seed(self, turn: int) -> int:
         """Seed for sampling a turn (counted from 0), below 2^31; it depends on nothing but prompt and settings."""
@@ -96,7 +98,8 @@ class Draft:
 
     def context(self) -> list[Message]:
         """The messages that the next turn answers."""
-        return self._filled(self._slots[len(self._answers)])
+        messages = self._filled(self._slots[len(self._answers)])
+        return [{key: value for key, value in message.items() if key != "weight"} for message in messages]
 
     def add(self, answer: Answer) -> None:
         """Take the next turn."""
@@ -110,7 +113,7 @@ class Draft:
     def _filled(self, end: int) -> list[Message]:
         answers = iter(self._answers)
         return [
-            {"role": "assistant", "content": next(answers).text} if message["role"] == "assistant" else dict(message)
+            {**message, "content": next(answers).text} if message["role"] == "assistant" else dict(message)
             for message in self.prompt.messages[:end]
         ]
 

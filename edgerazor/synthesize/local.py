@@ -1,6 +1,6 @@
 """A teacher on this machine: a Transformers model that answers several dialogues at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -97,7 +97,7 @@ class LocalWriter:
                     drafts.append(turn.draft)
 
     def _turn(self, draft: Draft) -> "_Turn":
-        text = self._render(draft.context())
+        text = self._render(draft.context(), draft.prompt.tools)
         chat = bool(self._tokenizer.chat_template)
         ids = self._tokenizer(text, add_special_tokens=not chat)["input_ids"]
         if not ids:
@@ -109,13 +109,16 @@ class LocalWriter:
             )
         return _Turn(draft, ids, _OPEN_THOUGHT if text.rstrip().endswith(_OPEN_THOUGHT) else "")
 
-    def _render(self, messages: list[Message]) -> str:
+    def _render(self, messages: list[Message], tools: Sequence[dict[str, Any]] | None) -> str:
         """The text that the answer follows, thinking off where the template has a switch for it."""
         if not self._tokenizer.chat_template:
             return "".join(message["content"] for message in messages)
-        switch = {_SWITCH: False} if _SWITCH in self._tokenizer.get_chat_template() else {}
+        listed: Any = list(tools) if tools else None
+        switch = {_SWITCH: False} if _SWITCH in self._tokenizer.get_chat_template(tools=listed) else {}
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **switch)
+            text = self._tokenizer.apply_chat_template(
+                messages, tools=listed, tokenize=False, add_generation_prompt=True, **switch
+            )
         except (TemplateError, TypeError) as error:
             raise RefusalError(f"the chat template refuses this dialogue: {error}") from error
         return str(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgerazor.data.messages import Message, check_messages, with_system_prompt
+from edgerazor.data.dialogue import Dialogue
 from edgerazor.data.progress import show_progress
 from edgerazor.data.sources import load_documents
 from edgerazor.schemas.data import Source
@@ -96,31 +96,36 @@ class PromptReader:
             for row, prompt in enumerate(self._read(number, np.arange(len(documents)))):
                 yield number, row, prompt
 
-    def _read(self, number: int, rows: np.ndarray) -> Iterator[Prompt | tuple[str, str]]:
-        for column, places, values in self._documents[number].batches(rows, _ROWS_AT_A_TIME):
-            for place, value in zip(places, values, strict=True):
-                where = column.where(int(place))
+    def _read(self, number: int, chosen: np.ndarray) -> Iterator[Prompt | tuple[str, str]]:
+        for column, places, rows in self._documents[number].batches(chosen, _ROWS_AT_A_TIME):
+            for place, row in zip(places.tolist(), rows, strict=True):
+                where = column.where(place)
+                dialogue = _question(row[column.field]) if column.format == "text" else column.dialogue(row, where)
+                dialogue = dialogue.with_system_prompt(self._settings.system_prompt)
                 try:
-                    messages = prompt_messages(value, where, self._settings.system_prompt)
+                    messages = prompt_messages(dialogue)
                 except RefusalError as error:
                     yield where, str(error)
                     continue
-                text = f"{canonical(messages)}\n{self._settings_text}"
-                yield Prompt(hashlib.sha256(text.encode()).hexdigest(), tuple(messages), where)
+                tools = f"{canonical(dialogue.tools)}\n" if dialogue.tools else ""
+                text = f"{canonical(messages)}\n{tools}{self._settings_text}"
+                yield Prompt(hashlib.sha256(text.encode()).hexdigest(), tuple(messages), where, dialogue.tools)
 
 
-def prompt_messages(value: Any, where: str, system_prompt: str | None = None) -> list[Message]:
-    """A row without the assistant's words, and with a turn of the assistant at its end.
+def _question(text: str) -> Dialogue:
+    return Dialogue(({"role": "user", "content": text},), (False,))
 
-    Turns of the assistant that follow each other become one.
+
+def prompt_messages(dialogue: Dialogue) -> list[dict[str, Any]]:
+    """A dialogue without the assistant's words, and with a turn of the assistant at its end.
+
+    Turns of the assistant that follow each other become one. A turn that is not learned keeps `"weight": 0`.
 
     Raises:
-        DataError: it is no dialogue.
         RefusalError: the assistant speaks first or calls tools: its words then cannot be replaced by an answer.
     """
-    whole = [{"role": "user", "content": value}] if isinstance(value, str) else check_messages(value, where)
-    messages: list[Message] = []
-    for message in with_system_prompt(whole, system_prompt):
+    messages: list[dict[str, Any]] = []
+    for message, learned in zip(dialogue.messages, dialogue.learned, strict=True):
         if message["role"] != "assistant":
             messages.append(message)
             continue
@@ -129,7 +134,7 @@ def prompt_messages(value: Any, where: str, system_prompt: str | None = None) ->
         if not any(earlier["role"] == "user" for earlier in messages):
             raise RefusalError("the assistant speaks before any user, so there is nothing to answer")
         if messages[-1]["role"] != "assistant":
-            messages.append({"role": "assistant"})
+            messages.append({"role": "assistant"} if learned else {"role": "assistant", "weight": 0})
     if messages[-1]["role"] != "assistant":
         if not any(message["role"] == "user" for message in messages):
             raise RefusalError("no message is a user's, so there is nothing to answer")

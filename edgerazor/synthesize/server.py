@@ -111,7 +111,7 @@ class ServerWriter:
 
     def _body(self, draft: Draft) -> dict[str, Any]:
         settings = self._settings
-        body = {
+        body: dict[str, Any] = {
             "model": settings.model,
             "messages": draft.context(),
             "max_tokens": settings.max_new_tokens,
@@ -119,6 +119,8 @@ class ServerWriter:
             "top_p": settings.top_p,
             "seed": draft.seed,
         }
+        if draft.prompt.tools:
+            body["tools"] = list(draft.prompt.tools)
         if settings.standard_only:
             return body
         switch = {"enable_thinking": False}

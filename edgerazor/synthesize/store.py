@@ -19,7 +19,8 @@ _SECONDS_BETWEEN_SYNCS = 1.0
 
 
 class RowStore:
-    """JSON lines `{"id", "messages", "finish_reasons", "settings"}`, ready as an entry of `data.sources`.
+    """JSON lines `{"id", "messages", "finish_reasons", "settings"}`, with `tools` where there are any; an entry of
+    `data.sources`.
 
     Opening takes a lock, removes a last line that was torn by a kill, and reads which ids are there. A row is one
     `write` to a file in append mode, taken back if it does not fit; the disk is synchronized about once a second.
@@ -69,6 +70,7 @@ class RowStore:
         row = {
             "id": written.prompt.id,
             "messages": written.messages,
+            **({"tools": list(written.prompt.tools)} if written.prompt.tools else {}),
             "finish_reasons": written.finish_reasons,
             "settings": self._settings,
         }

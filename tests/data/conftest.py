@@ -35,6 +35,10 @@ THINKING_TEMPLATE = """
   {%- endif -%}
   {{- '<|im_end|>\n' -}}
 {%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- '<|im_start|>assistant\n' -}}
+  {%- if enable_thinking is defined and not enable_thinking %}{{- '<think>\n\n</think>\n\n' -}}{% endif -%}
+{%- endif -%}
 """
 
 

@@ -7,6 +7,8 @@ from transformers import ByT5Tokenizer
 
 from edgerazor.data import load_data
 from edgerazor.data.chat import ChatRenderer
+from edgerazor.data.dialogue import read_dialogue
+from edgerazor.data.template import ChatTemplate
 from edgerazor.errors import DataError
 from edgerazor.schemas.data import DataSection
 
@@ -19,7 +21,7 @@ TRIMMING_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n\n' + (m.content | trim) + '<|im_end|>' }}{% endfor %}"
 )
 REFUSING_TEMPLATE = "{{ raise_exception('only one turn is allowed') }}"
-FORGETFUL_TEMPLATE = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+FORGETFUL_TEMPLATE = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
 
 
 def dialogue(*contents, system=None):
@@ -28,9 +30,14 @@ def dialogue(*contents, system=None):
     return ([{"role": "system", "content": system}] if system else []) + messages
 
 
+def render(tokenizer, messages):
+    dialogue = read_dialogue({"messages": messages}, "messages", "row 1")
+    return ChatRenderer(ChatTemplate(tokenizer)).render(dialogue, "row 1")
+
+
 def learned(tokenizer, messages):
     """The stretches of text that are labels, straight from the renderer."""
-    rendered = ChatRenderer(tokenizer).render(messages, "row 1")
+    rendered = render(tokenizer, messages)
     return [rendered.text[start:end] for start, end in rendered.spans]
 
 
@@ -52,7 +59,7 @@ def test_answers_and_their_end_are_learned(make_tokenizer, template):
 
 def test_thinking_template_last_turn_opens_with_an_empty_thought(thinking_tokenizer):
     messages = dialogue("one?", "yes", "two?", "no")
-    text = ChatRenderer(thinking_tokenizer).render(messages, "row 1").text
+    text = render(thinking_tokenizer, messages).text
     assert text.endswith("assistant\n<think>\n\n</think>\n\nno<|im_end|>\n")
     assert learned(thinking_tokenizer, messages) == ["yes<|im_end|>", "no<|im_end|>"]
 
@@ -90,8 +97,8 @@ def test_whatever_is_said_each_turn_has_its_span(thinking_tokenizer, contents):
     ("template", "message"),
     [
         (REFUSING_TEMPLATE, "row 1: the chat template refuses this dialogue: only one turn is allowed"),
-        ("nothing", "row 1: the assistant's turns cannot be found"),
-        (FORGETFUL_TEMPLATE.replace("| upper", "[:1]"), "row 1: the assistant's turns cannot be found"),
+        ("nothing", "row 1: message 2, a turn of the assistant, cannot be found"),
+        (FORGETFUL_TEMPLATE, "row 1: message 2, a turn of the assistant, cannot be found"),
         (
             "{% for m in messages %}{% generation %}{% endgeneration %}{% endfor %}",
             "row 1: the chat template leaves nothing",

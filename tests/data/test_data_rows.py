@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgerazor.data.boundaries import overlaps
 from edgerazor.data.rows import build_dataset, cut_segments, pack_sequences
-from edgerazor.data.tokens import Tokens, count_text_bytes, overlaps
+from edgerazor.data.tokens import Tokens, count_text_bytes
 
 DOCUMENT = st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=40)
 TEXT = st.text(st.sampled_from("ab \n.é你🙂🙃ﬁ"), min_size=1, max_size=40)

@@ -19,7 +19,8 @@ DIALOGUE = [{"role": "user", "content": "hello"}, {"role": "assistant", "content
 
 def values_of(source: Source):
     documents = load_documents(source)
-    return [value for _, _, batch in documents.batches(np.arange(len(documents)), 2) for value in batch]
+    batches = documents.batches(np.arange(len(documents)), 2)
+    return [row[column.field] for column, _, rows in batches for row in rows]
 
 
 def write_json(path: Path, rows):
@@ -124,9 +125,9 @@ def test_missing_file_names_its_neighbour(tmp_path, write_lines):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([], "row 2: holds an empty list"),
-        (None, "row 2: holds nothing"),
-        ([{"role": "user"}], "row 2: message 1: has no 'content' \\(keys: 'role'\\)"),
+        ([], "row 2, column 'messages': holds an empty list"),
+        (None, "row 2, column 'messages': holds nothing"),
+        ([{"role": "user"}], "row 2, column 'messages': message 1: has no 'content' \\(keys: 'role'\\)"),
         (
             [{"role": "user", "content": "a"}, {"role": "gpt", "content": "b"}],
             "message 2: no role 'gpt'; expected one of",

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
-from edgerazor.data.messages import check_dialogue
+from edgerazor.data.dialogue import read_dialogue
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "recipes.md"
 ROW = {"id": 1, "conversations": [{"from": "human", "value": "Who {are} you?"}, {"from": "gpt", "value": "A model."}]}
@@ -31,7 +31,7 @@ def test_the_files_hold_dialogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for file in (tmp_path / "data").iterdir():
         (row,) = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         assert set(row) == {"messages"}
-        found[file.stem] = [one["content"] for one in check_dialogue(row["messages"], file.name)]
+        found[file.stem] = [one["content"] for one in read_dialogue(row, "messages", file.name).messages]
     plain = ["Who {are} you?", "A model."]
     assert found == {
         "ii_7M_instruct": plain,

@@ -132,6 +132,15 @@ def test_what_the_template_refuses_or_does_not_fit_is_refused(tmp_path: Path, wr
     assert isinstance(wide, Refusal) and "100 new ones do not fit a context of 512 positions" in wide.reason
 
 
+def test_tools_are_in_the_prompt_of_the_teacher(tmp_path: Path, write: Write) -> None:
+    naming = "{% if tools %}{{ raise_exception(tools[0].function.name) }}{% endif %}" + TEMPLATE
+    model = save_teacher(tmp_path / "naming", template=naming)
+    with_tools = {**dialogue(0), "tools": [{"type": "function", "function": {"name": "search"}}]}
+    refused, answered = write([with_tools, dialogue(1)], model=model)
+    assert isinstance(refused, Refusal) and refused.reason.endswith("refuses this dialogue: search")
+    assert isinstance(answered, FinishedDialogue)
+
+
 def test_a_thought_that_the_template_opens_is_no_answer(tmp_path: Path, write: Write) -> None:
     model = save_teacher(tmp_path / "thinks", template=TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}")
     (outcome,) = write([dialogue(1)], model=model)

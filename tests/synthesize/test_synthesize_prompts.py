@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from synthesize_cases import assistant, dialogue, dialogues, prompts_of, settings, user, write_lines
 
+from edgerazor.data.dialogue import read_dialogue
 from edgerazor.errors import DataError, RecipeError, SynthesisError
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.synthesis import build_synthesis_settings
@@ -20,7 +21,7 @@ SHAPES: dict[str, tuple[Any, list[dict[str, str]]]] = {
     "with an answer": ([user("Why?"), assistant("So.")], [user("Why?"), SLOT]),
     "ends with a question": ([user("a"), assistant("b"), user("c")], [user("a"), SLOT, user("c"), SLOT]),
     "two answers in a row": ([user("a"), assistant("b"), assistant("c")], [user("a"), SLOT]),
-    "keys without a value": ([{**user("a"), "name": None}, {**assistant("b"), "x": 1}], [user("a"), SLOT]),
+    "keys without a value": ([{**user("a"), "name": None}, {**assistant("b"), "x": None}], [user("a"), SLOT]),
     "a system message": ([SYSTEM, user("a")], [SYSTEM, user("a"), SLOT]),
 }
 REFUSED = {
@@ -31,21 +32,28 @@ REFUSED = {
 }
 
 
+def asked(row: Any, system_prompt: str | None = None) -> list[dict[str, Any]]:
+    """The prompt of a row of text or messages."""
+    row = [user(row)] if isinstance(row, str) else row
+    dialogue = read_dialogue({"messages": row}, "messages", "file: row 1")
+    return prompt_messages(dialogue.with_system_prompt(system_prompt))
+
+
 @pytest.mark.parametrize("case", SHAPES)
 def test_the_assistants_words_are_taken_out(case: str) -> None:
     row, expected = SHAPES[case]
-    assert prompt_messages(row, "file: row 1") == expected
+    assert asked(row) == expected
 
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_cannot_be_answered_is_refused(words: str) -> None:
     with pytest.raises(RefusalError, match=words):
-        prompt_messages(REFUSED[words], "file: row 1")
+        asked(REFUSED[words])
 
 
 def test_a_system_prompt_is_for_dialogues_without_one() -> None:
-    assert prompt_messages([user("a")], "x", "Be kind.")[0] == {"role": "system", "content": "Be kind."}
-    assert prompt_messages([SYSTEM, user("a")], "x", "Be kind.")[0] == SYSTEM
+    assert asked([user("a")], "Be kind.")[0] == {"role": "system", "content": "Be kind."}
+    assert asked([SYSTEM, user("a")], "Be kind.")[0] == SYSTEM
 
 
 def test_equal_prompts_are_asked_once(tmp_path: Path) -> None:
@@ -115,8 +123,11 @@ def test_thoughts_are_dropped() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"messages": []}, "row 2: holds an empty list"),
-        ({"messages": [{"role": "usr", "content": "x"}]}, "row 2: message 1: no role 'usr'; did you mean 'user'"),
+        ({"messages": []}, "row 2, column 'messages': holds an empty list"),
+        (
+            {"messages": [{"role": "usr", "content": "x"}]},
+            "column 'messages': message 1: no role 'usr'; did you mean 'user'",
+        ),
     ],
 )
 def test_a_row_that_is_no_dialogue_is_named(row: Any, words: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The OpenAI protocol against a server that behaves, one that does not, and one that comes back."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.connection import ServerAddress
 from edgerazor.synthesize.drafts import FinishedDialogue, Prompt, Refusal
 from edgerazor.synthesize.server import ServerWriter
+from edgerazor.synthesize.store import RowStore
 
 SERVER = settings(writer="server", model="tiny")
 Ask = Callable[..., Any]
@@ -79,6 +81,21 @@ def test_what_is_asked(prompts: list[Prompt]) -> None:
     assert isinstance(outcome, FinishedDialogue) and outcome.messages[:3] == second["messages"]
     assert outcome.finish_reasons == ["stop", "stop"]
     assert server.headers["Authorization"] == "Bearer secret"
+
+
+def test_tools_are_asked_with_and_written(tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    rows = [{"messages": [user("Why?"), {**assistant("So."), "weight": 0}, user("And?")], "tools": json.dumps([tool])}]
+    (prompt,) = prompts_of(write_lines(tmp_path / "a.jsonl", rows), settings())
+    server = ScriptedServer(echo)
+    (outcome,) = ask(server, [prompt])
+    assert isinstance(outcome, FinishedDialogue)
+    assert [body["tools"] for body in server.bodies] == [[tool], [tool]]
+    assert all("weight" not in message for body in server.bodies for message in body["messages"])
+    assert [message.get("weight") for message in outcome.messages] == [None, 0, None, None]
+    with RowStore(tmp_path / "out.jsonl", settings()) as store:
+        store.append(outcome)
+    assert json.loads((tmp_path / "out.jsonl").read_text())["tools"] == [tool]
 
 
 def test_only_what_the_standard_has(prompts: list[Prompt]) -> None:
