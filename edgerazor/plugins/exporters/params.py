@@ -41,6 +41,10 @@ class GGUFParams(ExporterParams):
         Literal["widen", "error"],
         Field(description="Matrices of ternary and int4 rows: store all rows as int4, or refuse the checkpoint."),
     ] = "widen"
+    tokenizer_differences: Annotated[
+        Literal["error", "note"],
+        Field(description="Texts in which llama.cpp finds other tokens: refuse the checkpoint, or note it."),
+    ] = "error"
     types: Annotated[
         tuple[TypeRule, ...], Field(description="Block types by module name, before the profile; first match wins.")
     ] = ()

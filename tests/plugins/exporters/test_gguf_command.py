@@ -73,7 +73,7 @@ def test_checkpoints_that_are_none(packed: Packed, registry: Registry, tmp_path:
 
 def test_without_the_package_the_error_names_the_extra(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    for name in ("exporter", "write"):
+    for name in ("exporter", "write", "header"):
         monkeypatch.delitem(sys.modules, f"edgerazor.plugins.exporters.gguf.{name}", raising=False)
     with pytest.raises(PluginError, match=r"the package gguf is not installed: run pip install '\.\[gguf\]'"):
         registry.build(registry.params("exporter", "gguf", path="a.gguf"))

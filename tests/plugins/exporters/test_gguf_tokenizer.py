@@ -10,7 +10,10 @@ from tokenizers import pre_tokenizers
 
 from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer, token_scores
 
-UNKNOWN = "this pre-tokenizer is unknown to the exporter; known: gpt-2, qwen2, sentencepiece"
+UNKNOWN = (
+    "this pre-tokenizer is unknown to the exporter; known: gpt-2, smollm, qwen2, llama-bpe, dbrx, qwen35, "
+    "granite-embed-multi-97m, gpt-4o, tekken, deepseek-v3, sentencepiece"
+)
 
 
 def describe(tokenizer: Any, folder: Path, config: dict[str, Any] | None = None, rows: int = 320) -> TokenizerKeys:
@@ -62,7 +65,7 @@ def test_metaspace_is_sentencepiece_too(tmp_path: Path) -> None:
     assert keys["tokenizer.ggml.model"] == "llama" and keys["tokenizer.ggml.add_space_prefix"] is False
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first", split=False)
     first = describe(tokenizer, tmp_path)
-    assert first.keys["tokenizer.ggml.add_space_prefix"] is True and "after a special token" in first.notes[0]
+    assert first.keys["tokenizer.ggml.add_space_prefix"] is True and "after a special token" in first.notes[1]
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="never", split=True)
     assert describe(tokenizer, tmp_path).problems == (UNKNOWN,)
 
@@ -71,7 +74,8 @@ def test_unknown_splits_are_refused(tmp_path: Path) -> None:
     describe(byte_level_tokenizer(qwen=True), tmp_path)
 
     def other_regex(content: dict[str, Any]) -> None:
-        content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] += r"|\d"
+        pattern = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+        pattern["Regex"] = r"\d\d|" + pattern["Regex"]
 
     assert edited(tmp_path, other_regex).problems == (UNKNOWN,)
     describe(byte_level_tokenizer(), tmp_path)

@@ -12,7 +12,8 @@ from edgerazor.plugins.exporters.gguf.architectures import architecture_of, desc
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES, BlockType
 from edgerazor.plugins.exporters.gguf.choose import choose_type, match_rules
 from edgerazor.plugins.exporters.gguf.tensor_facts import TensorFacts, collect_tensor_facts
-from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer
+from edgerazor.plugins.exporters.gguf.tokenizer import describe_tokenizer
+from edgerazor.plugins.exporters.gguf.tokenizer_proof import prove_tokenizer
 from edgerazor.plugins.exporters.model_facts import stated_facts
 from edgerazor.plugins.exporters.params import GGUFParams
 
@@ -194,7 +195,11 @@ class _Planner:
         size = embedding.shape[0] if embedding else stated
         if size != stated:
             self.problems.append(f"the embedding has {size} rows, config.json says vocab_size {stated}")
-        described: TokenizerKeys = describe_tokenizer(self.checkpoint.folder, self.checkpoint.config, size)
+        folder = self.checkpoint.folder
+        described = describe_tokenizer(folder, self.checkpoint.config, size)
+        if not (described.problems or self.problems):
+            tolerant = self.params.tokenizer_differences == "note"
+            described = prove_tokenizer(folder, described, tolerant=tolerant)
         self.problems += described.problems
         self.result.notes += described.notes
         self.result.metadata |= described.keys

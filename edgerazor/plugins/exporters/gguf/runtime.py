@@ -11,6 +11,7 @@ from edgerazor.core.contracts import Runtime
 from edgerazor.errors import ExportError, install_hint
 from edgerazor.plugins.exporters.common import read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
+from edgerazor.plugins.exporters.gguf.special_tokens import STOP_IDS, TEMPLATE
 
 try:
     import llama_cpp
@@ -21,7 +22,6 @@ except ModuleNotFoundError as error:
 
 CacheType = Literal["F32", "F16", "Q8_0"]
 _CACHE_IDS: dict[CacheType, int] = {"F32": 0, "F16": 1, "Q8_0": 8}
-_TEMPLATE = "tokenizer.chat_template"
 _BATCH = 512
 _MOST_CONTEXT = 4096
 
@@ -49,19 +49,18 @@ class LlamaCppRuntime(Runtime):
     ):
         self.path, self.name = Path(path), str(path)
         self.engine = f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"
-        length = context_length or min(_trained_context(self.path), _MOST_CONTEXT)
+        metadata = read_metadata(self.path)
+        length = context_length or min(_trained_context(metadata), _MOST_CONTEXT)
         self._model: Any = _load(self.path, length, threads, cache_type)
         self.recipe: Mapping[str, Any] = read_recipe(self._model.metadata)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model.model)
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
         self.vocabulary_size = int(self._model.n_vocab())
         self.context_length = min(length, int(self._model.n_ctx()))  # llama.cpp rounds it up
-        self.stop_ids = frozenset(
-            index for index in range(self.vocabulary_size) if llama_cpp.llama_vocab_is_eog(self._vocabulary, index)
-        )
+        self.stop_ids = frozenset(metadata.get(STOP_IDS) or self._named_stops())
 
     def has_chat_template(self) -> bool:
-        return bool(self._model.metadata.get(_TEMPLATE))
+        return bool(self._model.metadata.get(TEMPLATE))
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids as llama.cpp finds them."""
@@ -69,7 +68,7 @@ class LlamaCppRuntime(Runtime):
 
     def encode_message(self, text: str) -> list[int]:
         """Token ids of the text that the template in the file makes of a message."""
-        written = self._render(self._model.metadata[_TEMPLATE], text)
+        written = self._render(self._model.metadata[TEMPLATE], text)
         return list(self._model.tokenize(written.encode(), add_bos=False, special=True))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -116,16 +115,23 @@ class LlamaCppRuntime(Runtime):
             raise ExportError(f"{self.path}: llama.cpp has no logits of token {index}")
         return np.ctypeslib.as_array(row, shape=(self.vocabulary_size,)).copy()
 
+    def _named_stops(self) -> list[int]:
+        """Tokens that llama.cpp itself takes for the end of a text."""
+        is_end = llama_cpp.llama_vocab_is_eog
+        return [index for index in range(self.vocabulary_size) if is_end(self._vocabulary, index)]
+
     def _render(self, template: str, text: str) -> str:
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+        """What transformers makes of the template, so that a message is the same text in every runtime."""
+        from transformers.utils.chat_template_utils import render_jinja_template
 
-        def special(token: int) -> str:
-            return self._model._model.token_get_text(token) if token >= 0 else ""
+        named = {"bos": self._model.token_bos(), "eos": self._model.token_eos()}
+        special = {f"{name}_token": self._text(token) for name, token in named.items() if token >= 0}
+        messages = [[{"role": "user", "content": text}]]
+        written, _ = render_jinja_template(messages, chat_template=template, add_generation_prompt=True, **special)
+        return str(written[0])
 
-        formatter = Jinja2ChatFormatter(
-            template, eos_token=special(self._model.token_eos()), bos_token=special(self._model.token_bos())
-        )
-        return str(formatter(messages=[{"role": "user", "content": text}]).prompt)
+    def _text(self, token: int) -> str:
+        return str(self._model._model.token_get_text(token))
 
 
 def _load(path: Path, context_length: int, threads: int | None, cache_type: CacheType) -> Any:
@@ -149,7 +155,6 @@ def _load(path: Path, context_length: int, threads: int | None, cache_type: Cach
         raise ExportError(f"{path}: llama.cpp cannot load it: {error}") from error
 
 
-def _trained_context(path: Path) -> int:
+def _trained_context(metadata: Mapping[str, Any]) -> int:
     """Positions the model was trained for."""
-    metadata = read_metadata(path)
     return int(metadata.get(f"{metadata.get('general.architecture')}.context_length", _MOST_CONTEXT))

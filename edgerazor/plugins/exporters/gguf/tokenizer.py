@@ -10,24 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.common import read_json
-from edgerazor.plugins.exporters.gguf.splitting import Splitting, recognize_splitting
+from edgerazor.plugins.exporters.common import TOKENIZER, TOKENIZER_CONFIG, read_json, stop_ids, token_numbers
+from edgerazor.plugins.exporters.gguf.special_tokens import special_ids, special_keys, surrounding_keys, template_keys
+from edgerazor.plugins.exporters.gguf.splitting import NAMES, Splitting, recognize_splitting, split_pair
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-_SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
 @dataclass(frozen=True)
 class TokenizerKeys:
-    """Keys for the file, a line for everything that cannot be expressed, and remarks for the report."""
+    """What the file will say.
+
+    Attributes:
+        keys: for the file.
+        problems: a line for everything that cannot be expressed.
+        notes: for the report.
+        choices: names for `tokenizer.ggml.pre`, the one in the keys first.
+        composes: the tokenizer composes characters (NFC) first; llama.cpp never does.
+    """
 
     keys: dict[str, Any]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    composes: bool = False
 
 
 def describe_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> TokenizerKeys:
-    """Tokens, types, merges or scores, special tokens and chat template.
+    """Tokens, types, merges or scores, special tokens and chat templates.
 
     Args:
         folder: of the checkpoint.
@@ -35,14 +45,14 @@ def describe_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> To
         rows: of the embedding; the token list is filled up to it.
     """
     try:
-        if not (folder / "tokenizer.json").exists():
+        if not (folder / TOKENIZER).exists():
             return TokenizerKeys({}, ("tokenizer.json is missing in the checkpoint; a GGUF needs the tokenizer",))
-        content = read_json(folder / "tokenizer.json")
-        settings = read_json(folder / "tokenizer_config.json", optional=True)
+        content = read_json(folder / TOKENIZER)
+        settings = read_json(folder / TOKENIZER_CONFIG, optional=True)
         return _describe(folder, content, settings, config, rows)
     except ExportError as error:
         return TokenizerKeys({}, (str(error),))
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         return TokenizerKeys({}, (f"tokenizer.json: is not what a tokenizer saves: {type(error).__name__}: {error}",))
 
 
@@ -51,34 +61,43 @@ def _describe(
 ) -> TokenizerKeys:
     splitting = recognize_splitting(content)
     if splitting is None:
-        known = "gpt-2, qwen2, sentencepiece"
-        return TokenizerKeys({}, (f"this pre-tokenizer is unknown to the exporter; known: {known}",))
-    numbers = {
-        **content["model"]["vocab"],
-        **{token["content"]: token["id"] for token in content.get("added_tokens", [])},
-    }
+        return TokenizerKeys({}, (f"this pre-tokenizer is unknown to the exporter; known: {', '.join(NAMES)}",))
+    content, dropped = _within(content, rows)
+    numbers = token_numbers(content)
     highest = max(numbers.values(), default=-1)
     if highest >= rows:
         return TokenizerKeys({}, (f"tokenizer.json: numbers tokens up to {highest}, the embedding has {rows} rows",))
     tokens, types = _tokens(content, splitting, rows)
     keys: dict[str, Any] = {
         "tokenizer.ggml.model": splitting.model,
-        "tokenizer.ggml.pre": splitting.pre,
+        "tokenizer.ggml.pre": splitting.choices[0],
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
     }
     problems = _add_merges(keys, content, splitting, tokens, types)
-    special = _special_tokens(settings, config, numbers)
-    keys |= {f"tokenizer.ggml.{_SPECIAL[name]}_token_id": number for name, number in special.items()}
-    problems += _add_surroundings(keys, content, {tokens[number]: name for name, number in reversed(special.items())})
-    problems += _odd_added_tokens(content)
-    template = _chat_template(folder, settings)
-    if template:
-        keys["tokenizer.chat_template"] = template
-    notes = (
-        [] if "eos" in special else ["the tokenizer names no end-of-text token; llama.cpp then takes one of its own"]
+    special, stops = special_ids(settings, config, numbers, rows), stop_ids(folder)
+    controls = [number for number, kind in enumerate(types) if kind == CONTROL]
+    keys |= special_keys(special, [number for number in stops if number < rows], tokens, controls)
+    around, surrounding = surrounding_keys(
+        content, {tokens[number]: name for name, number in reversed(special.items())}
     )
-    return TokenizerKeys(keys, tuple(problems), (*splitting.notes, *notes))
+    keys |= {**around, **template_keys(folder, settings)}
+    problems += surrounding + _odd_added_tokens(content)
+    notes = [*splitting.notes]
+    if dropped:
+        notes.append(f"special tokens without a row in the embedding are left out: {', '.join(dropped)}")
+    if not stops:
+        notes.append("the tokenizer names no end-of-text token; llama.cpp then takes one of its own")
+    return TokenizerKeys(keys, tuple(problems), tuple(notes), splitting.choices, splitting.composes)
+
+
+def _within(content: Mapping[str, Any], rows: int) -> tuple[Mapping[str, Any], list[str]]:
+    """The content without special tokens that no row of the embedding stands for, and their texts."""
+    added = content.get("added_tokens", [])
+    outside = [token["content"] for token in added if token["id"] >= rows and token.get("special")]
+    if not outside:
+        return content, []
+    return {**content, "added_tokens": [token for token in added if token["content"] not in outside]}, outside
 
 
 def _tokens(content: Mapping[str, Any], splitting: Splitting, rows: int) -> tuple[list[str], list[int]]:
@@ -100,15 +119,15 @@ def _tokens(content: Mapping[str, Any], splitting: Splitting, rows: int) -> tupl
 def _add_merges(
     keys: dict[str, Any], content: Mapping[str, Any], splitting: Splitting, tokens: list[str], types: list[int]
 ) -> list[str]:
-    merges = [
-        tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in content["model"]["merges"]
-    ]
+    merges = list(map(split_pair, content["model"]["merges"]))
     if splitting.model == "gpt2":
         keys["tokenizer.ggml.merges"] = [" ".join(pair) for pair in merges]
         return [] if merges else ["tokenizer.json: has no merges; llama.cpp reads no such tokenizer"]
-    normal = {text for text, kind in zip(tokens, types, strict=True) if kind == NORMAL}
-    scores, problem = token_scores(normal, merges)
-    keys["tokenizer.ggml.scores"] = [scores.get(text, 0.0) if text in normal else 0.0 for text in tokens]
+    made = {"".join(pair) for pair in merges}
+    kinds = dict(zip(tokens, types, strict=True))
+    joined = {text for text, kind in kinds.items() if kind == NORMAL or (kind == USER_DEFINED and text in made)}
+    scores, problem = token_scores(joined, merges)
+    keys["tokenizer.ggml.scores"] = [scores.get(text, 0.0) if text in joined else 0.0 for text in tokens]
     keys["tokenizer.ggml.add_space_prefix"] = splitting.space_prefix
     return [problem] if problem else []
 
@@ -149,51 +168,6 @@ def _problem(token: str, reason: str) -> str:
     return f"tokenizer.json: {token!r}: {reason}; sentencepiece in llama.cpp would split text differently"
 
 
-def _special_tokens(
-    settings: Mapping[str, Any], config: Mapping[str, Any], numbers: Mapping[str, int]
-) -> dict[str, int]:
-    """Numbers of the special tokens that tokenizer_config.json names, else config.json."""
-    found = {}
-    for name in _SPECIAL:
-        stated = settings.get(f"{name}_token")
-        text = stated.get("content") if isinstance(stated, Mapping) else stated
-        number = numbers.get(text) if isinstance(text, str) else config.get(f"{name}_token_id")
-        number = number[0] if isinstance(number, list) and number else number
-        if isinstance(number, int) and number >= 0:
-            found[name] = number
-    return found
-
-
-def _add_surroundings(keys: dict[str, Any], content: Mapping[str, Any], special: Mapping[str, str]) -> list[str]:
-    """Which special tokens are put around a text, from the post-processor."""
-    before, after, unknown = _surroundings(content.get("post_processor"))
-    keys["tokenizer.ggml.add_bos_token"] = bool(before)
-    if after:
-        keys["tokenizer.ggml.add_eos_token"] = True
-    begin, end = ([special.get(text) for text in texts] for texts in (before, after))
-    known = begin in ([], ["bos"]) and end in ([], ["eos"])
-    if known and not unknown:
-        return []
-    return [f"tokenizer.json: the post-processor puts {[*before, *after, *unknown]} around texts; known: bos and eos"]
-
-
-def _surroundings(processor: Any) -> tuple[list[str], list[str], list[str]]:
-    before: list[str] = []
-    after: list[str] = []
-    unknown: list[str] = []
-    for step in (processor or {}).get("processors", [processor] if processor else []):
-        if step["type"] == "TemplateProcessing":
-            target = before
-            for part in step["single"]:
-                if "Sequence" in part:
-                    target = after
-                else:
-                    target.append(part["SpecialToken"]["id"])
-        elif step["type"] != "ByteLevel":
-            unknown.append(step["type"])
-    return before, after, unknown
-
-
 def _odd_added_tokens(content: Mapping[str, Any]) -> list[str]:
     """Added tokens that take the spaces around them, or match whole words only: llama.cpp knows neither."""
     odd = [
@@ -202,13 +176,3 @@ def _odd_added_tokens(content: Mapping[str, Any]) -> list[str]:
         if token.get("lstrip") or token.get("rstrip") or token.get("single_word")
     ]
     return [f"tokenizer.json: added token {odd[0]!r} strips spaces or matches whole words only"] if odd else []
-
-
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
-    return template if isinstance(template, str) else None

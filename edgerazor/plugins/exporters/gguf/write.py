@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from torch import Tensor
 from edgerazor.core.contracts import Checkpoint
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.gguf.header import write_header
 from edgerazor.plugins.exporters.gguf.plan import Entry
 
 _ALIGNMENT = 32
@@ -28,7 +28,8 @@ def write_gguf(
     on_tensor: Callable[[int, int], None],
 ) -> None:
     """Write keys and tensors to `path`; one tensor is in memory at a time."""
-    _write_header(path, architecture, metadata, entries)
+    tensors = [(entry.name, entry.facts.shape, entry.bytes, entry.type_id) for entry in entries]
+    write_header(path, architecture, metadata, tensors)
     with path.open("ab") as file:
         for index, entry in enumerate(entries):
             file.write(bytes(-file.tell() % _ALIGNMENT))
@@ -44,35 +45,6 @@ def write_gguf(
 def interleave_rows(rows: int, heads: int) -> NDArray[np.intp]:
     """Order of rows for arch `llama`: in each head of width h, new row 2k + e is old row e * h / 2 + k."""
     return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
-
-
-def _write_header(path: Path, architecture: str, metadata: Mapping[str, Any], entries: list[Entry]) -> None:
-    writer = gguf.GGUFWriter(path, architecture)
-    try:
-        for key, value in metadata.items():
-            _add_key(writer, key, value)
-        for entry in entries:
-            # As int8 the writer takes shape and type as they are, also a type that it does not know yet.
-            writer.add_tensor_info(entry.name, entry.facts.shape, np.dtype(np.int8), entry.bytes, entry.type_id)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-    finally:
-        writer.close()
-
-
-def _add_key(writer: Any, key: str, value: Any) -> None:
-    """The type in the file follows the type in Python; whole numbers are uint32, in lists int32."""
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, float):
-        writer.add_float32(key, value)
-    elif isinstance(value, str):
-        writer.add_string(key, value)
-    else:
-        writer.add_array(key, value)
 
 
 def _stored(entry: Entry, value: Tensor | QuantizedTensor) -> Iterator[NDArray[Any]]:

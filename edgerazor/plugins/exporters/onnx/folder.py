@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Checkpoint
-from edgerazor.plugins.exporters.common import read_json, write_json
+from edgerazor.plugins.exporters.common import read_json, stop_ids, write_json
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 from edgerazor.plugins.exporters.params import ONNXParams
 from edgerazor.version import __version__
@@ -38,7 +38,7 @@ def write_companions(folder: Path, checkpoint: Checkpoint, plan: ONNXPlan, param
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, folder / name)
     generation = read_json(checkpoint.folder / GENERATION, optional=True)
-    write_json(folder / GENAI, _genai(config, generation, plan, portable=params.portable))
+    write_json(folder / GENAI, _genai(config, generation, stop_ids(checkpoint.folder), plan, portable=params.portable))
     card = {
         "version": __version__,
         "content_sha256": checkpoint.digest,
@@ -60,14 +60,14 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _genai(
-    config: Mapping[str, Any], generation: Mapping[str, Any], plan: ONNXPlan, *, portable: bool
+    config: Mapping[str, Any], generation: Mapping[str, Any], stops: list[int], plan: ONNXPlan, *, portable: bool
 ) -> dict[str, Any]:
     special = {
         name: generation.get(name, config.get(name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
     }
-    eos = special["eos_token_id"]
-    first = eos[0] if isinstance(eos, list) and eos else eos
-    fallback = 0 if first is None else first
+    if stops:
+        special["eos_token_id"] = stops if len(stops) > 1 else stops[0]
+    fallback = stops[0] if stops else 0
     known = {name: fallback if value is None else value for name, value in special.items()}
     facts = plan.facts
     decoder = {

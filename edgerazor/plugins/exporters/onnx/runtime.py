@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgerazor.core.contracts import TokenizerRuntime
 from edgerazor.errors import ExportError, install_hint
-from edgerazor.plugins.exporters.common import read_json
-from edgerazor.plugins.exporters.onnx.folder import CARD, CONFIG, GENAI, GENERATION, MODEL, read_card
+from edgerazor.plugins.exporters.common import read_json, stop_ids
+from edgerazor.plugins.exporters.onnx.folder import CARD, GENAI, MODEL, read_card
 
 try:
     import onnxruntime
@@ -49,7 +49,7 @@ class OnnxRuntime(TokenizerRuntime):
             self._last_only = card["settings"]["logits"] == "last"
         except (KeyError, TypeError, ValueError) as error:
             raise ExportError(f"{self.path}: {GENAI} or {CARD} is not as edgerazor writes it: {error!r}") from error
-        self.stop_ids = frozenset(_stop_ids(self.path))
+        self.stop_ids = frozenset(stop_ids(self.path))
         self._session = _open_session(self.path / MODEL, threads, level)
         self._names = [f"{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")]
         self._tokenizer: Any = None
@@ -123,15 +123,6 @@ class OnnxRuntime(TokenizerRuntime):
                 content[:, :, : self.position] = earlier[index].numpy()[:, :, : self.position]
             buffers.append(onnxruntime.OrtValue.ortvalue_from_numpy(content))
         return buffers
-
-
-def _stop_ids(folder: Path) -> set[int]:
-    """Ends of text by generation_config.json, or else by config.json."""
-    for name in (GENERATION, CONFIG):
-        stated = read_json(folder / name, optional=True).get("eos_token_id")
-        if stated is not None:
-            return set(stated) if isinstance(stated, list) else {stated}
-    return set()
 
 
 def _open_session(path: Path, threads: int | None, accuracy_level: int) -> Any:

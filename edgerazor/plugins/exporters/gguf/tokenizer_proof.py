@@ -1,0 +1,113 @@
+"""Proof that llama.cpp finds the tokens that the checkpoint's tokenizer finds, where llama.cpp is installed."""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.gguf.special_tokens import STOP_IDS
+from edgerazor.plugins.exporters.gguf.tokenizer import CONTROL, USER_DEFINED, TokenizerKeys
+from edgerazor.plugins.exporters.gguf.torture_text import torture_texts
+
+if TYPE_CHECKING:
+    from edgerazor.plugins.exporters.gguf.llama_vocabulary import LlamaVocabulary
+
+_PRE = "tokenizer.ggml.pre"
+_UNPROVED = "llama.cpp is not installed, so that it finds the same tokens is not proved"
+_MOST_SPECIAL = 40
+_SHOWN = 60
+
+
+def prove_tokenizer(folder: Path, described: TokenizerKeys, *, tolerant: bool) -> TokenizerKeys:
+    """The first pre-tokenizer with which llama.cpp finds equal ids, or a problem that shows the first difference.
+
+    Args:
+        folder: of the checkpoint, with its tokenizer.
+        described: what the file would say.
+        tolerant: take the pre-tokenizer that llama.cpp has had longest and make a difference a note.
+    """
+    try:
+        from edgerazor.plugins.exporters.gguf.llama_vocabulary import open_vocabulary
+    except ImportError:
+        return replace(described, notes=(*described.notes, _UNPROVED))
+    from transformers import AutoTokenizer
+
+    try:
+        reference = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the package tokenizers raises this class itself
+        problem = f"transformers cannot load the tokenizer: {(str(error) or repr(error)).splitlines()[0]}"
+        return replace(described, problems=(*described.problems, problem))
+    differences = []
+    for choice in reversed(described.choices) if tolerant else described.choices:
+        keys = {**described.keys, _PRE: choice}
+        try:
+            with open_vocabulary(keys) as vocabulary:
+                difference = _difference(vocabulary, reference, keys, composes=described.composes)
+                stops = _stop_notes(vocabulary, keys)
+        except ExportError:
+            differences.append(f"llama.cpp cannot load this tokenizer (pre-tokenizer '{choice}')")
+            continue
+        if not difference or tolerant:
+            notes = [*described.notes, *([difference] if difference else []), *stops]
+            return replace(described, keys=keys, notes=tuple(notes))
+        differences.append(difference)
+    hint = "; set tokenizer_differences to note to export it all the same"
+    return replace(described, problems=(*described.problems, differences[0] + hint))
+
+
+def _difference(vocabulary: "LlamaVocabulary", reference: Any, keys: dict[str, Any], *, composes: bool) -> str:
+    """What the first text is whose tokens differ, and how many there are; "" if there is none."""
+    texts = [*torture_texts(), *_special_texts(keys)]
+    if composes:
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
+    expected = reference(texts)["input_ids"]
+    different = []
+    for text, ids in zip(texts, expected, strict=True):
+        found = vocabulary.encode(text)
+        if found != list(ids):
+            different.append((text, list(ids), found))
+    if not different:
+        return ""
+    text, ids, found = min(different, key=lambda entry: len(entry[0]))
+    pairs = zip([*ids, -1], [*found, -1], strict=False)
+    position = next(index for index, (mine, theirs) in enumerate(pairs) if mine != theirs)
+    tokens = keys["tokenizer.ggml.tokens"]
+    mine, theirs = (_token(list_of_ids, position, tokens) for list_of_ids in (ids, found))
+    return (
+        f"llama.cpp finds other tokens in {len(different)} of {len(texts)} texts; in {_short(text)} token {position} "
+        f"is {mine} in the tokenizer and {theirs} in llama.cpp (pre-tokenizer '{keys[_PRE]}')"
+    )
+
+
+def _special_texts(keys: dict[str, Any]) -> Iterator[str]:
+    """Added tokens inside text, beside each other, and with spaces and lines around them."""
+    tokens, kinds = keys["tokenizer.ggml.tokens"], enumerate(keys["tokenizer.ggml.token_type"])
+    added = [number for number, kind in kinds if kind in (CONTROL, USER_DEFINED)]
+    if len(added) > _MOST_SPECIAL:
+        added = added[: _MOST_SPECIAL // 2] + added[-_MOST_SPECIAL // 2 :]
+    for number in added:
+        text = tokens[number]
+        yield from (f"a{text}b", f"a{text}{text}b", f"a {text} x\n{text}\nb", f"{text}a", f"{text} a", f"{text}\na")
+        yield f"Hi{text}\n{tokens[added[0]]}user\nHi 1!"
+
+
+def _token(ids: list[int], position: int, tokens: list[str]) -> str:
+    return f"{ids[position]} {tokens[ids[position]]!r}" if position < len(ids) else "no more"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def _stop_notes(vocabulary: "LlamaVocabulary", keys: dict[str, Any]) -> list[str]:
+    """Where llama.cpp's own programs stop, if not at the tokens that end a text by the checkpoint."""
+    tokens, wanted = keys["tokenizer.ggml.tokens"], set(keys.get(STOP_IDS, ()))
+    stops = vocabulary.stop_ids()
+    notes = []
+    for numbers, said in ((wanted - stops, "do not stop at"), (stops - wanted if wanted else set(), "stop also at")):
+        if numbers:
+            named = ", ".join(f"{number} {tokens[number]!r}" for number in sorted(numbers))
+            notes.append(f"llama.cpp's own programs {said} {named}; `edgerazor generate` keeps to the checkpoint")
+    return notes
