@@ -48,27 +48,36 @@ def allocate(
 
     registry = load_plugins()
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
-    if rows and candidates:
-        raise RecipeError("--rows chooses among ternary and int rows by itself; leave --candidate out")
-    if not output.parent.is_dir():
-        raise RecipeError(f"{output}: cannot be written: there is no folder {output.parent}")
+    _check_options(output, rows=rows, candidates=candidates)
     from edgerazor.allocate import AllocationSettings
     from edgerazor.allocate import allocate as run
     from edgerazor.allocate.candidates import DEFAULT_CANDIDATES
     from edgerazor.allocate.write_recipe import write_allocated_recipe
 
-    chosen = tuple(candidates or DEFAULT_CANDIDATES)
-    settings = AllocationSettings(target_bits, batches, chosen, free, rows, measure, seed)
+    settings = AllocationSettings(
+        target_bits, batches, tuple(candidates or DEFAULT_CANDIDATES), free, rows, measure, seed
+    )
     result = run(loaded, settings, registry=registry)
     _show(result)
-    comment = [
-        f"Written by edgerazor allocate {recipe} --target-bits {target_bits:g}"
-        f"{' --rows' if rows else ''}{' --free' if free else ''}.",
+    comment = _comment(result, f"{recipe} --target-bits {target_bits:g}", *["--rows"] * rows, *["--free"] * free)
+    write_allocated_recipe(result.recipe, output, comment=comment, registry=registry)
+    typer.echo(f"wrote {output}; next: edgerazor train {output} --output RUN")
+
+
+def _check_options(output: Path, *, rows: bool, candidates: list[str] | None) -> None:
+    if rows and candidates:
+        raise RecipeError("--rows chooses among ternary and int rows by itself; leave --candidate out")
+    if not output.parent.is_dir():
+        raise RecipeError(f"{output}: cannot be written: there is no folder {output.parent}")
+
+
+def _comment(result: "AllocationResult", *command: str) -> list[str]:
+    """First lines of the written recipe: the command that made it, and what it promises."""
+    return [
+        f"Written by edgerazor allocate {' '.join(command)}.",
         f"Decoder: {result.allocated.bits:.4f} nominal bits per weight; predicted KL {result.allocated.predicted:.4f}, "
         f"{result.uniform_label} everywhere {result.uniform.predicted:.4f}.",
     ]
-    write_allocated_recipe(result.recipe, output, comment=comment, registry=registry)
-    typer.echo(f"wrote {output}; next: edgerazor train {output} --output RUN")
 
 
 def _show(result: "AllocationResult") -> None:

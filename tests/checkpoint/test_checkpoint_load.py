@@ -14,6 +14,7 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import CASES, logits, make_student
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_the_student(case, dtype, build_model, registry, tmp_path):

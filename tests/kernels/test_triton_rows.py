@@ -70,6 +70,7 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(found.cpu().double(), expected, rtol=tolerance, atol=atol)
 
 
+@pytest.mark.slow
 @every_vocabulary
 @every_temperature
 @pytest.mark.parametrize("spread", [3.0, 1e4])

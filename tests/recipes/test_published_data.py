@@ -31,7 +31,7 @@ def test_the_files_hold_dialogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for file in (tmp_path / "data").iterdir():
         (row,) = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         assert set(row) == {"messages"}
-        found[file.stem] = [one["content"] for one in read_dialogue(row, "messages", file.name).messages]
+        found[file.stem] = [message["content"] for message in read_dialogue(row, "messages", file.name).messages]
     plain = ["Who {are} you?", "A model."]
     assert found == {
         "ii_7M_instruct": plain,

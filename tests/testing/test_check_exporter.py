@@ -29,6 +29,7 @@ def test_built_in_exporters_keep_the_laws(packed: Path, name: str) -> None:
     check_exporter(params, checkpoint=packed, registry=REGISTRY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", faulty(faulty_exporters))
 def test_a_fault_is_named(packed: Path, code: Any) -> None:
     path = "model.other" if code is OfAnotherSuffix else "model.plain"
@@ -41,5 +42,6 @@ def test_every_law_is_broken_by_some_fault() -> None:
     assert not unbroken(LAWS, faulty_exporters)
 
 
+@pytest.mark.slow
 def test_what_the_faults_are_made_of_is_sound() -> None:
     check_exporter(PlainParams(path="model.plain"), registry=REGISTRY)

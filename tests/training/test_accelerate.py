@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.runs import recipe
+from tests.commands import succeed
+from tests.runs import recipe, write_recipe
 
 pytestmark = pytest.mark.subprocess
 
 STEPS = 4
 CONFIGURATIONS = {
-    "one": {"distributed_type": "NO", "num_processes": 1},
     "ddp": {"distributed_type": "MULTI_GPU", "num_processes": 2},
     "fsdp2": {
         "distributed_type": "FSDP",
@@ -37,19 +37,22 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def launch(folder: Path, name: str) -> dict:
-    """Train under a configuration; the same eight rows make a step whatever the number of processes."""
-    configuration = CONFIGURATIONS[name]
-    processes = configuration["num_processes"]
+def write(folder: Path, name: str, *, processes: int) -> Path:
+    """The recipe of a run; the same eight rows make a step whatever the number of processes."""
     training = {
         "max_steps": STEPS,
         "per_device_train_batch_size": 8 // processes,
         "learning_rate": 1e-3,
         "save_steps": STEPS,
     }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe(folder, training=training)))
+    return write_recipe(folder / f"{name}.yaml", recipe(folder, training=training))
+
+
+def launch(folder: Path, name: str) -> dict:
+    """What a run in several processes says of itself."""
+    write(folder, name, processes=2)
     settings = {"compute_environment": "LOCAL_MACHINE", "use_cpu": True, "mixed_precision": "no", "num_machines": 1}
-    settings |= {"main_process_port": free_port(), "machine_rank": 0, **configuration}
+    settings |= {"main_process_port": free_port(), "machine_rank": 0, **CONFIGURATIONS[name]}
     (folder / f"accelerate-{name}.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate-{name}.yaml"]
     command += ["-m", "edgerazor", "train", f"{name}.yaml", "--output", name]
@@ -60,7 +63,8 @@ def launch(folder: Path, name: str) -> dict:
 
 @pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path):
-    one = launch(tmp_path, "one")
+    succeed("train", write(tmp_path, "one", processes=1), "--output", tmp_path / "one")
+    one = json.loads((tmp_path / "one" / "metrics.json").read_text())
     losses = [entry["loss"] for entry in one["history"] if "loss" in entry]
     for name, sharding in (("ddp", None), ("fsdp2", "fsdp")):
         two = launch(tmp_path, name)

@@ -26,11 +26,11 @@ def test_logged_figures_do_not_depend_on_accumulation(tmp_path, registry):
         result = train(loaded, registry=registry, output=tmp_path / f"run{size}")
         logs[size] = [entry for entry in result.history if "task" in entry]
     assert len(logs[8]) == len(logs[2]) > 1
-    for one, other in zip(logs[8], logs[2], strict=True):
-        assert one.keys() == other.keys()
-        shares = [name for name in one if name in ("task", "eakld") or name.startswith("feature_mse")]
+    for entry, other in zip(logs[8], logs[2], strict=True):
+        assert entry.keys() == other.keys()
+        shares = [name for name in entry if name in ("task", "eakld") or name.startswith("feature_mse")]
         assert {"feature_mse/layer_0", "feature_mse/layer_1", "feature_mse/chosen_0"} <= set(shares)
-        assert [other[name] for name in shares] == pytest.approx([one[name] for name in shares], rel=1e-3, abs=1e-7)
+        assert [other[name] for name in shares] == pytest.approx([entry[name] for name in shares], rel=1e-3, abs=1e-7)
         assert other["feature_mse/layer_0"] == 0 < other["feature_mse/layer_1"]
         assert other["feature_mse/chosen_0"] == 0 and other["feature_mse/chosen_1"] == 1
-        assert other["eakld/gamma"] == pytest.approx(one["eakld/gamma"], abs=0.05)
+        assert other["eakld/gamma"] == pytest.approx(entry["eakld/gamma"], abs=0.05)

@@ -10,9 +10,15 @@ from numpy.typing import NDArray
 from edgerazor.core.registry import Registry
 
 SMALL = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 512}
+# Tracing costs seconds a layer; the cases without this have two.
+SHORT = {"num_hidden_layers": 1}
 EXPORTS: dict[str, dict[str, Any]] = {
-    "qwen3 4-bit g32 tied": {"weights": rules(BODIES["4"], 32)},
-    "qwen3 asymmetric g256 untied": {"weights": rules(BODIES["asymmetric"], 256), "tie_word_embeddings": False},
+    "qwen3 4-bit g32 tied": {"weights": rules(BODIES["4"], 32), **SHORT},
+    "qwen3 asymmetric g256 untied": {
+        "weights": rules(BODIES["asymmetric"], 256),
+        "tie_word_embeddings": False,
+        **SHORT,
+    },
     "qwen3 2.79-bit g64 untied": {"weights": rules(BODIES["2.79"], 64), "tie_word_embeddings": False},
     "qwen3 1.88-bit g128 tied": {"weights": rules(BODIES["1.88"], 128)},
     "qwen3 1.58-bit g256 tied": {"weights": rules(BODIES["1.58"], 256)},
@@ -21,16 +27,18 @@ EXPORTS: dict[str, dict[str, Any]] = {
         "weights": rules(BODIES["1.58"], 64),
         "attention_bias": True,
         "tie_word_embeddings": False,
+        **SHORT,
     },
-    "llama 8-bit g32 tied": {"family": "llama", "weights": rules(BODIES["8"], 32)},
+    "llama 8-bit g32 tied": {"family": "llama", "weights": rules(BODIES["8"], 32), **SHORT},
     "qwen2 1.88-bit g256 tied": {
         "family": "qwen2",
         "weights": rules(BODIES["1.88"], 256),
-        **{key: value for key, value in {**LLAMA, **SMALL}.items() if key != "head_dim"},
+        **{key: value for key, value in {**LLAMA, **SMALL, **SHORT}.items() if key != "head_dim"},
     },
     "llama half quantized": {
         "family": "llama",
         "weights": [{"match": "*.mlp.*", "quantizer": {"name": "ternary", "group_size": 64}}],
+        **SHORT,
     },
 }
 
