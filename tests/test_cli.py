@@ -74,12 +74,15 @@ def test_a_usage_error_is_exit_code_2() -> None:
 
 def test_init_writes_a_recipe_that_check_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "wrote recipe.yaml" in succeed("init")
+    assert "set model and data" in succeed("init")
+    assert "'models/student' has no config.json on this machine" in fail("check", "recipe.yaml")
+    name = "models/a student: mine #1"
+    save_model(tmp_path / name, num_hidden_layers=3)
+    assert "set data" in succeed("init", "recipe.yaml", "--model", name, "--preset", "1.58-bit", "--force")
+    assert yaml.safe_load(Path("recipe.yaml").read_text(encoding="utf-8"))["preset"] == "1.58-bit"
     assert "there is no file or folder data/train.jsonl" in fail("check", "recipe.yaml")
     (tmp_path / "data").mkdir()
     save_data(tmp_path / "data" / "train.jsonl")
-    wide = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 128, "num_hidden_layers": 3}
-    save_model(tmp_path / "models" / "student", **wide)
     assert succeed("check", "recipe.yaml").startswith("recipe.yaml: ok\n")
 
 
@@ -91,6 +94,7 @@ def test_init_overwrites_only_when_told(tmp_path: Path) -> None:
     succeed("init", path, "--force")
     assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) >= {"model", "preset", "data", "training"}
     absent = tmp_path / "absent" / "recipe.yaml"
+    assert fail("init", absent, "--preset", "1.8-bit") == "no preset named '1.8-bit'; did you mean '1.88-bit'?\n"
     assert fail("init", absent) == f"{absent}: cannot be written: No such file or directory\n"
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from edgerazor.adapters.config_facts import completed_values
 from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.contracts import GGUFArchitecture, ModelFacts
+from edgerazor.errors import PlanError
 
 
 class Gemma3TextAdapter(DecoderAdapter):
@@ -34,3 +35,11 @@ class Gemma3TextAdapter(DecoderAdapter):
             gguf=GGUFArchitecture("gemma3"),
             genai="gemma3_text",
         )
+
+    def _logit_divisor(self, config: Any) -> float:
+        if config.final_logit_softcapping is not None:
+            raise PlanError(
+                f"final_logit_softcapping {config.final_logit_softcapping}: losses that run inside the head cannot see "
+                "capped logits; expected none, as in every published Gemma 3"
+            )
+        return 1.0

@@ -110,6 +110,7 @@ class Phi3Params(AdapterParams):
 
     target: ClassVar[str] = "edgerazor.adapters.phi3:Phi3Adapter"
     model_types: ClassVar[tuple[str, ...]] = ("phi3",)
+    renamed: ClassVar[Mapping[str, str]] = {f"{part}_proj": "qkv_proj" for part in "qkv"}
     name: Literal["phi3"] = "phi3"
 
 

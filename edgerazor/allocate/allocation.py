@@ -22,7 +22,7 @@ from edgerazor.data import Collator, Data, load_data
 from edgerazor.data.progress import show_progress
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
-from edgerazor.models.load import Models, pick_device
+from edgerazor.models.load import Models, fitted_recipe, pick_device
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import Recipe
 
@@ -119,7 +119,7 @@ def allocate(
     models = Models(recipe.model, registry)
     if data is None:
         data = load_data(recipe.data, models.student.tokenizer, vocabulary_size=models.student.vocabulary_size)
-    return _Allocator(recipe, settings, models, data).run()
+    return _Allocator(fitted_recipe(models, recipe), settings, models, data).run()
 
 
 class _Allocator:

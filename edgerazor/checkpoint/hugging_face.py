@@ -79,7 +79,8 @@ def qat_config(
             quantized.
     """
     modules = sorted(module.name for module in plan.modules if module.params)
-    section = QATSection(modules=modules, unquantized_dtype=dtype_name(unquantized), recipe=recipe.to_dict())
+    content = recipe.model_copy(update={"quantization": plan.quantization}).to_dict()
+    section = QATSection(modules=modules, unquantized_dtype=dtype_name(unquantized), recipe=content)
     return EdgeRazorConfig(registry=registry, **section.to_dict())
 
 
@@ -160,7 +161,10 @@ class EdgeRazorQuantizer(HfQuantizer):
         check_weights(model, plan)
         packed = pack_modules(model, plan)
         self.section = build_section(
-            packed, plan, resolve_recipe(recipe, registry=self.registry), unquantized=unquantized_dtype(model.config)
+            packed,
+            plan,
+            resolve_recipe(recipe, registry=self.registry, plan=plan),
+            unquantized=unquantized_dtype(model.config),
         )
         swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
         fill_packed(model, packed.tensors)

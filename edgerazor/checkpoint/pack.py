@@ -1,5 +1,6 @@
 """Packing without training: a 16-bit model, or the latent weights of a run, rounded to the recipe's quantizers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from edgerazor.checkpoint.folder import check_replaceable
 from edgerazor.checkpoint.storage import round_unquantized_, unquantized_dtype
 from edgerazor.checkpoint.write import PackResult, write_checkpoint
 from edgerazor.core.apply import apply_plan
-from edgerazor.core.plan import build_plan
+from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
 from edgerazor.models.load import Models
@@ -31,30 +32,30 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
     check_replaceable(Path(output))
     source = Models(recipe.model, registry).student
     config = source.config
-    latent = _check_latent_weights(config, recipe)
-    dtype = unquantized_dtype(config) if latent else None
     model = source.load()
     plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
+    latent = _check_latent_weights(config, recipe.model.name_or_path, plan)
+    dtype = unquantized_dtype(config) if latent else None
     apply_plan(model, plan, registry=registry)
     if latent:
         # As the end of a run does, so that both ways of packing it give the same files.
         round_unquantized_(model, dtype)
     tokenizer = source.tokenizer if source.has_tokenizer else None
-    return write_checkpoint(
+    written = write_checkpoint(
         model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=tokenizer, unquantized=dtype
     )
+    return replace(written, notes=(*plan.notes, *written.notes))
 
 
-def _check_latent_weights(config: Any, recipe: Recipe) -> bool:
-    """Whether the model is one in training; CheckpointError if its quantizers are not those of the recipe."""
+def _check_latent_weights(config: Any, name: str, plan: Plan) -> bool:
+    """Whether the model is one in training; CheckpointError if its quantizers are not those of the plan."""
     stored: Any = getattr(config, "quantization_config", None)
     if stored is None:
         return False
     content = stored if isinstance(stored, dict) else stored.to_dict()
     trained = (content.get("recipe") or {}).get("quantization")
-    if trained != recipe.quantization.model_dump(mode="json"):
+    if trained != plan.quantization.model_dump(mode="json"):
         raise CheckpointError(
-            f"{recipe.model.name_or_path}: was trained with other quantizers than the recipe has; pack it with the "
-            "recipe of its run"
+            f"{name}: was trained with other quantizers than the recipe has; pack it with the recipe of its run"
         )
     return True

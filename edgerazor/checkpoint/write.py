@@ -105,7 +105,7 @@ def write_checkpoint(
     dtype = unquantized or unquantized_dtype(model.config)
     packed = pack_modules(model, plan)
     rest, packed.wide_tensors = unquantized_tensors(model, packed.layouts, dtype=dtype)
-    section = build_section(packed, plan, resolve_recipe(recipe, registry=registry), unquantized=dtype)
+    section = build_section(packed, plan, resolve_recipe(recipe, registry=registry, plan=plan), unquantized=dtype)
     manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
     with replaced_folder(folder) as temporary:
         guard = {section.guard: torch.zeros(1, dtype=torch.uint8)}

@@ -12,13 +12,16 @@ from edgerazor.errors import EdgeRazorError
 
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+    model: Annotated[str | None, typer.Option("--model", help="Folder or hub name of the 16-bit model.")] = None,
+    preset: Annotated[str, typer.Option("--preset", help="4-bit, 2.79-bit, 1.88-bit or 1.58-bit.")] = "1.88-bit",
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Write a commented recipe to start from."""
-    from edgerazor.recipes.starter import write_starter
+    from edgerazor.recipes.starter import MODEL, write_starter
 
-    write_starter(path, force=force)
-    typer.echo(f"wrote {path}; set model and data, then: edgerazor check {path}")
+    write_starter(path, model=model or MODEL, preset=preset, force=force)
+    missing = "data" if model else "model and data"
+    typer.echo(f"wrote {path}; set {missing}, then: edgerazor check {path}")
 
 
 def check(recipe: RecipePath, overrides: Overrides = None) -> None:

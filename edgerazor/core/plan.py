@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
+from edgerazor.core.group_sizes import FittedSizes, columns_by_rule
 from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.layers.table import LAYER_KINDS, kind_named, kind_of
 from edgerazor.core.packing import packed_bytes
@@ -96,15 +97,24 @@ class Plan:
         rest: `{parameter name: number of weights}` of everything else, kept at 16 bit.
         matrices_left_out: parameters among `rest` with two or more axes, which lower the coverage.
         notes: what a reader should know, one line each.
-        activations, kv_cache: parameters of their quantizers, or None.
+        quantization: the section of the recipe, with group sizes that fit the model.
     """
 
     modules: tuple[ModulePlan, ...]
     rest: Mapping[str, int]
     matrices_left_out: tuple[str, ...]
     notes: tuple[str, ...]
-    activations: QuantizerParams | None
-    kv_cache: QuantizerParams | None
+    quantization: QuantizationSection
+
+    @property
+    def activations(self) -> QuantizerParams | None:
+        """Parameters of the quantizer of activations."""
+        return self.quantization.activations
+
+    @property
+    def kv_cache(self) -> QuantizerParams | None:
+        """Parameters of the quantizer of keys and values."""
+        return self.quantization.kv_cache
 
     @property
     def quantized(self) -> list[ModulePlan]:
@@ -168,10 +178,14 @@ class _Planner:
     def __init__(
         self, model: nn.Module, quantization: QuantizationSection, adapter: ArchitectureAdapter, registry: Registry
     ):
-        self.model, self.quantization = model, quantization
+        self.model = model
         self.candidates: dict[str, Any] = dict(adapter.quantizable(model))
         self.why_left_out = adapter.why_left_out
         self.rules = MatchedRules(quantization.weights, list(self.candidates))
+        heads = self._head_widths() if quantization.kv_cache else ()
+        fitted = FittedSizes(quantization, columns_by_rule(self.candidates, self.rules.rule_of), heads)
+        self.quantization = quantization = fitted.section
+        self.notes = fitted.notes
         self.quantizers: list[Quantizer | None] = [
             registry.build(rule.quantizer) if rule.quantizer else None for rule in quantization.weights
         ]
@@ -194,12 +208,19 @@ class _Planner:
             {name: value.numel() for name, value in rest.items()},
             tuple(name for name, value in rest.items() if value.ndim > 1),
             (
+                *self.notes,
                 *left_out_notes(self.model, self.candidates, rest, why=self.why_left_out),
                 *shared_weight_notes(self.model, self.candidates, quantized),
             ),
-            self.quantization.activations,
-            self.quantization.kv_cache,
+            self.quantization,
         )
+
+    def _head_widths(self) -> list[int]:
+        """Of all attention modules, each width once."""
+        from edgerazor.core.layers.attention import attention_modules
+
+        widths: set[Any] = {module.head_dim for _, module in attention_modules(self.model)}
+        return sorted(widths)
 
     def _modules(self) -> dict[str, ModulePlan]:
         """Every module that a rule takes; the first one that holds a weight owns it, others are tied to it."""
@@ -248,10 +269,7 @@ class _Planner:
                     "use int or another quantizer that works row by row"
                 )
         if self.kv is not None:
-            from edgerazor.core.layers.attention import attention_modules
-
-            widths: set[Any] = {module.head_dim for _, module in attention_modules(self.model)}
-            for head_dim in sorted(widths):
+            for head_dim in self._head_widths():
                 self._fits(f"quantization.kv_cache: head_dim {head_dim}", self.kv, (1, head_dim))
 
     def _check_ties(self, modules: Mapping[str, ModulePlan]) -> None:

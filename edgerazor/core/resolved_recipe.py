@@ -4,12 +4,14 @@ from pathlib import Path
 
 from edgerazor.core.atomic import replaced
 from edgerazor.core.discovery import own_version
+from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.recipe import Recipe, WrittenBy
 
 
-def resolve_recipe(recipe: Recipe, *, registry: Registry) -> Recipe:
-    """The recipe with the versions of edgerazor and of every plugin."""
+def resolve_recipe(recipe: Recipe, *, registry: Registry, plan: Plan | None = None) -> Recipe:
+    """The recipe with the versions of edgerazor and of every plugin, and with the group sizes of its plan."""
+    recipe = recipe if plan is None else recipe.model_copy(update={"quantization": plan.quantization})
     written_by = WrittenBy(edgerazor=own_version(), plugins=registry.versions())
     return recipe.model_copy(update={"written_by": written_by})
 

@@ -113,6 +113,17 @@ def _head_notes(student: ModelSource) -> Iterator[str]:
         )
 
 
+def fitted_recipe(models: Models, recipe: Recipe) -> Recipe:
+    """The recipe with group sizes that fit its model, where it leaves them to be chosen.
+
+    Raises:
+        PlanError: see `edgerazor.core.plan.build_plan`.
+    """
+    if not recipe.quantization.fit:
+        return recipe
+    return recipe.model_copy(update={"quantization": plan_models(models, recipe).quantization})
+
+
 def _attention_notes(recipe: Recipe, registry: Registry) -> Iterator[str]:
     """Which losses ask for another attention implementation than the usual one (METHOD 4.6)."""
     for index, params in enumerate(recipe.distillation.losses if recipe.distillation else ()):

@@ -3,19 +3,41 @@
 from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from edgerazor.errors import RecipeError
+from edgerazor.schemas.base import nearest
+from edgerazor.schemas.preset import preset_names
+
+MODEL, PRESET = "models/student", "1.88-bit"
 
 
-def write_starter(path: Path, *, force: bool = False) -> None:
+def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force: bool = False) -> None:
     """Write the commented starter recipe to `path`.
 
+    Args:
+        path: file to write.
+        model: folder or hub name that it starts from.
+        preset: name of the preset.
+        force: replace a file that is there.
+
     Raises:
-        RecipeError: the file is there already and `force` is not set, or the folder cannot be written to.
+        RecipeError: there is no such preset, the file is there already and `force` is not set, or the folder cannot be
+            written to.
     """
+    if preset not in preset_names():
+        raise RecipeError(f"no preset named '{preset}'{nearest(preset, preset_names())}")
     if path.exists() and not force:
         raise RecipeError(f"{path}: is there already; choose another name, or --force to overwrite it")
     text = (resources.files("edgerazor.recipes") / "starter.yaml").read_text(encoding="utf-8")
+    text = text.replace(f"name_or_path: {MODEL}  ", f"name_or_path: {_scalar(model)}  ")
+    text = text.replace(f"\npreset: {PRESET}\n", f"\npreset: {preset}\n")
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _scalar(text: str) -> str:
+    """Text as YAML writes it on one line, in quotes where it needs them."""
+    return yaml.safe_dump([text], default_flow_style=True, width=10**6).strip()[1:-1]

@@ -80,7 +80,8 @@ class AdapterParams(ComponentParams):
 
     `registers` is the import path of a function that makes transformers know types it has no classes for, or "".
     `trained_parts` names, for a model type made of several models, the attribute of its configuration that belongs to
-    the one that is trained.
+    the one that is trained. `renamed` says what the family calls modules that presets name, as in
+    `{"k_proj": "qkv_proj"}`.
     """
 
     kind: ClassVar[Kind] = "adapter"
@@ -89,6 +90,7 @@ class AdapterParams(ComponentParams):
     trained_parts: ClassVar[Mapping[str, str]] = {}
     group_sizes: ClassVar[GroupSizes | None] = None
     presets: ClassVar[Mapping[str, PresetWeights]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 class ExporterParams(ComponentParams):

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,32 +12,34 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from edgerazor.schemas.base import Schema, nearest
-from edgerazor.schemas.components import AdapterParams, Declarations, GroupSizes, PresetWeights
+from edgerazor.schemas.components import Declarations, GroupSizes, PresetWeights
 
+WISHES = GroupSizes(weights=256, activations=256, kv_cache=256)
+_WRITTEN_SIZE = re.compile(r"quantization\.(weights|activations|kv_cache)\b.*group_size")
 GENERIC_WEIGHTS = PresetWeights(task=0.1, eakld=2.0, feature=0.1)
 
 
-class PresetChoice(Schema):
-    """Name of a preset, and group sizes of your own where the family has none or they do not fit."""
-
-    title: ClassVar[str] = "preset"
-
-    name: str
-    group_sizes: GroupSizes | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, (str, int, float)) else value
-
-
-class _PartialSizes(Schema):
-    """Group sizes where each may be left to the family."""
+class PresetSizes(Schema):
+    """Group sizes that shall be just these; those that are not written are chosen to fit the model."""
 
     title: ClassVar[str] = "group_sizes"
     weights: Annotated[int | None, Field(ge=1)] = None
     activations: Annotated[int | None, Field(ge=1)] = None
     kv_cache: Annotated[int | None, Field(ge=1)] = None
+
+
+class PresetChoice(Schema):
+    """Name of a preset, and group sizes of your own in place of those that fit."""
+
+    title: ClassVar[str] = "preset"
+
+    name: str
+    group_sizes: PresetSizes | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, (str, int, float)) else value
 
 
 def preset_names() -> list[str]:
@@ -50,7 +53,7 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
     Where the recipe writes both, nothing is filled in and the preset only says where the recipe came from, as in the
     resolved recipe of a run; its name has to be one that exists all the same.
 
-    Returns the expanded recipe and the problems found (unknown preset, unknown family without sizes).
+    Returns the expanded recipe and the problems found (unknown preset, unknown family).
     """
     result, choice = dict(raw), raw.get("preset")
     if choice is None:
@@ -64,16 +67,33 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
         return result, []
     family = model_type(raw.get("model"))
     adapter = next((declared for declared in registry.adapter_declarations() if family in declared.model_types), None)
-    sizes, problems = _group_sizes(given.get("group_sizes"), adapter, _why_no_sizes(raw.get("model"), family, registry))
-    if sizes is None:
+    try:
+        written = PresetSizes.model_validate(given.get("group_sizes") or {}).model_dump(exclude_none=True)
+    except ValidationError as error:
         result.pop("preset")
-        return result, problems
+        return result, [
+            ".".join(("preset.group_sizes", *map(str, line["loc"]))) + f": {line['msg']}" for line in error.errors()
+        ]
+    sizes = GroupSizes(**{**((adapter and adapter.group_sizes) or WISHES).model_dump(), **written})
+    fit = [key for key in GroupSizes.model_fields if key not in written]
+    if family is None and fit:
+        result.pop("preset")
+        return result, [f"preset: {_why_unknown(raw.get('model'), registry)}"]
     template = yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
     weights = (adapter.presets.get(name) if adapter else None) or GENERIC_WEIGHTS
-    for section, content in _fill(template, sizes, weights).items():
+    _rename(template, adapter.renamed if adapter else {})
+    for section, content in _fill(template, sizes, weights, fit).items():
         result.setdefault(section, content)
-    result["preset"] = {"name": name, "group_sizes": sizes.model_dump()}
-    return result, problems
+    result["preset"] = {"name": name, "group_sizes": written or None}
+    return result, []
+
+
+def keep_written_sizes(recipe: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Take the quantizers whose group size an override writes out of `quantization.fit`, in place."""
+    written = {found[1] for override in overrides if (found := _WRITTEN_SIZE.match(override))}
+    quantization = recipe.get("quantization")
+    if written and isinstance(quantization, dict) and isinstance(quantization.get("fit"), list):
+        quantization["fit"] = [key for key in quantization["fit"] if key not in written]
 
 
 def model_type(model: Any) -> str | None:
@@ -108,39 +128,30 @@ def _folder() -> Any:
     return resources.files("edgerazor.schemas") / "presets"
 
 
-def _group_sizes(given: Any, adapter: type[AdapterParams] | None, reason: str) -> tuple[GroupSizes | None, list[str]]:
-    try:
-        partial = _PartialSizes.model_validate(given or {})
-    except ValidationError as error:
-        return None, [
-            ".".join(("preset.group_sizes", *map(str, line["loc"]))) + f": {line['msg']}" for line in error.errors()
-        ]
-    sizes = adapter.group_sizes.model_dump() if adapter and adapter.group_sizes else {}
-    sizes |= partial.model_dump(exclude_none=True)
-    if set(sizes) == set(GroupSizes.model_fields):
-        return GroupSizes(**sizes), []
-    example = f"preset: {{name: ..., group_sizes: {{{', '.join(f'{key}: 64' for key in GroupSizes.model_fields)}}}}}"
-    return None, [f"preset: {reason}, or write the sizes: {example}"]
-
-
-def _why_no_sizes(model: Any, family: str | None, registry: Declarations) -> str:
-    with_sizes = [declared for declared in registry.adapter_declarations() if declared.group_sizes]
-    known = sorted(name for declared in with_sizes for name in declared.model_types)
-    cure = f"set model.family to a known one ({', '.join(known)})"
-    if family:
-        return f"model type '{family}' has no group sizes of its own; {cure}"
+def _why_unknown(model: Any, registry: Declarations) -> str:
+    known = sorted(name for declared in registry.adapter_declarations() for name in declared.model_types)
     name = model.get("name_or_path") if isinstance(model, Mapping) else None
     because = f", because '{name}' has no config.json on this machine" if isinstance(name, str) else ""
-    return f"the model's family is not known{because}; {cure}"
+    return f"the model's family is not known{because}; set model.family to one of {', '.join(known)}"
 
 
-def _fill(template: dict[str, Any], sizes: GroupSizes, weights: PresetWeights) -> dict[str, Any]:
+def _rename(template: dict[str, Any], renamed: Mapping[str, str]) -> None:
+    """Call the modules that rules match what the family calls them, in place; none is matched twice."""
+    for rule in template["quantization"]["weights"]:
+        if isinstance(rule["match"], list):
+            parts = [pattern.rpartition(".") for pattern in rule["match"]]
+            named = (f"{stem}{dot}{renamed.get(leaf, leaf)}" for stem, dot, leaf in parts)
+            rule["match"] = list(dict.fromkeys(named))
+
+
+def _fill(template: dict[str, Any], sizes: GroupSizes, weights: PresetWeights, fit: Sequence[str]) -> dict[str, Any]:
     filled = copy.deepcopy(template)
     quantization, distillation = filled["quantization"], filled["distillation"]
     for rule in quantization["weights"]:
         rule["quantizer"]["group_size"] = sizes.weights
     quantization["activations"]["group_size"] = sizes.activations
     quantization["kv_cache"]["group_size"] = sizes.kv_cache
+    quantization["fit"] = list(fit)
     distillation["task_weight"] = weights.task
     for loss, weight in zip(distillation["losses"], (weights.eakld, weights.feature), strict=True):
         loss["weight"] = weight

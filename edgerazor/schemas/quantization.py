@@ -1,8 +1,8 @@
 """The `quantization` section: rules for weights, and the quantizers of activations and of keys and values."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from edgerazor.schemas.base import Schema
 from edgerazor.schemas.components import ActivationSlot, QuantizerSlot
@@ -30,3 +30,15 @@ class QuantizationSection(Schema):
     weights: Annotated[tuple[WeightRule, ...], Field(min_length=1)]
     activations: ActivationSlot | None = None
     kv_cache: QuantizerSlot | None = None
+    fit: Annotated[
+        tuple[Literal["weights", "activations", "kv_cache"], ...],
+        Field(
+            description="Whose group sizes are wishes: where one does not divide every row, a plan takes the largest "
+            "of 256, 128, 64 and 32 that does."
+        ),
+    ] = ()
+
+    @model_serializer(mode="wrap")
+    def _nothing_to_fit_needs_no_key(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        return content if self.fit else {key: value for key, value in content.items() if key != "fit"}

@@ -17,7 +17,7 @@ from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.files import read_mapping
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.overrides import apply_overrides
-from edgerazor.schemas.preset import PresetChoice, expand_preset
+from edgerazor.schemas.preset import PresetChoice, expand_preset, keep_written_sizes
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.training import TrainingSection
 
@@ -115,6 +115,7 @@ def load_recipe(
     raw, problems = apply_overrides(raw, before)
     raw, preset_problems = expand_preset(raw, registry)
     raw, more_problems = apply_overrides(raw, [override for override in overrides if override not in before])
+    keep_written_sizes(raw, overrides)
     problems = [f"--set {line}" for line in problems + more_problems]
     problems += [f"{label}: {line}" for line in preset_problems]
     try:

@@ -27,7 +27,7 @@ from edgerazor.distill.state import settle_layers
 from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
 from edgerazor.errors import DataError, PlanError, RecipeError
 from edgerazor.export.export import build_exporters, export_checkpoint
-from edgerazor.models.load import Models, load_student
+from edgerazor.models.load import Models, fitted_recipe, load_student
 from edgerazor.models.share_weights import share_frozen_weights
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
@@ -105,13 +105,13 @@ def train(
         TrainingError: the folder holds a run already, or the loss stops being finite.
     """
     console, output = console or Console(stderr=True), Path(output)
-    exporters = build_exporters(recipe, registry=registry)
+    exporters, models = build_exporters(recipe, registry=registry), Models(recipe.model, registry)
+    recipe = fitted_recipe(models, recipe)
     last = prepare_output(output, recipe, resume=resume, registry=registry)
-    trainer, plan = _build_trainer(recipe, models := Models(recipe.model, registry), output, data, now)
+    trainer, plan = _build_trainer(recipe, models, output, data, now)
     interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
-    if trainer.is_world_process_zero():
-        write_resolved_recipe(recipe, output / RECIPE, registry=registry)
     started = now()
+    _write_recipe(trainer, recipe, output / RECIPE, registry)
     if last is None:
         _settle_layers(trainer, console)
     # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
@@ -125,6 +125,11 @@ def train(
         evaluation = finish_run(trainer, recipe, plan, models=models, output=output)
     exports = _export(trainer, exporters, output / PACKED, registry, export_progress)
     return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=exports)
+
+
+def _write_recipe(trainer: DistillationTrainer, recipe: Recipe, path: Path, registry: Registry) -> None:
+    if trainer.is_world_process_zero():
+        write_resolved_recipe(recipe, path, registry=registry)
 
 
 def _add_callbacks(

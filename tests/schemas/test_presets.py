@@ -54,30 +54,46 @@ def test_the_names_say_the_bits(registry: Registry) -> None:
 def test_the_family_is_read_from_the_model_folder(tmp_path: Path, registry: Registry) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3"}), encoding="utf-8")
     recipe = load(registry, model={"name_or_path": str(tmp_path)}, preset="1.88-bit")
-    assert recipe.preset is not None and recipe.preset.group_sizes is not None
-    assert recipe.preset.group_sizes.model_dump() == {"weights": 256, "activations": 256, "kv_cache": 128}
+    assert recipe.quantization.kv_cache.group_size == 128  # type: ignore[union-attr]
+    assert recipe.distillation.task_weight == 0.1  # type: ignore[union-attr]
 
 
 def test_written_sizes_win_one_by_one(registry: Registry) -> None:
     recipe = load(registry, model=QWEN, preset={"name": "4-bit", "group_sizes": {"kv_cache": 64}})
     assert recipe.quantization.kv_cache.group_size == 64  # type: ignore[union-attr]
     assert recipe.quantization.activations.group_size == 256  # type: ignore[union-attr]
+    assert recipe.quantization.fit == ("weights", "activations")
     recipe = load(registry, model=LLAMA, preset={"name": "4-bit", "group_sizes": SIZES})
+    assert recipe.quantization.fit == () and "fit" not in recipe.to_dict()["quantization"]
     assert recipe.quantization.weights[0].quantizer.group_size == 32  # type: ignore[union-attr]
 
 
-def test_a_family_without_sizes_is_told_both_ways_out(tmp_path: Path, registry: Registry) -> None:
-    unknown = "recipe: preset: the model's family is not known, because"
-    cure = (
-        "; set model.family to a known one (mobilellm, qwen2_5_omni, qwen2_5_omni_thinker, qwen3, qwen3_moe), or "
-        "write the sizes: preset: {name: ..., group_sizes: {weights: 64, activations: 64, kv_cache: 64}}"
+def test_a_family_without_sizes_gets_those_that_fit(registry: Registry) -> None:
+    section = load(registry, model=LLAMA, preset="4-bit").quantization
+    assert section.fit == ("weights", "activations", "kv_cache")
+    assert [rule.quantizer.group_size for rule in section.weights] == [256, 256]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("override", "left"),
+    [
+        ("quantization.weights[1].quantizer.group_size=64", ("activations", "kv_cache")),
+        ("quantization.kv_cache={name: int, bits: 8, group_size: 16}", ("weights", "activations")),
+        ("quantization.activations.bits=6", ("weights", "activations", "kv_cache")),
+    ],
+)
+def test_a_size_that_an_override_writes_is_no_wish(override: str, left: tuple[str, ...], registry: Registry) -> None:
+    recipe = load_recipe({"model": LLAMA, "preset": "4-bit"}, registry=registry, overrides=[override])
+    assert recipe.quantization.fit == left
+
+
+def test_a_family_that_is_not_known_is_an_error(tmp_path: Path, registry: Registry) -> None:
+    """Its loss weights and sizes would be others."""
+    (problem,) = message(registry, model={"name_or_path": str(tmp_path)}, preset="4-bit")
+    assert problem.startswith(
+        f"recipe: preset: the model's family is not known, because '{tmp_path}' has no config.json on this machine; "
+        "set model.family to one of gemma3_text, granite, llama"
     )
-    assert message(registry, model=LLAMA, preset="4-bit") == [
-        f"recipe: preset: model type 'llama' has no group sizes of its own{cure}"
-    ]
-    assert message(registry, model={"name_or_path": str(tmp_path)}, preset="4-bit") == [
-        f"{unknown} '{tmp_path}' has no config.json on this machine{cure}"
-    ]
 
 
 def test_a_misspelt_preset(registry: Registry) -> None:
