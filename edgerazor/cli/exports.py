@@ -42,7 +42,8 @@ def print_export(result: ExportResult, console: Console) -> None:
     size = f"{result.bytes / 1e6:.1f} MB, {result.bits_per_weight:.3f} bits per weight"
     compression = result.details.get("compression")
     ratio = f", {compression:.2f} times smaller than 16 bit" if compression else ""
-    say(f"exported {result.path}: {size}{ratio}, verified")
+    engine = result.details.get("engine")
+    say(f"exported {result.path}: {size}{ratio}, verified{f' and run in {engine}' if engine else ''}")
     for name, row in result.details.get("types", {}).items():
         figures = f"{row['tensors']} tensors, {row['bytes'] / 1e6:.1f} MB, {row['bits_per_weight']:.4g} bits per weight"
         say(f"  {name}: {figures}{'; ' if row.get('backends') else ''}{row.get('backends', '')}")

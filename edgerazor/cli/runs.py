@@ -234,7 +234,10 @@ def _verify_export(path: Path, checkpoint: Path) -> None:
         for name in result.different:
             typer.secho(f"{path}: {name}: differs from {checkpoint}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2)
-    typer.echo(f"{path}: ok, {result.tensors} tensors equal {checkpoint}")
+    ran = f", and {result.engine} runs it" if result.engine else ""
+    typer.echo(f"{path}: ok, {result.tensors} tensors equal {checkpoint}{ran}")
+    if result.why_not_run:
+        typer.echo(f"note: {result.why_not_run}")
 
 
 def _print_figures(figures: Any) -> None:

@@ -1,14 +1,17 @@
 """Exports: a packed checkpoint through any exporter, ours or a plugin's, checked before and verified after."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from edgerazor.checkpoint import open_checkpoint
+from edgerazor.checkpoint.read import PackedCheckpoint
 from edgerazor.core.contracts import ComparisonResult, Exporter, ExportResult, Progress
 from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
+from edgerazor.export.engine import try_engine
 from edgerazor.inference.open_runtime import exporter_of
 from edgerazor.schemas.components import unknown_component
 from edgerazor.schemas.overrides import apply_overrides
@@ -23,7 +26,10 @@ def build_exporters(recipe: Recipe, *, registry: Registry) -> list[Exporter]:
 def export_checkpoint(
     checkpoint: Path, exporter: Exporter, *, registry: Registry, progress: Progress | None = None, where: str = ""
 ) -> ExportResult:
-    """Export one packed checkpoint to `exporter.params.path` and compare what was written with it.
+    """Export one packed checkpoint to `exporter.params.path`, once it was compared and run.
+
+    What was written takes its place when every tensor equals the checkpoint's and its engine, where that is installed,
+    has read a few tokens with it.
 
     Args:
         checkpoint: folder.
@@ -33,23 +39,42 @@ def export_checkpoint(
         where: put before each line of an error, such as `export[0]`.
 
     Raises:
-        ExportError: a tensor does not fit the format, or the file read back differs.
+        ExportError: a tensor does not fit the format, the file read back differs, or its engine cannot run it.
         CheckpointError: the checkpoint is damaged, or none of ours.
     """
     registry.register_models()
     opened, path = open_checkpoint(checkpoint, registry=registry), Path(exporter.params.path)
     exporter.progress = progress
+    found: list[ComparisonResult] = []
+
+    def inspect(written: Path) -> None:
+        try:
+            found.append(_compare_and_run(exporter, written, opened, registry))
+        except ExportError as error:
+            raise ExportError(str(error).replace(str(written), str(path))) from error
+        if different := found[0].different:
+            raise ExportError(f"{path}: {len(different)} tensors differ from the checkpoint, first {different[0]}")
+
     try:
         exporter.check(opened)
-        result = exporter.export(opened, path)
-        different = exporter.verify(path, opened).different
+        result = exporter.export(opened, path, inspect=inspect)
     except ExportError as error:
         if not where:
             raise
         raise ExportError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
-    if different:
-        raise ExportError(f"{path}: {len(different)} tensors differ from the checkpoint, first {different[0]}")
-    return result
+    notes = [*result.details.get("notes", ()), *filter(None, [found[0].why_not_run])]
+    return replace(result, details={**result.details, "notes": notes, "engine": found[0].engine})
+
+
+def _compare_and_run(
+    exporter: Exporter, path: Path, checkpoint: PackedCheckpoint, registry: Registry
+) -> ComparisonResult:
+    """Compare every tensor; if all are equal, let the engine run what is at `path`."""
+    compared = exporter.verify(path, checkpoint)
+    if compared.different:
+        return compared
+    engine, why_not = try_engine(exporter.params.name, path, registry)
+    return replace(compared, engine=engine, why_not_run=why_not)
 
 
 def export_to(
@@ -105,7 +130,7 @@ def verify_export(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> ComparisonResult:
-    """Compare an exported file with the packed checkpoint that it was made of.
+    """Compare an exported file with the packed checkpoint that it was made of, and run it on a few tokens.
 
     Args:
         path: file or folder.
@@ -115,7 +140,7 @@ def verify_export(
         progress: called as `Exporter.progress`.
 
     Raises:
-        ExportError: the file is absent or damaged, or no exporter knows it.
+        ExportError: the file is absent or damaged, no exporter knows it, or its engine cannot run it.
         CheckpointError: the checkpoint is damaged, or none of ours.
     """
     path = Path(path)
@@ -124,4 +149,4 @@ def verify_export(
     exporter = build_exporter(name or exporter_of(path, registry), path, (), registry)
     exporter.progress = progress
     registry.register_models()
-    return exporter.verify(path, open_checkpoint(checkpoint, registry=registry))
+    return _compare_and_run(exporter, path, open_checkpoint(checkpoint, registry=registry), registry)

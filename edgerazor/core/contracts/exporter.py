@@ -60,7 +60,7 @@ class ExportResult:
         path: file or folder.
         bytes: of all that is there.
         bits_per_weight: in it.
-        details: plain data for reports; `types`, `notes` and `compression` are shown by the command.
+        details: plain data for reports; `types`, `notes`, `compression` and `engine` are shown by the command.
     """
 
     path: Path
@@ -71,10 +71,19 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What comparing an export with its checkpoint found: tensors compared, and the names of those that differ."""
+    """What comparing an export with its checkpoint found.
+
+    Attributes:
+        tensors: how many were compared.
+        different: names of those that differ.
+        engine: name and version of the engine that then ran it on a few tokens; None if none did.
+        why_not_run: the reason, where an engine could have.
+    """
 
     tensors: int
     different: tuple[str, ...] = ()
+    engine: str | None = None
+    why_not_run: str | None = None
 
 
 PlanT = TypeVar("PlanT", bound=ExportPlan)
@@ -132,8 +141,15 @@ class Exporter(ABC, Generic[PlanT]):
         """Raise ExportError with one line for everything that cannot be held exactly; nothing is written."""
         self.planned(checkpoint)
 
-    def export(self, checkpoint: Checkpoint, path: Path) -> ExportResult:
+    def export(
+        self, checkpoint: Checkpoint, path: Path, *, inspect: Callable[[Path], None] | None = None
+    ) -> ExportResult:
         """Write the checkpoint to `path`, replacing an earlier export there.
+
+        Args:
+            checkpoint: what is exported.
+            path: of the file or folder.
+            inspect: called with what was written before it takes its place; what it raises calls the export off.
 
         Raises:
             ExportError: as `check`, `path` holds something else, or it cannot be written; nothing is left of it then,
@@ -144,6 +160,8 @@ class Exporter(ABC, Generic[PlanT]):
             self.check_target(path)
             with replaced(path) as temporary:
                 self.write(checkpoint, plan, temporary)
+                if inspect is not None:
+                    inspect(temporary)
         except OSError as error:
             raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
         return self.describe(checkpoint, plan, path)

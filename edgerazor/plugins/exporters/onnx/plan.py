@@ -12,6 +12,7 @@ from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, split_rows
 from edgerazor.plugins.exporters.params import ONNXParams
 
 ROPE_TYPES = ("default", "linear", "yarn", "llama3")
+_HEAD_MULTIPLE = 16
 _MOST_CONTEXT = 8192
 
 
@@ -59,6 +60,11 @@ def plan_export(checkpoint: Checkpoint, params: ONNXParams, tensors: NamedTensor
     plan.activation_group = activations.get("group_size")
     plan.context_length = _context_length(facts, params, plan.problems)
     plan.problems += _unsupported(facts, plan.context_length)
+    if facts.head_dim % _HEAD_MULTIPLE and not params.portable:
+        plan.problems.append(
+            f"head_dim {facts.head_dim}: ONNX Runtime's GroupQueryAttention takes multiples of {_HEAD_MULTIPLE}; "
+            "set portable to true"
+        )
     for name, value in tensors:
         if isinstance(value, QuantizedTensor):
             _add_matrix(plan, checkpoint, params, name, value)

@@ -75,7 +75,10 @@ class OnnxRuntime(TokenizerRuntime):
             "input_ids": np.array([list(ids)], dtype=np.int64),
             "attention_mask": np.ones((1, self.position + len(ids)), dtype=np.int64),
         }
-        logits = self._in_place(inputs) if self._shared else self._growing(inputs)
+        try:
+            logits = self._in_place(inputs) if self._shared else self._growing(inputs)
+        except Exception as error:  # its exceptions have no base class but this one
+            raise ExportError(f"{self.path}: {str(error).splitlines()[0]}") from error
         return logits if every else logits[-1:]
 
     def _in_place(self, inputs: dict[str, Any]) -> NDArray[np.float32]:

@@ -1,0 +1,52 @@
+"""Whether the engine that an export is for can run it: a few tokens through it, where it is installed."""
+
+from pathlib import Path
+
+import numpy as np
+
+from edgerazor.core.contracts import Runtime
+from edgerazor.core.registry import Registry
+from edgerazor.errors import ExportError, PluginError
+
+_TOKENS = 5
+
+
+def try_engine(exporter: str, path: Path, registry: Registry) -> tuple[str | None, str | None]:
+    """Load an exported model into its engine, read some tokens at once and then one more.
+
+    Args:
+        exporter: name of the exporter that wrote it.
+        path: the file or folder.
+        registry: loaded plugins.
+
+    Returns:
+        Name and version of the engine, and why it did not run; both None for an exporter that brings no engine.
+
+    Raises:
+        ExportError: the engine cannot load the model, fails on it, or gives no finite logits.
+    """
+    try:
+        runtime = registry.runtime(exporter, path)
+    except PluginError as error:
+        return None, f"{path.name} was compared, not run: {error}"
+    if runtime is None:
+        return None, None
+    try:
+        _run(runtime, path)
+        return runtime.engine, None
+    finally:
+        runtime.close()
+
+
+def _run(runtime: Runtime, path: Path) -> None:
+    """Raise ExportError unless tokens from the whole vocabulary give finite logits of its width."""
+    step = max(runtime.vocabulary_size // _TOKENS, 1)
+    ids = [index * step for index in range(_TOKENS)][: runtime.context_length]
+    runtime.restart()
+    try:
+        rows = [runtime.feed(part)[-1] for part in (ids[:-1], ids[-1:]) if part]
+    except ExportError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ExportError(f"{path}: equals the checkpoint, but {runtime.engine} cannot run it: {reason}") from error
+    if any(len(row) != runtime.vocabulary_size or not np.isfinite(row).all() for row in rows):
+        raise ExportError(f"{path}: equals the checkpoint, but {runtime.engine} gives logits that are no numbers")
