@@ -1,7 +1,8 @@
 """Documents as tokens (METHOD 7): which are labels, where a document ends, where it is cut."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -30,6 +31,8 @@ class Encoder:
         sequence_length: dialogues are cut to it; texts stay whole here and are cut into segments later.
         system_prompt: for dialogues without a system message.
         vocabulary_size: of the model; None: ids are not compared with it.
+        template_arguments: variables of the chat template.
+        date: that it sees; None: today's.
 
     Raises:
         DataError: the tokenizer is a slow one or has no end-of-sequence token.
@@ -39,6 +42,8 @@ class Encoder:
     sequence_length: int
     system_prompt: str | None = None
     vocabulary_size: int | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    date: datetime.date | None = None
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
@@ -109,7 +114,7 @@ class Encoder:
 
     @cached_property
     def _renderer(self) -> ChatRenderer:
-        return ChatRenderer(ChatTemplate(self.tokenizer))
+        return ChatRenderer(ChatTemplate(self.tokenizer, self.template_arguments, self.date))
 
     @cached_property
     def _special_ids(self) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from edgerazor.data.clock import fix_date
 from edgerazor.data.encoding import Encoder
 from edgerazor.data.mixing import HELD_OUT, ORDER, generator, mix_sources, split_held_out
 from edgerazor.data.progress import show_progress
@@ -63,7 +64,15 @@ def load_data(section: DataSection, tokenizer: PreTrainedTokenizerBase, *, vocab
     Raises:
         DataError: a file, column or row is not as expected (it is named), or nothing is left to learn from.
     """
-    encoder = Encoder(tokenizer, section.sequence_length, section.system_prompt, vocabulary_size)
+    section = fix_date(section, tokenizer)
+    encoder = Encoder(
+        tokenizer,
+        section.sequence_length,
+        section.system_prompt,
+        vocabulary_size,
+        template_arguments=section.chat_template_kwargs,
+        date=section.date,
+    )
     sources = [load_documents(source) for source in section.sources]
     training = [np.arange(len(documents)) for documents in sources]
     held_sources, held = sources, None

@@ -1,5 +1,6 @@
 """The `data` section: sources, mixing, sequence length."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -52,6 +53,14 @@ class DataSection(Schema):
     ] = None
     seed: int = 0
     system_prompt: str | None = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any],
+        Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),
+    ]
+    date: Annotated[
+        datetime.date | None,
+        Field(description="What a chat template that asks for the date is told; null: the day a run begins."),
+    ] = None
 
     @field_validator("sources", mode="before", json_schema_input_type=Paths | Source | tuple[Source, ...])
     @classmethod

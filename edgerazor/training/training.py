@@ -33,6 +33,7 @@ from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWeights
 from edgerazor.training.clock import Clock
+from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
 from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, prepare_output
 from edgerazor.training.trainer import DistillationTrainer
@@ -106,16 +107,15 @@ def train(
     """
     console, output = console or Console(stderr=True), Path(output)
     exporters, models = build_exporters(recipe, registry=registry), Models(recipe.model, registry)
-    recipe = fitted_recipe(models, recipe)
+    recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
     last = prepare_output(output, recipe, resume=resume, registry=registry)
     trainer, plan = _build_trainer(recipe, models, output, data, now)
     interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
     started = now()
     _write_recipe(trainer, recipe, output / RECIPE, registry)
-    if last is None:
-        _settle_layers(trainer, console)
-    # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
+    _settle_layers(trainer, console, last)
     whole = trainer.accelerator.unwrap_model(trainer.model)
+    # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
     with cached_weights(whole, policy="off" if trainer.sharded else None) as cache:
         _run_steps(trainer, last, cache, interrupt, progress)
         seconds, state = now() - started, trainer.state
@@ -123,8 +123,8 @@ def train(
         if interrupt.received is not None:
             return replace(result, interrupted=True)
         evaluation = finish_run(trainer, recipe, plan, models=models, output=output)
-    exports = _export(trainer, exporters, output / PACKED, registry, export_progress)
-    return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=exports)
+    result = replace(result, checkpoint=output / PACKED, evaluation=evaluation)
+    return replace(result, exports=_export(trainer, exporters, output / PACKED, registry, export_progress))
 
 
 def _write_recipe(trainer: DistillationTrainer, recipe: Recipe, path: Path, registry: Registry) -> None:
@@ -232,7 +232,7 @@ def _training_rows(
         return data.train, Collator(pad_token_id)
     cache = TeacherCache(Path(section.teacher_cache).expanduser())
     cache.check_recipe(distiller, vocabulary, recipe.model)
-    cache.check_rows(data.train)
+    cache.check_rows(data.train, date=recipe.data.date if recipe.data else None)
     return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
 
 
@@ -251,9 +251,11 @@ def _sampler(recipe: Recipe, student: Any, tokenizer: Any, pad_token_id: int) ->
     )
 
 
-def _settle_layers(trainer: DistillationTrainer, console: Console) -> None:
-    """Choose layers by calibration on the first batches of the data, the same ones on every rank."""
-    if trainer.teacher is None:
+def _settle_layers(trainer: DistillationTrainer, console: Console, last: str | None) -> None:
+    """Choose layers by calibration on the first batches of the data, the same ones on every rank; a run that goes on
+    from the checkpoint `last` has them.
+    """
+    if trainer.teacher is None or last is not None:
         return
     size, rows = trainer.args.per_device_train_batch_size, trainer.train_dataset
     starts = (range(start, min(start + size, len(rows))) for start in range(0, len(rows), size))

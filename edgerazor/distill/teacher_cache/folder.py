@@ -1,7 +1,8 @@
 """The folder that a teacher cache is written to: begun, gone on with, finished, and never half a file."""
 
+import datetime
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -29,6 +30,14 @@ def prepare_folder(folder: Path, wanted: Manifest) -> None:
     if not all(is_partial(path) for path in folder.iterdir()):
         raise RecipeError(f"{folder}: is not empty and holds no teacher cache; choose another folder")
     write_description(folder / BEGUN, wanted)
+
+
+def date_of(folder: Path) -> datetime.date | None:
+    """The date of the cache in the folder, finished or begun; None: there is none, or it needs no date."""
+    for path in (folder / MANIFEST, folder / BEGUN):
+        with suppress(OSError, ValueError):
+            return Manifest.model_validate_json(path.read_text(encoding="utf-8")).date
+    return None
 
 
 def finish_folder(folder: Path, manifest: Manifest) -> None:

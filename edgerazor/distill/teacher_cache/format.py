@@ -11,6 +11,7 @@ rows-00000.safetensors    `shard_rows` rows of the training data each, in the or
     label_log_probability float32 [positions]
 """
 
+import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ class Manifest(BaseModel):
         teacher, revision: name and version of the model that was run.
         temperatures: of the losses that the cache serves, ascending.
         data_digest: of all rows.
+        date: that the chat template was told, if it asks for one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +47,7 @@ class Manifest(BaseModel):
     positions: int
     shard_rows: int = SHARD_ROWS
     data_digest: str
+    date: datetime.date | None = None
 
     @property
     def shards(self) -> int:

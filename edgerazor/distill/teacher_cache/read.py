@@ -1,5 +1,6 @@
 """Reading a teacher cache: the likeliest tokens of a batch, found by the number of its rows."""
 
+import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,18 @@ class TeacherCache:
                 f"{self.folder}: its teacher has {self.manifest.vocabulary_size} tokens, the student {vocabulary_size}"
             )
 
-    def check_rows(self, dataset: Any) -> None:
-        """Compare with the training data of a run.
+    def check_rows(self, dataset: Any, *, date: datetime.date | None = None) -> None:
+        """Compare with the training data of a run, made with the recipe's `data.date`.
 
         Raises:
             DataError: they are not those of the cache.
             CheckpointError: a file of the cache is missing or damaged.
         """
+        if date != self.manifest.date:
+            raise DataError(
+                f"{self.folder}: its chat template was told the date {self.manifest.date}, and the recipe's data.date "
+                f"is {date}; set data.date: {self.manifest.date or 'null'}, or make the cache again"
+            )
         digests = [row_digest(row) for row in dataset]
         if (len(digests), data_digest(digests)) != (self.manifest.rows, self.manifest.data_digest):
             raise DataError(

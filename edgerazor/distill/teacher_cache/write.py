@@ -1,5 +1,6 @@
 """`cache_teacher`: run the teacher over the training data once and keep its likeliest tokens."""
 
+import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.outputs import Targets
 from edgerazor.core.registry import Registry
 from edgerazor.data import Collator, Data, load_data
+from edgerazor.data.clock import fix_date
 from edgerazor.data.progress import show_progress
 from edgerazor.distill import Distiller
-from edgerazor.distill.teacher_cache.folder import finish_folder, prepare_folder, write_whole
+from edgerazor.distill.teacher_cache.folder import date_of, finish_folder, prepare_folder, write_whole
 from edgerazor.distill.teacher_cache.format import SHARD_ROWS, Manifest, data_digest, row_digest, shard_name
 from edgerazor.distill.teacher_cache.read import check_losses, teacher_of
 from edgerazor.errors import RecipeError
@@ -61,7 +63,7 @@ def cache_teacher(
         CheckpointError: the folder cannot be written, for example because the disk is full.
     """
     models = Models(recipe.model, registry)
-    data, wanted = _wanted(recipe, models, top_k)
+    data, wanted = _wanted(recipe, models, top_k, date_of(output))
     prepare_folder(output, wanted)
     writer = _Writer(data.train, wanted, output, batch_size)
     kept = writer.finished()
@@ -78,7 +80,7 @@ def cache_teacher(
     return CacheResult(output, wanted.rows, wanted.positions, size, len(kept))
 
 
-def _wanted(recipe: Recipe, models: Models, top_k: int) -> tuple[Data, Manifest]:
+def _wanted(recipe: Recipe, models: Models, top_k: int, earlier: datetime.date | None) -> tuple[Data, Manifest]:
     """The training data, and what the finished cache will say of itself."""
     if recipe.data is None or recipe.distillation is None:
         missing = "data" if recipe.data is None else "distillation"
@@ -97,7 +99,8 @@ def _wanted(recipe: Recipe, models: Models, top_k: int) -> tuple[Data, Manifest]
     if not distiller.fused.temperatures:
         raise RecipeError("distillation.losses: none is a forward or reverse KL of logits, so nothing can be cached")
     check_losses(distiller)
-    data = load_data(recipe.data, models.student.tokenizer, vocabulary_size=vocabulary)
+    section = fix_date(recipe.data, models.student.tokenizer, earlier=earlier)
+    data = load_data(section, models.student.tokenizer, vocabulary_size=vocabulary)
     wanted = Manifest(
         teacher=name,
         revision=revision,
@@ -108,6 +111,7 @@ def _wanted(recipe: Recipe, models: Models, top_k: int) -> tuple[Data, Manifest]
         positions=data.usage.labels,
         shard_rows=SHARD_ROWS,
         data_digest=data_digest([row_digest(row) for row in data.train]),
+        date=section.date,
     )
     return data, wanted
 

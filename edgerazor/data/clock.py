@@ -1,0 +1,36 @@
+"""The date that chat templates see: fixed once for a run, so that its rows are the same tomorrow."""
+
+import datetime
+import logging
+
+from transformers import PreTrainedTokenizerBase
+
+from edgerazor.data.template import ChatTemplate
+from edgerazor.schemas.data import DataSection
+
+_LOG = logging.getLogger(__name__)
+
+
+def reads_the_clock(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template asks what day it is (`strftime_now`)."""
+    return ChatTemplate(tokenizer).reads_the_clock
+
+
+def fix_date(
+    section: DataSection, tokenizer: PreTrainedTokenizerBase, *, earlier: datetime.date | None = None
+) -> DataSection:
+    """The section with a date in it if the chat template asks for one and `data.date` does not say it.
+
+    Args:
+        earlier: the date of what is gone on with; None: today, which is said in the log.
+    """
+    if section.date is not None or not reads_the_clock(tokenizer):
+        return section
+    if earlier is None:
+        earlier = datetime.date.today()
+        _LOG.warning(
+            "the chat template of %s writes the date; the rows are made with %s, and data.date can say another",
+            tokenizer.name_or_path or "this tokenizer",
+            earlier.isoformat(),
+        )
+    return section.model_copy(update={"date": earlier})
