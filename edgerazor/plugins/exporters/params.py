@@ -41,6 +41,7 @@ class GGUFParams(ExporterParams):
         Literal["widen", "error"],
         Field(description="Matrices of ternary and int4 rows: store all rows as int4, or refuse the checkpoint."),
     ] = "widen"
+    context_length: Annotated[int | None, Field(gt=0, description="Positions; null: those of the model.")] = None
     tokenizer_differences: Annotated[
         Literal["error", "note"],
         Field(description="Texts in which llama.cpp finds other tokens: refuse the checkpoint, or note it."),

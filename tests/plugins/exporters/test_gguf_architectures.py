@@ -70,7 +70,7 @@ def test_the_text_model_of_the_omni_family(stated: Any) -> None:
     """Its configuration lies one level down, and positions have sections."""
     rope = {"rope_theta": 1e6, "rope_type": "default", "mrope_section": [16, 24, 24]}
     facts, omni = stated("qwen2_5_omni_thinker", rope_parameters=rope)
-    keys, problems = describe_model(facts, omni)
+    keys, _, problems = describe_model(facts, omni, facts.context)
     assert problems == [] and keys["qwen2vl.rope.dimension_sections"] == [16, 24, 24, 0]
     assert keys["qwen2vl.block_count"] == 2 and keys["qwen2vl.rope.freq_base"] == 1e6
     assert "qwen2vl.rope.dimension_count" not in keys and not omni.permuted
@@ -94,7 +94,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"ropes": (Rope(1e4, partial=0.5),) * 2},
         "partial_rotary_factor 0.5 is not supported; every column of a head must be rotated",
     ),
-    "windows": ({"windows": (64, 64)}, "window 64 on layers 0, 1: sliding windows are not supported"),
+    "windows": (
+        {"windows": (64, 64)},
+        "window 64 on layers 0, 1: llama.cpp has none for this architecture; set context_length to 64",
+    ),
     "a scaled embedding": ({"embedding_scale": 12.0}, "embedding_scale 12.0 is not supported"),
     "experts": ({"experts": 4}, "mixtures of experts are not supported; every layer has 4"),
     "a softcap": ({"logit_softcap": 30.0}, "logit_softcap 30.0 is not supported"),
@@ -106,9 +109,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_models_are_refused_by_fact(case: str, stated: Any) -> None:
     values, expected = REFUSED[case]
     facts, architecture = stated("llama")
-    assert describe_model(replace(facts, **values), architecture) == ({}, [expected])
+    assert describe_model(replace(facts, **values), architecture, facts.context) == ({}, {}, [expected])
 
 
 def test_a_window_of_the_whole_context_is_none(stated: Any) -> None:
     facts, architecture = stated("mistral", sliding_window=128)
-    assert facts.windows == (128, 128) and describe_model(facts, architecture)[1] == []
+    assert facts.windows == (128, 128) and describe_model(facts, architecture, facts.context)[2] == []

@@ -58,7 +58,9 @@ TEXTS = [
 @contextmanager
 def opened(path: Path, **options: Any) -> Iterator[Any]:
     """The file as llama.cpp loads it."""
-    model = llama_cpp.Llama(str(path), n_ctx=128, n_threads=1, n_threads_batch=1, verbose=False, **options)
+    model = llama_cpp.Llama(
+        str(path), **{"n_ctx": 128, "n_threads": 1, "n_threads_batch": 1, "verbose": False, **options}
+    )
     try:
         yield model
     finally:

@@ -151,11 +151,11 @@ def test_nan_in_a_norm_is_refused(refuse: Refuse, copied: Callable[[str], Path])
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "windows in all layers": (
         lambda config: config.update(model_type="mistral", sliding_window=64),
-        "window 64 on layers 0, 1: sliding windows are not supported",
+        "window 64 on layers 0, 1: llama.cpp has none for this architecture; set context_length to 64",
     ),
     "rope": (
-        lambda config: config["rope_parameters"].update(rope_type="yarn"),
-        "rope_type 'yarn' is not supported; expected 'default'",
+        lambda config: config["rope_parameters"].update(rope_type="dynamic", factor=2.0),
+        "rope_type 'dynamic' is not supported; expected default or linear or yarn",
     ),
     "sharing": (
         lambda config: config.update(model_type="mobilellm", layer_sharing=True),
@@ -169,7 +169,7 @@ CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda config: config.update(
             use_sliding_window=True, sliding_window=64, layer_types=["full_attention", "sliding_attention"]
         ),
-        "window 64 on layer 1: sliding windows are not supported",
+        "window 64 on layer 1: llama.cpp has none for this architecture; set context_length to 64",
     ),
     "missing": (lambda config: config.pop("rms_norm_eps"), "config.json: rms_norm_eps is missing"),
     "vocabulary": (

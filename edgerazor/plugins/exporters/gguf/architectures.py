@@ -1,5 +1,7 @@
 """Names and keys of a GGUF, from the facts of a model and the tables of the package gguf."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import gguf
@@ -7,7 +9,8 @@ from gguf import MODEL_TENSOR
 
 from edgerazor.core.contracts import GGUFArchitecture, ModelFacts, TensorRole
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.model_facts import name_layers, short_windows
+from edgerazor.plugins.exporters.gguf.graphs import Graph, graph_of
+from edgerazor.plugins.exporters.gguf.rotation import Constants, rotation_keys, unsupported_positions
 from edgerazor.schemas.base import nearest
 
 Metadata = dict[str, Any]
@@ -30,6 +33,7 @@ _TENSORS: dict[str, tuple[MODEL_TENSOR, ...]] = {
     "gate": (MODEL_TENSOR.FFN_GATE,),
     "up": (MODEL_TENSOR.FFN_UP,),
     "down": (MODEL_TENSOR.FFN_DOWN,),
+    "qkv": (MODEL_TENSOR.ATTN_QKV,),
 }
 _ARCHITECTURES = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
 
@@ -53,6 +57,8 @@ def tensor_name(role: TensorRole, architecture: GGUFArchitecture) -> str | None:
     if role.bias and role.kind not in architecture.biases:
         return None
     of_architecture = gguf.MODEL_TENSORS[_ARCHITECTURES[architecture.name]]
+    if role.kind == "gate_up" and graph_of(architecture.name).fused:
+        role = replace(role, kind="up")
     tensor = next((tensor for tensor in _TENSORS.get(role.kind, ()) if tensor in of_architecture), None)
     if tensor is None:
         return None
@@ -64,72 +70,88 @@ def tensor_name(role: TensorRole, architecture: GGUFArchitecture) -> str | None:
 
 def needed_names(facts: ModelFacts, architecture: GGUFArchitecture) -> list[str]:
     """Names of all weights that the model must have, an output head of its own aside."""
+    whole = {part: kind for kind, parts in facts.fused.items() for part, _ in parts}
+    kinds = list(dict.fromkeys(whole.get(kind, kind) for kind in facts.layer_roles()))
     roles = [TensorRole("embedding"), TensorRole("final_norm")]
-    roles += [TensorRole(kind, layer) for layer in range(facts.layers) for kind in facts.layer_roles()]
+    roles += [TensorRole(kind, layer) for layer in range(facts.layers) for kind in kinds]
     return [name for role in roles if (name := tensor_name(role, architecture)) is not None]
 
 
-def describe_model(facts: ModelFacts, architecture: GGUFArchitecture) -> tuple[Metadata, list[str]]:
-    """Keys of the format for a model, and a line for every fact that they cannot express."""
-    problems = _unsupported(facts)
-    rope = facts.rope
-    if problems or rope is None:
-        return {}, problems
-    name = architecture.name
+def describe_model(
+    facts: ModelFacts, architecture: GGUFArchitecture, context: int
+) -> tuple[Metadata, Constants, list[str]]:
+    """Keys of the format for a model, tensors that follow from its facts, and a line for what neither can express.
+
+    Args:
+        facts: of the model.
+        architecture: what llama.cpp calls it.
+        context: positions that the file is made for.
+    """
+    graph, name = graph_of(architecture.name), architecture.name
+    problems = _unsupported(facts, graph) + unsupported_positions(facts, graph, context)
+    if problems:
+        return {}, {}, problems
     keys: Metadata = {
-        f"{name}.context_length": facts.context,
-        f"{name}.embedding_length": facts.hidden,
-        f"{name}.block_count": facts.layers,
-        f"{name}.feed_forward_length": facts.intermediate,
-        f"{name}.vocab_size": facts.vocab,
-        f"{name}.attention.head_count": facts.heads,
-        f"{name}.attention.head_count_kv": facts.kv_heads,
-        f"{name}.attention.key_length": facts.head_dim,
-        f"{name}.attention.value_length": facts.head_dim,
-        f"{name}.attention.layer_norm_rms_epsilon": facts.norm_eps,
-        f"{name}.rope.freq_base": rope.base,
+        "context_length": context,
+        "embedding_length": facts.hidden,
+        "block_count": facts.layers,
+        "feed_forward_length": facts.intermediate,
+        "vocab_size": facts.vocab,
+        "attention.head_count": facts.heads,
+        "attention.head_count_kv": facts.kv_heads,
+        "attention.key_length": facts.head_dim,
+        "attention.value_length": facts.head_dim,
+        "attention.layer_norm_rms_epsilon": facts.norm_eps,
     }
+    rotation, constants = rotation_keys(facts, graph, context)
+    base = {"rope.freq_base": rotation.pop("rope.freq_base")} if rotation else {}
+    keys |= base
     if architecture.permuted:
-        keys[f"{name}.rope.dimension_count"] = facts.head_dim
-    if rope.sections:
-        keys[f"{name}.rope.dimension_sections"] = [*rope.sections, 0, 0, 0, 0][:4]
-    return keys, []
+        keys["rope.dimension_count"] = facts.head_dim
+    keys |= rotation
+    keys |= _scale_keys(facts, graph)
+    return {f"{name}.{key}": value for key, value in keys.items()}, constants, []
 
 
-def _unsupported(facts: ModelFacts) -> list[str]:
+def _scale_keys(facts: ModelFacts, graph: Graph) -> Metadata:
+    stated: Metadata = {}
+    if "attention_scale" in graph.scales and facts.attention_scale is not None:
+        stated["attention.scale"] = facts.attention_scale
+    if "logit_scale" in graph.scales:  # llama.cpp divides by it
+        stated["logit_scale"] = 1 / facts.logit_scale
+    for fact in ("embedding_scale", "residual_scale"):
+        if fact in graph.scales:
+            stated[fact] = getattr(facts, fact)
+    if graph.logit_softcap and facts.logit_softcap is not None:
+        stated["final_logit_softcapping"] = facts.logit_softcap
+    return stated
+
+
+def _unsupported(facts: ModelFacts, graph: Graph) -> list[str]:
     """Properties of a model that would be lost without a word."""
-    problems = _unsupported_positions(facts)
+    problems = []
     if facts.repeats != 1:
         problems.append(f"every layer runs {facts.repeats} times; a GGUF would hold every shared layer more than once")
     if facts.experts:
         problems.append(f"mixtures of experts are not supported; every layer has {facts.experts}")
-    if facts.activation != "silu":
-        problems.append(f"activation {facts.activation} is not supported; expected silu")
-    plain = {
-        "norm_offset": (facts.norm_offset, 0.0),
-        "embedding_scale": (facts.embedding_scale, 1.0),
-        "attention_scale": (facts.attention_scale, None),
-        "residual_scale": (facts.residual_scale, 1.0),
-        "logit_scale": (facts.logit_scale, 1.0),
-        "logit_softcap": (facts.logit_softcap, None),
-        "attention_softcap": (facts.attention_softcap, None),
+    if facts.activation != graph.activation:
+        problems.append(f"activation {facts.activation} is not supported; expected {graph.activation}")
+    rows = facts.heads * facts.head_dim
+    if graph.whole_heads and rows != facts.hidden:
+        problems.append(f"{facts.heads} heads of {facts.head_dim} are {rows} rows; llama.cpp expects {facts.hidden}")
+    embedding = facts.hidden**0.5 if graph.root_embedding else 1.0
+    usual = {
+        "embedding_scale": embedding,
+        "attention_scale": None,
+        "residual_scale": 1.0,
+        "logit_scale": 1.0,
+        "logit_softcap": facts.logit_softcap if graph.logit_softcap else None,
+        "attention_softcap": None,
     }
-    problems += [f"{name} {value} is not supported" for name, (value, usual) in plain.items() if value != usual]
-    return problems
-
-
-def _unsupported_positions(facts: ModelFacts) -> list[str]:
-    problems = [
-        f"window {window} on {name_layers(layers)}: sliding windows are not supported"
-        for window, layers in short_windows(facts, facts.context).items()
-    ]
-    still = [layer for layer, rope in enumerate(facts.ropes) if rope is None]
-    if still:
-        problems.append(f"no rotary embedding on {name_layers(still)}; every layer must rotate")
-    elif facts.rope is None:
-        problems.append("layers with rotary embeddings of their own are not supported")
-    for kind in dict.fromkeys(rope.kind for rope in facts.ropes if rope is not None and rope.kind != "default"):
-        problems.append(f"rope_type '{kind}' is not supported; expected 'default'")
-    for partial in dict.fromkeys(rope.partial for rope in facts.ropes if rope is not None and rope.partial != 1.0):
-        problems.append(f"partial_rotary_factor {partial} is not supported; every column of a head must be rotated")
+    for name, expected in usual.items():
+        value = getattr(facts, name)
+        if name == "attention_scale" and value is not None and math.isclose(value, facts.head_dim**-0.5):
+            continue
+        if value != expected and name not in graph.scales:
+            problems.append(f"{name} {value} is not supported")
     return problems

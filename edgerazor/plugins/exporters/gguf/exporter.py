@@ -33,7 +33,7 @@ class GGUFExporter(Exporter[GGUFPlan]):
             path,
             plan.architecture.name,
             keys,
-            plan.entries,
+            plan,
             checkpoint,
             lambda done, total: self.show("writing", done, total),
         )

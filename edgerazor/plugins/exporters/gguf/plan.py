@@ -11,6 +11,8 @@ from edgerazor.core.tensor import mean_bits
 from edgerazor.plugins.exporters.gguf.architectures import architecture_of, describe_model, needed_names, tensor_name
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES, BlockType
 from edgerazor.plugins.exporters.gguf.choose import choose_type, match_rules
+from edgerazor.plugins.exporters.gguf.graphs import graph_of
+from edgerazor.plugins.exporters.gguf.rotation import Constants
 from edgerazor.plugins.exporters.gguf.tensor_facts import TensorFacts, collect_tensor_facts
 from edgerazor.plugins.exporters.gguf.tokenizer import describe_tokenizer
 from edgerazor.plugins.exporters.gguf.tokenizer_proof import prove_tokenizer
@@ -19,6 +21,10 @@ from edgerazor.plugins.exporters.params import GGUFParams
 
 F32, F16, BF16 = "F32", "F16", "BF16"
 _TOWERS = "text model alone; vision and audio need a second file by llama.cpp's converter (--mmproj)"
+_LONG = (
+    "llama.cpp takes the rotary factors for long texts where its cache is longer than {original} positions, transformers "
+    "where the text is"
+)
 _FLOATS = {torch.float32: (F32, 0, 4), torch.float16: (F16, 1, 2), torch.bfloat16: (BF16, 30, 2)}
 
 
@@ -32,6 +38,7 @@ class Entry:
         type_name, type_id: of the format.
         bytes: without padding.
         heads: of q and k whose rows are reordered; 0: rows keep their order.
+        offset: added to every value (norms whose weight is stored less 1).
     """
 
     name: str
@@ -40,6 +47,7 @@ class Entry:
     type_id: int
     bytes: int
     heads: int = 0
+    offset: float = 0.0
 
     @property
     def block_type(self) -> BlockType | None:
@@ -59,6 +67,7 @@ class GGUFPlan(ExportPlan):
     architecture: GGUFArchitecture
     entries: list[Entry] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
+    constants: Constants = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tied: bool = False
@@ -86,8 +95,15 @@ class _Planner:
         self.problems = self.result.problems
 
     def plan(self, tensors: NamedTensors) -> GGUFPlan:
-        self.result.metadata, problems = describe_model(self.facts, self.architecture)
+        context = self.params.context_length or self.facts.context
+        if context > self.facts.context:
+            self.problems.append(f"context_length {context}: the model has {self.facts.context} positions")
+        described = describe_model(self.facts, self.architecture, context)
+        self.result.metadata, self.result.constants, problems = described
         self.problems += problems
+        if any(rope is not None and rope.kind == "longrope" for rope in self.facts.ropes):
+            original = self.result.metadata.get(f"{self.architecture.name}.rope.scaling.original_context_length")
+            self.result.notes.append(_LONG.format(original=original))
         every = collect_tensor_facts(self.checkpoint, tensors)
         inside = [facts for facts in every if not facts.name.startswith(self.facts.towers)]
         kept = {facts.name for facts in inside}
@@ -110,6 +126,10 @@ class _Planner:
         """The head is dropped only if it equals the embedding, whatever the configuration says."""
         of = {facts.role.kind: facts for facts in tensors if facts.fingerprint and not facts.role.bias}
         head, embedding = of.get("head"), of.get("embedding")
+        if graph_of(self.architecture.name).own_head:
+            if head is None:
+                self.problems.append(f"llama.cpp's {self.architecture.name} needs an output head of its own")
+            return tensors
         self.result.tied = head is None or (embedding is not None and head.fingerprint == embedding.fingerprint)
         if head is None and not self.facts.tied:
             self.problems.append("there is no output head, and config.json does not say tie_word_embeddings")
@@ -151,7 +171,8 @@ class _Planner:
             return None
         # Vectors are F32 in every file; both 16-bit floats are exact in it.
         type_name, type_id, size = _FLOATS[torch.float32] if len(facts.shape) == 1 else known
-        return Entry(name, facts, type_name, type_id, size * facts.weights, heads)
+        offset = self.facts.norm_offset if facts.role.kind.endswith("norm") else 0.0
+        return Entry(name, facts, type_name, type_id, size * facts.weights, heads, offset)
 
     def _check_mixed(self) -> None:
         mixed = [entry for entry in self.result.quantized if entry.facts.mixed]

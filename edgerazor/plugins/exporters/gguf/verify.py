@@ -32,7 +32,11 @@ def verify_gguf(
         if stored is None or stored.shape != entry.facts.shape or not _equal(file, stored, entry, checkpoint):
             different.append(entry.facts.name)
         on_tensor(index + 1, len(plan.entries))
-    known = {entry.name for entry in plan.entries}
+    for name, values in plan.constants.items():
+        stored = file.tensors.get(name)
+        if stored is None or not np.array_equal(file.raw(stored).reshape(-1).view("<f4"), values):
+            different.append(name)
+    known = {entry.name for entry in plan.entries} | set(plan.constants)
     different += [name for name in file.tensors if name not in known]
     return ComparisonResult(len(plan.entries), tuple(different))
 
@@ -64,6 +68,8 @@ def _equal(file: GGUFFile, stored: StoredTensor, entry: Entry, checkpoint: Check
     for start in range(0, rows, step):
         part = np.ascontiguousarray(raw[position[start : start + step]])
         expected = _values(value, start, start + step).reshape(-1, columns)
+        if entry.offset:
+            expected = expected + np.float32(entry.offset)
         decoded = [stored.decoder.rows(part, columns)]
         if library is not None:
             decoded.append(library(part, columns))

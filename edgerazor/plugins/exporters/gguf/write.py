@@ -13,22 +13,25 @@ from edgerazor.core.contracts import Checkpoint
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.gguf.header import write_header
-from edgerazor.plugins.exporters.gguf.plan import Entry
+from edgerazor.plugins.exporters.gguf.plan import Entry, GGUFPlan
 
 _ALIGNMENT = 32
 _CHUNK = 1 << 22
+_F32_ID = 0
 
 
 def write_gguf(
     path: Path,
     architecture: str,
     metadata: Mapping[str, Any],
-    entries: list[Entry],
+    plan: GGUFPlan,
     checkpoint: Checkpoint,
     on_tensor: Callable[[int, int], None],
 ) -> None:
     """Write keys and tensors to `path`; one tensor is in memory at a time."""
+    entries = plan.entries
     tensors = [(entry.name, entry.facts.shape, entry.bytes, entry.type_id) for entry in entries]
+    tensors += [(name, values.shape, values.nbytes, _F32_ID) for name, values in plan.constants.items()]
     write_header(path, architecture, metadata, tensors)
     with path.open("ab") as file:
         for index, entry in enumerate(entries):
@@ -39,6 +42,9 @@ def write_gguf(
             if file.tell() - before != entry.bytes:
                 raise ExportError(f"{entry.facts.name}: changed while it was exported")
             on_tensor(index + 1, len(entries))
+        for values in plan.constants.values():
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            file.write(values.astype("<f4").tobytes())
         file.write(bytes(-file.tell() % _ALIGNMENT))
 
 
@@ -60,7 +66,7 @@ def _stored(entry: Entry, value: Tensor | QuantizedTensor) -> Iterator[NDArray[A
             chosen = order[start : start + step]
             yield packer.pack(codes[chosen], scale[chosen])
     else:
-        yield _float_bytes(value, entry.type_name)[order]
+        yield _float_bytes(value.float() + entry.offset if entry.offset else value, entry.type_name)[order]
 
 
 def _float_bytes(tensor: Tensor, type_name: str) -> NDArray[Any]:
