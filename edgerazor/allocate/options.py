@@ -103,12 +103,14 @@ class Options:
         return len(unit.modules) == 1 and unit.modules[0].matrices.count == 1
 
     def _cost(self, module: ModulePlan, quantizer: Quantizer) -> int:
-        widths = module.matrices.widths_of_all(quantizer.widths(module.matrices.each))
+        widths = module.matrices.widths_of_all(quantizer.widths)
         symmetric = quantizer.symmetric
         return sum(count * round(HUNDREDTHS * nominal_bits(qmax, symmetric)) for qmax, count in widths.items())
 
     def _why_not(self, unit: Unit, params: Sequence[QuantizerParams]) -> str | None:
         for module, chosen in zip(unit.modules, params, strict=True):
-            if reason := check_fits(self.registry.build(chosen), module.matrices.each):
-                return f"{module.name}: {reason}"
+            quantizer = self.registry.build(chosen)
+            for shape in module.matrices.shapes:
+                if reason := check_fits(quantizer, shape):
+                    return f"{module.name}: {reason}"
         return None

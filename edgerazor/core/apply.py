@@ -34,8 +34,10 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
     slot = InputSlot()
     for entry in plan.modules:
         if entry.params is not None:
-            kind = kind_named(entry.kind)
-            kind.make_trainable(layers[entry.name], quantizers[entry.rule], activation, slot)
+            kind, layer, quantizer = kind_named(entry.kind), layers[entry.name], quantizers[entry.rule]
+            if entry.matrices != kind.matrices(layer):  # q, k and v in one, of which the layer itself does not know
+                quantizer = entry.matrices.quantizer(quantizer)
+            kind.make_trainable(layer, quantizer, activation, slot)
     return model
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
 from torch import nn
 
-from edgerazor.core.contracts import ArchitectureAdapter, Quantizer
+from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, Quantizer
 from edgerazor.core.group_sizes import FittedSizes, columns_by_rule
+from edgerazor.core.layers.attention import head_widths
 from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.layers.table import LAYER_KINDS, kind_named, kind_of
 from edgerazor.core.packing import packed_bytes
@@ -180,9 +182,9 @@ class _Planner:
     ):
         self.model = model
         self.candidates: dict[str, Any] = dict(adapter.quantizable(model))
-        self.why_left_out = adapter.why_left_out
+        self.adapter = adapter
         self.rules = MatchedRules(quantization.weights, list(self.candidates))
-        heads = self._head_widths() if quantization.kv_cache else ()
+        heads = head_widths(model) if quantization.kv_cache else ()
         fitted = FittedSizes(quantization, columns_by_rule(self.candidates, self.rules.rule_of), heads)
         self.quantization = quantization = fitted.section
         self.notes = fitted.notes
@@ -209,18 +211,11 @@ class _Planner:
             tuple(name for name, value in rest.items() if value.ndim > 1),
             (
                 *self.notes,
-                *left_out_notes(self.model, self.candidates, rest, why=self.why_left_out),
+                *left_out_notes(self.model, self.candidates, rest, why=self.adapter.why_left_out),
                 *shared_weight_notes(self.model, self.candidates, quantized),
             ),
             self.quantization,
         )
-
-    def _head_widths(self) -> list[int]:
-        """Of all attention modules, each width once."""
-        from edgerazor.core.layers.attention import attention_modules
-
-        widths: set[Any] = {module.head_dim for _, module in attention_modules(self.model)}
-        return sorted(widths)
 
     def _modules(self) -> dict[str, ModulePlan]:
         """Every module that a rule takes; the first one that holds a weight owns it, others are tied to it."""
@@ -244,13 +239,27 @@ class _Planner:
         widths: Mapping[int, int] = {}
         stored: Mapping[int, int] = {}
         if quantizer is not None:
-            if self._fits(name, quantizer, matrices.each):
-                widths = matrices.widths_of_all(quantizer.widths(matrices.each))
-                stored = matrices.widths_of_all(quantizer.stored_widths(matrices.each))
+            matrices = self._parts(name, matrices, quantizer)
+            fit = [self._fits(name, quantizer, shape) for shape in matrices.shapes]
+            if all(fit):
+                widths = matrices.widths_of_all(quantizer.widths)
+                stored = matrices.widths_of_all(quantizer.stored_widths)
             if kind.quantizes_inputs and self.activation is not None:
                 self._fits(f"{name}: activations", self.activation, (1, matrices.columns))
         params, symmetric = self.quantization.weights[rule].quantizer, quantizer is None or quantizer.symmetric
         return ModulePlan(name, kind.name, matrices, rule, params, widths, stored, symmetric, tied_to)
+
+    def _parts(self, name: str, matrices: Matrices, quantizer: Quantizer) -> Matrices:
+        """The matrices that the family says lie in one, such as q, k and v; only rows that depend on others care."""
+        if quantizer.rows_independent or matrices.count > 1:
+            return matrices
+        parts = self.facts.fused.get(self.adapter.role(f"{name}.weight").kind)
+        return matrices if parts is None else matrices.split([rows for _, rows in parts])
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """Of the model's own configuration."""
+        return self.adapter.facts(self.model.config)
 
     def _fits(self, where: str, quantizer: Quantizer, shape: tuple[int, int]) -> bool:
         """Whether a quantizer takes a shape; if not, the problem is kept."""
@@ -269,7 +278,7 @@ class _Planner:
                     "use int or another quantizer that works row by row"
                 )
         if self.kv is not None:
-            for head_dim in self._head_widths():
+            for head_dim in head_widths(self.model):
                 self._fits(f"quantization.kv_cache: head_dim {head_dim}", self.kv, (1, head_dim))
 
     def _check_ties(self, modules: Mapping[str, ModulePlan]) -> None:

@@ -21,8 +21,8 @@ _ROWS_AT_ONCE = 4096
 def own_head(folder: Path, config: Any) -> str | None:
     """Name of a tensor in the files of `folder` that config.json ties to another one, but that has other values.
 
-    None where both are one, and where the files cannot tell: they are absent, damaged, or no safetensors; loading the
-    model finds out then.
+    None where both are one, and where the files cannot tell: they are absent, damaged, no safetensors, or those of
+    several models in one; loading the model finds out then.
 
     Args:
         folder: with config.json and the weights.
@@ -30,8 +30,10 @@ def own_head(folder: Path, config: Any) -> str | None:
     """
     if not says_tied(config):
         return None
-    model_class = auto_class(config)._model_mapping[type(config)]
-    pairs = getattr(model_class, "_tied_weights_keys", None) or {}
+    classes = auto_class(config)._model_mapping
+    if type(config) not in classes:  # made of several models, such as Qwen2.5-Omni
+        return None
+    pairs = getattr(classes[type(config)], "_tied_weights_keys", None) or {}
     try:
         places = dict(_places(folder))
         for head, embedding in pairs.items() if isinstance(pairs, dict) else ():

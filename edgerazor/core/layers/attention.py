@@ -78,6 +78,12 @@ def attention_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
+def head_widths(model: nn.Module) -> list[int]:
+    """`head_dim` of all attention modules, each value once."""
+    widths: set[Any] = {module.head_dim for _, module in attention_modules(model)}
+    return sorted(widths)
+
+
 @contextmanager
 def recorded_keys_and_values(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Collect keys and values, as attention sees them, of every attention call inside the `with` block, in order.

@@ -63,7 +63,7 @@ def test_widths_are_those_of_the_codes(registry: Registry, values: dict[str, Any
     quantizer, tensor = registry.build(registry.params("quantizer", **values)), weight()
     qmax = SIX.quantize(quantizer, tensor.detach()).qmax
     found = {int(width): 64 * int((qmax == width).sum()) for width in qmax.unique()}
-    assert SIX.widths_of_all(quantizer.widths((40, 64))) == found
+    assert SIX.widths_of_all(quantizer.widths) == found
 
 
 def test_rows_are_counted_inside_each_part(registry: Registry) -> None:
