@@ -22,8 +22,8 @@ from edgerazor.plugins.exporters.params import GGUFParams
 F32, F16, BF16 = "F32", "F16", "BF16"
 _TOWERS = "text model alone; vision and audio need a second file by llama.cpp's converter (--mmproj)"
 _LONG = (
-    "llama.cpp takes the rotary factors for long texts where its cache is longer than {original} positions, transformers "
-    "where the text is"
+    "llama.cpp takes the rotary factors for long texts where its cache is longer than {original} positions, "
+    "transformers where the text is"
 )
 _FLOATS = {torch.float32: (F32, 0, 4), torch.float16: (F16, 1, 2), torch.bfloat16: (BF16, 30, 2)}
 
