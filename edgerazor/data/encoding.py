@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.boundaries import overlaps, split_at_starts
 from edgerazor.data.chat import ChatRenderer, Rendered
 from edgerazor.data.dialogue import Dialogue, check_answered
 from edgerazor.data.messages import is_learned
-from edgerazor.data.sources import Column, Documents, Row
+from edgerazor.data.sources import Column, Documents
+from edgerazor.data.tables import Row
 from edgerazor.data.template import ChatTemplate
 from edgerazor.data.tokens import Tokens, count_text_bytes
 from edgerazor.errors import DataError
 
 BATCH = 64
+_NOTHING = Dialogue((), ())
 
 
 @dataclass(frozen=True)
@@ -55,42 +58,60 @@ class Encoder:
     def _name(self) -> str:
         return f"tokenizer {self.tokenizer.name_or_path or type(self.tokenizer).__name__}"
 
-    def encode(self, documents: Documents, index: np.ndarray, advance: Callable[[int], None]) -> tuple[Tokens, int]:
+    def encode(
+        self, documents: Documents, index: np.ndarray, advance: Callable[[int], None], bad: BadRows
+    ) -> tuple[Tokens, int]:
         """Tokens of the documents that `index` names, in its order, and how many dialogues were cut.
 
+        A document that has the wrong structure or cannot be rendered is added to `bad` and left without tokens.
+
         Raises:
-            DataError: a dialogue has the wrong structure or cannot be rendered (file and row are named), or an id is
-                beyond the model's vocabulary.
+            DataError: an id is beyond the model's vocabulary.
         """
         parts, cut = [], 0
         for column, numbers, rows in documents.batches(index, BATCH):
             if column.format == "text":
-                tokens = self._encode_texts(column, numbers, rows)
+                tokens = self._encode_texts(column, numbers, rows, bad)
             else:
-                tokens, shortened = self._encode_dialogues(column, numbers, rows)
+                tokens, shortened = self._encode_dialogues(column, numbers, rows, bad)
                 cut += shortened
             self._check_ids(column, tokens)
             parts.append(tokens)
             advance(len(rows))
         return Tokens.join(parts), cut
 
-    def _encode_texts(self, column: Column, numbers: np.ndarray, rows: list[Row]) -> Tokens:
+    def _encode_texts(self, column: Column, numbers: np.ndarray, rows: list[Row], bad: BadRows) -> Tokens:
         end_id = int(self.tokenizer.eos_token_id)
         documents = self._tokenize([row[column.field] for row in rows], [None] * len(rows))
         result = []
         for number, row, document in zip(numbers.tolist(), rows, documents, strict=True):
             beside = {key: value for key, value in row.items() if key not in (column.field, *column.ignore)}
+            try:
+                learned = is_learned(beside, column.where(number))
+            except DataError as error:
+                bad.add(error)
+                result.append(document.head(0))
+                continue
             whole = document.with_end(end_id)
-            result.append(whole if is_learned(beside, column.where(number)) else whole.without_labels())
+            result.append(whole if learned else whole.without_labels())
         return Tokens.join(result)
 
-    def _encode_dialogues(self, column: Column, numbers: np.ndarray, rows: list[Row]) -> tuple[Tokens, int]:
-        dialogues, places = [], []
+    def _encode_dialogues(
+        self, column: Column, numbers: np.ndarray, rows: list[Row], bad: BadRows
+    ) -> tuple[Tokens, int]:
+        dialogues, rendered = [], []
         for number, row in zip(numbers.tolist(), rows, strict=True):
-            places.append(column.where(number))
-            dialogue = column.dialogue(row, places[-1], known=self._renderer.template)
-            dialogues.append(check_answered(dialogue, places[-1]).with_system_prompt(self.system_prompt))
-        documents = self.encode_dialogues(dialogues, places)
+            where = column.where(number)
+            try:
+                dialogue = column.dialogue(row, where, known=self._renderer.template)
+                dialogue = check_answered(dialogue, where).with_system_prompt(self.system_prompt)
+                rendered.append(self._renderer.render(dialogue, where))
+                dialogues.append(dialogue)
+            except DataError as error:
+                bad.add(error)
+                dialogues.append(_NOTHING)
+                rendered.append(Rendered("", ()))
+        documents = self._tokens_of(dialogues, rendered)
         cut = sum(len(document.ids) > self.sequence_length for document in documents)
         return Tokens.join(document.head(self.sequence_length) for document in documents), cut
 
@@ -105,10 +126,13 @@ class Encoder:
             DataError: the chat template refuses one, or does not show a turn.
         """
         rendered = [self._renderer.render(dialogue, where) for dialogue, where in zip(dialogues, places, strict=True)]
+        return self._tokens_of(dialogues, rendered)
+
+    def _tokens_of(self, dialogues: Sequence[Dialogue], rendered: Sequence[Rendered]) -> list[Tokens]:
         tokenized = self._tokenize([result.text for result in rendered], [result.spans for result in rendered])
         end_id = int(self.tokenizer.eos_token_id)
         return [
-            document.with_end(end_id) if dialogue.learned[-1] and not self._ends(result) else document
+            document.with_end(end_id) if dialogue.learned[-1:] == (True,) and not self._ends(result) else document
             for document, dialogue, result in zip(tokenized, dialogues, rendered, strict=True)
         ]
 

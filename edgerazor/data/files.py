@@ -1,46 +1,113 @@
-"""Reading local files with `datasets`: nothing is cached, nothing is written beside the user's files."""
+"""Which files a source is: a path is a path, whatever characters it has."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Container
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-import datasets
-import pyarrow as pa
-from datasets.utils import logging as datasets_logging
-
+from edgerazor.data.arrow_rows import is_saved_dataset, read_parquet, read_saved
+from edgerazor.data.bad_rows import BadRows
+from edgerazor.data.json_rows import read_csv, read_json, read_json_lines, read_text
+from edgerazor.data.tables import Table
 from edgerazor.errors import DataError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.data import Source
+from edgerazor.schemas.paths import local_path
 
-KINDS = {".jsonl": "JSON lines", ".json": "JSON", ".parquet": "Parquet", ".txt": "plain text"}
-_SAVED_DATASET, _SAVED_SPLITS = "dataset_info.json", "dataset_dict.json"
+KINDS = {
+    ".jsonl": "JSON lines",
+    ".json": "JSON",
+    ".csv": "comma-separated values",
+    ".parquet": "Parquet",
+    ".txt": "plain text",
+}
+_COMPRESSED = (".gz", ".zst")
+_READERS = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv, ".txt": read_text}
+_ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}$")
 
 
-def read_files(source: Source) -> list[tuple[str, datasets.Dataset]]:
-    """Read a source, one dataset per file, with the name that error messages use for it.
+def read_files(source: Source, needed: Container[str], bad: BadRows) -> list[Table]:
+    """Read a source, one table per file.
 
-    Plain text files give one row each, in column `text`; a folder's files come in the order of their paths.
+    A folder's files come in the order of their paths, plain text files (one row each) at the end.
+
+    Args:
+        needed: columns to read.
+        bad: collects lines that are no rows.
 
     Raises:
         DataError: nothing is there, no file is of a known kind, a file cannot be read, or the split does not exist.
     """
-    path = Path(source.path).expanduser()
+    path = local_path(source.path)
     if not path.exists():
         raise DataError(f"{source.path}: no such file or folder{_neighbour(path)}")
-    with _quiet():
-        if path.is_dir() and ((path / _SAVED_DATASET).exists() or (path / _SAVED_SPLITS).exists()):
-            return [_read_saved(path, source.split)]
-        if source.split is not None:
-            raise DataError(
-                f"{source.path}: split '{source.split}' was asked for, but only a folder saved with "
-                "`datasets.save_to_disk` has splits"
-            )
-        files = _files_of(path)
-        texts = [file for file in files if file.suffix == ".txt"]
-        tables = [_read_file(file) for file in files if file.suffix != ".txt"]
-        return tables + ([_read_texts(path, texts)] if texts else [])
+    if path.is_dir() and is_saved_dataset(path):
+        return [read_saved(path, source.split, needed)]
+    if path.is_dir():
+        files = _of_split(path, _files_in(path), source.split)
+    elif source.split is not None:
+        raise DataError(f"{source.path}: split '{source.split}' was asked for, but only a folder has splits")
+    elif _kind(path) is None:
+        raise DataError(f"{path}: cannot read files that end in '{path.suffix}'; expected {_kinds()}")
+    else:
+        files = [path]
+    return [_read(file, needed, bad) for file in sorted(files, key=lambda file: _kind(file) == ".txt")]
+
+
+def _read(file: Path, needed: Container[str], bad: BadRows) -> Table:
+    if file.stat().st_size == 0:
+        raise DataError(f"{file}: the file is empty")
+    kind = _kind(file)
+    return _READERS[kind](file, needed, bad) if kind in _READERS else read_parquet(file, needed)
+
+
+def _kind(file: Path) -> str | None:
+    """The suffix that says how a file is read; None: there is no way."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+        return suffixes[-1] if suffixes and suffixes[-1] in _READERS else None
+    return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if _kind(file) is not None
+        and file.name not in _ABOUT
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+    if not files:
+        raise DataError(f"{folder}: the folder holds no file to train on; expected {_kinds()}")
+    return files
+
+
+def _of_split(folder: Path, files: list[Path], split: str | None) -> list[Path]:
+    """Files of a split: named after it (on the hub `train-00000-of-00002.parquet`), or in a folder of that name."""
+    if split is not None:
+        chosen = [file for file in files if split in (*_names(file), *file.relative_to(folder).parts[:-1])]
+        if not chosen:
+            known = {name for file in files for name in _names(file)}
+            raise DataError(f"{folder}: there is no split '{split}'{nearest(split, known)}")
+        return chosen
+    splits = sorted({found["split"] for file in files if (found := _SHARD.match(_stem(file)))})
+    if len(splits) > 1:
+        raise DataError(f"{folder}: holds the splits {', '.join(splits)}; name one with `split`")
+    return files
+
+
+def _names(file: Path) -> tuple[str, ...]:
+    found = _SHARD.match(_stem(file))
+    return (found["split"] if found else _stem(file),)
+
+
+def _stem(file: Path) -> str:
+    name = file.name
+    for suffix in reversed(file.suffixes[-2:] if file.suffix.lower() in _COMPRESSED else file.suffixes[-1:]):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def _neighbour(path: Path) -> str:
@@ -50,76 +117,5 @@ def _neighbour(path: Path) -> str:
     return suggestion if suggestion.startswith("; did you mean") else "; expected a path on this machine"
 
 
-def _files_of(path: Path) -> list[Path]:
-    if path.is_file():
-        if path.suffix not in KINDS:
-            raise DataError(f"{path}: cannot read files that end in '{path.suffix}'; expected {_kinds()}")
-        return [path]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix in KINDS
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
-    if not files:
-        raise DataError(f"{path}: the folder holds no file to train on; expected {_kinds()}")
-    return files
-
-
 def _kinds() -> str:
-    return ", ".join(f"{suffix} ({kind})" for suffix, kind in KINDS.items())
-
-
-def _read_file(file: Path) -> tuple[str, datasets.Dataset]:
-    if file.stat().st_size == 0:
-        raise DataError(f"{file}: the file is empty")
-    if file.suffix == ".parquet":
-        return str(file), _in_memory(file, datasets.Dataset.from_parquet, str(file))
-    return str(file), _in_memory(file, datasets.Dataset.from_json, str(file))
-
-
-def _read_texts(path: Path, files: list[Path]) -> tuple[str, datasets.Dataset]:
-    names = [str(file) for file in files]
-    return str(path), _in_memory(path, datasets.Dataset.from_text, names, sample_by="document")
-
-
-def _in_memory(path: Path, read: Any, *arguments: Any, **options: Any) -> datasets.Dataset:
-    with TemporaryDirectory(prefix="edgerazor-") as cache:
-        try:
-            return read(*arguments, cache_dir=cache, keep_in_memory=True, **options)
-        except (datasets.exceptions.DatasetsError, OSError, ValueError, StopIteration, pa.ArrowException) as error:
-            reason = str(error.__cause__ or error) or "it holds no rows"
-            raise DataError(f"{path}: cannot be read as {KINDS.get(path.suffix, KINDS['.txt'])}: {reason}") from error
-
-
-def _read_saved(path: Path, split: str | None) -> tuple[str, datasets.Dataset]:
-    try:
-        saved = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as a saved dataset: {error}") from error
-    if isinstance(saved, datasets.Dataset):
-        if split is not None and str(saved.split) != split:
-            raise DataError(f"{path}: there is no split '{split}'; this folder holds a single dataset, so leave it out")
-        return str(path), saved
-    if split is None and len(saved) == 1:
-        split = next(iter(saved))
-    if split is None:
-        raise DataError(f"{path}: holds the splits {', '.join(saved)}; name one with `split`")
-    if split not in saved:
-        raise DataError(f"{path}: there is no split '{split}'{nearest(split, saved)}")
-    return f"{path} ({split})", saved[split]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars of `datasets`, which know nothing of ours; the user's own setting comes back."""
-    shown, level = not datasets.are_progress_bars_disabled(), datasets_logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        datasets_logging.set_verbosity(level)
-        if shown:
-            datasets.enable_progress_bars()
+    return ", ".join(f"{suffix} ({kind})" for suffix, kind in KINDS.items()) + ", text also as .gz or .zst"

@@ -7,6 +7,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.clock import fix_date
 from edgerazor.data.encoding import Encoder
 from edgerazor.data.mixing import HELD_OUT, ORDER, generator, mix_sources, split_held_out
@@ -29,6 +30,7 @@ class Usage:
         unused: documents in which nothing is left to predict, for example after the cut.
         tokens: in all rows.
         labels: tokens that are predicted and learned.
+        longest: tokens of the longest sequence.
     """
 
     documents: tuple[int, ...]
@@ -37,16 +39,18 @@ class Usage:
     unused: int
     tokens: int
     labels: int
+    longest: int
 
 
 @dataclass(frozen=True)
 class Data:
-    """Rows to train on and rows held out, with what was used of the sources."""
+    """Rows to train on and rows held out, with what was used of the sources; `bad_rows` were left out."""
 
     train: Dataset
     held_out: Dataset | None
     usage: Usage
     held_out_usage: Usage | None = None
+    bad_rows: int = 0
 
 
 def load_data(section: DataSection, tokenizer: PreTrainedTokenizerBase, *, vocabulary_size: int | None = None) -> Data:
@@ -73,22 +77,34 @@ def load_data(section: DataSection, tokenizer: PreTrainedTokenizerBase, *, vocab
         template_arguments=section.chat_template_kwargs,
         date=section.date,
     )
-    sources = [load_documents(source) for source in section.sources]
+    bad = BadRows(section.on_bad_row)
+    sources = [load_documents(source, bad) for source in section.sources]
     training = [np.arange(len(documents)) for documents in sources]
     held_sources, held = sources, None
     if isinstance(section.held_out, tuple):
-        held_sources = [load_documents(source) for source in section.held_out]
+        held_sources = [load_documents(source, bad) for source in section.held_out]
         held = [np.arange(len(documents)) for documents in held_sources]
-    elif section.held_out is not None:
+    _check_documents([*sources, *held_sources], bad)
+    if isinstance(section.held_out, float):
         training, held = _split(sources, section.held_out, section.seed)
     ratios, paths = [source.ratio for source in section.sources], [source.path for source in section.sources]
     training = mix_sources(training, ratios, paths, section.seed)
     order = generator(section.seed, ORDER).permutation(sum(map(len, training)))
-    train, usage = _rows(section, encoder, sources, training, order)
+    train, usage = _rows(section, encoder, sources, training, order, bad)
     if held is None:
-        return Data(train, None, usage)
-    held_out, held_out_usage = _rows(section, encoder, held_sources, held, np.arange(sum(map(len, held))))
-    return Data(train, held_out, usage, held_out_usage)
+        bad.settle()
+        return Data(train, None, usage, bad_rows=bad.count)
+    held_out, held_out_usage = _rows(section, encoder, held_sources, held, np.arange(sum(map(len, held))), bad)
+    bad.settle()
+    return Data(train, held_out, usage, held_out_usage, bad.count)
+
+
+def _check_documents(sources: Sequence[Documents], bad: BadRows) -> None:
+    """Without a document in a source nothing can be mixed."""
+    if any(not len(documents) for documents in sources):
+        bad.settle()
+        empty = ", ".join(documents.path for documents in sources if not len(documents))
+        raise DataError(f"{empty}: no row can be used")
 
 
 def _split(sources: Sequence[Documents], share: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -105,13 +121,16 @@ def _rows(
     sources: Sequence[Documents],
     chosen: Sequence[np.ndarray],
     order: np.ndarray,
+    bad: BadRows,
 ) -> tuple[Dataset, Usage]:
     parts, cut = [], 0
     with show_progress("Tokenizing", len(order)) as advance:
         for documents, index in zip(sources, chosen, strict=True):
-            tokens, shortened = encoder.encode(documents, index, advance)
+            tokens, shortened = encoder.encode(documents, index, advance, bad)
             parts.append(tokens)
             cut += shortened
+    if section.on_bad_row == "refuse":
+        bad.settle()
     tokens = Tokens.join(parts)
     segments = cut_segments(tokens, order, section.sequence_length)
     if not len(segments.starts):
@@ -128,6 +147,7 @@ def _rows(
         unused=segments.unused,
         tokens=int(segments.lengths.sum()),
         labels=_count_labels(tokens, segments.starts, segments.lengths),
+        longest=int(segments.lengths.max()),
     )
     return dataset, usage
 

@@ -1,25 +1,27 @@
-"""A source as documents: which column, which form, which rows hold anything."""
+"""A source as documents: which columns, which form, which rows hold anything."""
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
-from datasets import Dataset, Value
 
+from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.dialogue import Dialogue, read_dialogue
 from edgerazor.data.files import read_files
 from edgerazor.data.messages import SWITCHES, UNKNOWN_SWITCHES, parse_json
+from edgerazor.data.tables import Row, Table
 from edgerazor.errors import DataError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.data import Source
 
-Row = dict[str, Any]
 Format = Literal["messages", "text"]
-DEFAULT_FIELDS: tuple[Format, ...] = ("messages", "text")
+FIELDS = ("messages", "conversations", "text")
+PAIRS = {"prompt": ("response", "completion"), "question": ("answer",)}
+"""Columns of a question with those that may hold its answer."""
 BESIDE = ("tools", "system", *SWITCHES, *UNKNOWN_SWITCHES)
 """Columns that are read beside the messages or the text."""
+_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,26 @@ class Column:
     Attributes:
         name: the file, for error messages.
         field: the column that was read.
+        response: the column with the answers to it; None: it holds all.
         format: what a value is: a list of messages (or JSON of one), or a string.
-        rows: a dataset with this column and those of `BESIDE`.
+        table: the rows, with the needed columns.
         ignore: columns and keys of messages that mean nothing.
     """
 
     name: str
     field: str
+    response: str | None
     format: Format
-    rows: Dataset
+    table: Table
     ignore: tuple[str, ...] = ()
 
     def where(self, row: int) -> str:
-        """Name a row (counted from 0 here, from 1 for people)."""
-        return f"{self.name}: row {row + 1}"
+        """Name a row for people."""
+        return f"{self.name}: row {self.table.number(row)}"
 
     def dialogue(self, row: Row, where: str, *, known: Container[str] = ()) -> Dialogue:
         """The dialogue that a row holds; see `read_dialogue`."""
-        return read_dialogue(row, self.field, where, ignore=self.ignore, known=known)
+        return read_dialogue(row, self.field, where, response=self.response, ignore=self.ignore, known=known)
 
 
 @dataclass(frozen=True)
@@ -77,67 +81,72 @@ class Documents:
             for first in range(0, len(run), size):
                 rows = run[first : first + size, 1]
                 assert column is not None
-                values = column.rows[rows.tolist()]
-                yield (
-                    column,
-                    rows,
-                    [without_nulls(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)],
-                )
+                yield column, rows, column.table.rows(rows.tolist())
 
 
-def without_nulls(value: Any) -> Any:
-    """Without the keys that Arrow adds where other rows have them; it gives every struct of a column the same ones."""
-    if isinstance(value, dict):
-        return {key: without_nulls(held) for key, held in value.items() if held is not None}
-    return [without_nulls(held) for held in value] if isinstance(value, list) else value
-
-
-def load_documents(source: Source) -> Documents:
+def load_documents(source: Source, bad: BadRows) -> Documents:
     """Read a source and find its documents.
+
+    Args:
+        bad: collects rows that cannot be used; they are no documents.
 
     Raises:
         DataError: it cannot be read, the column is missing or of another form, or no row holds any text.
     """
-    columns = tuple(_column(name, rows, source) for name, rows in read_files(source))
-    found, empty = [], 0
+    named = {name for name in (source.field or source.format, source.response) if name is not None}
+    needed = named or {*FIELDS, *PAIRS, *(answer for answers in PAIRS.values() for answer in answers)}
+    tables = read_files(source, needed | ({*BESIDE} - {*source.ignore}), bad)
+    columns = tuple(_column(table, source) for table in tables if len(table))
+    found, empty = [np.empty((0, 2), dtype=np.int64)], 0
     for position, column in enumerate(columns):
-        rows = _rows_with_text(column)
-        empty += len(column.rows) - len(rows)
+        rows, without = _rows_with_text(column, bad)
+        empty += without
         found.append(np.stack([np.full(len(rows), position), rows], axis=1))
     index = np.concatenate(found).astype(np.int64)
-    if not len(index):
+    if not len(index) and not bad.count:
         raise DataError(f"{source.path}: no row holds any text")
     return Documents(source.path, columns, index, empty)
 
 
-def _column(name: str, dataset: Dataset, source: Source) -> Column:
-    names = dataset.column_names
-    field = source.field or source.format or _default_field(name, names)
-    if field not in names:
-        raise DataError(f"{name}: no column '{field}'{nearest(field, names)}")
-    rows = dataset.select_columns([field, *(beside for beside in BESIDE if beside in names and beside != field)])
-    return Column(name, field, source.format or _format_of(name, field, rows), rows, source.ignore)
+def _column(table: Table, source: Source) -> Column:
+    field, response = source.field or source.format, source.response
+    if field is None:
+        field, found = _default_field(table)
+        response = response or found
+    for column in (field, response):
+        if column is not None and column not in table.names:
+            raise DataError(f"{table.name}: no column '{column}'{nearest(column, table.names)}")
+    form = source.format or ("messages" if response else _format_of(table, field))
+    return Column(table.name, field, response, form, table, source.ignore)
 
 
-def _default_field(name: str, names: Sequence[str]) -> str:
-    present = [field for field in DEFAULT_FIELDS if field in names]
+def _default_field(table: Table) -> tuple[str, str | None]:
+    """The column that is read, and the one with the answers to it."""
+    present = [field for field in FIELDS if field in table.names]
+    pairs = [(prompt, answer) for prompt in PAIRS for answer in PAIRS[prompt] if {prompt, answer} <= {*table.names}]
     if len(present) == 1:
-        return present[0]
-    columns = ", ".join(f"'{column}'" for column in names) or "none"
+        return present[0], None
+    if not present and len(pairs) == 1:
+        return pairs[0]
+    columns = ", ".join(f"'{column}'" for column in table.names) or "none"
     if present:
-        raise DataError(f"{name}: has both a column 'messages' and a column 'text'; name one with `field`")
-    raise DataError(f"{name}: no column 'messages' or 'text'; name one with `field` (columns: {columns})")
+        both = " and ".join(f"a column '{field}'" for field in present)
+        raise DataError(f"{table.name}: has both {both}; name one with `field`")
+    raise DataError(
+        f"{table.name}: no column 'messages' or 'text'; name one with `field` (columns: {columns}), and one of "
+        "answers with `response`"
+    )
 
 
-def _format_of(name: str, field: str, rows: Dataset) -> Format:
-    value = next((value for value in rows[field] if value is not None), None)
-    parsed = parse_json(value)
-    if isinstance(value, str) and not (field == "messages" or _is_dialogue(parsed)):
+def _format_of(table: Table, field: str) -> Format:
+    rows = (row for first in range(0, len(table), _AT_A_TIME) for row in table.rows(_chunk(table, first)))
+    value = next((row[field] for row in rows if row.get(field) is not None), None)
+    if isinstance(value, str) and not (field in ("messages", "conversations") or _is_dialogue(parse_json(value))):
         return "text"
     if isinstance(value, (str, list)):
         return "messages"
     kind = "nothing" if value is None else f"{type(value).__name__} values"
-    raise DataError(f"{name}: column '{field}' holds {kind}; expected text or lists of messages")
+    raise DataError(f"{table.name}: column '{field}' holds {kind}; expected text or lists of messages")
 
 
 def _is_dialogue(value: Any) -> bool:
@@ -148,18 +157,23 @@ def _is_dialogue(value: Any) -> bool:
     )
 
 
-def _rows_with_text(column: Column) -> np.ndarray:
+def _chunk(table: Table, first: int) -> range:
+    return range(first, min(first + _AT_A_TIME, len(table)))
+
+
+def _rows_with_text(column: Column, bad: BadRows) -> tuple[Sequence[int], int]:
+    """Rows that are documents, and how many are left out because they are empty."""
     if column.format == "messages":
-        return np.arange(len(column.rows))
-    if column.rows.features[column.field] not in (Value("string"), Value("large_string")):
-        for row, value in enumerate(column.rows[column.field]):
-            if not isinstance(value, str):
-                kind = "nothing" if value is None else type(value).__name__
-                raise DataError(f"{column.where(row)}: column '{column.field}' holds {kind}; expected text")
-        return np.flatnonzero([bool(value.strip()) for value in column.rows[column.field]])
-    values = column.rows.with_format("arrow")[:].column(column.field)
-    if values.null_count:
-        row = pc.index(pc.is_null(values), True).as_py()
-        raise DataError(f"{column.where(row)}: column '{column.field}' is null; expected text")
-    lengths = pc.utf8_length(pc.utf8_trim_whitespace(values))
-    return np.flatnonzero(pc.greater(lengths, 0).to_numpy())
+        return range(len(column.table)), 0
+    kept, empty = [], 0
+    for first in range(0, len(column.table), _AT_A_TIME):
+        chunk = _chunk(column.table, first)
+        for number, row in zip(chunk, column.table.rows(chunk), strict=True):
+            value = row.get(column.field)
+            if isinstance(value, str):
+                kept += [number] if value.strip() else []
+                empty += not value.strip()
+            else:
+                holds = "is null" if value is None else f"holds {type(value).__name__}"
+                bad.add(f"{column.where(number)}: column '{column.field}' {holds}; expected text")
+    return kept, empty

@@ -10,6 +10,7 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError, RecipeError
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.preset import local_config
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
@@ -45,7 +46,7 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
     data_problems = [
         f"{key}: there is no file or folder {path}"
         for key, path in (_data_paths(recipe.data) if recipe.data else ())
-        if not Path(path).expanduser().exists()
+        if not local_path(path).exists()
     ]
     model_problems, notes = _model_problems(recipe)
     component_problems = _component_problems(recipe, registry)
@@ -57,6 +58,8 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
         models = Models(recipe.model, registry)
         plan, plan_problems = _plan(models, recipe)
         problems += plan_problems
+        length_problems, length_notes = _length(models, recipe.data)
+        problems, notes = problems + length_problems, notes + length_notes
         if _is_here(recipe.model, recipe.model.teacher_name):
             problems += _teacher_problems(models, recipe)
     if problems:
@@ -94,6 +97,19 @@ def _data_paths(data: DataSection) -> Iterator[tuple[str, str]]:
             yield f"data.held_out[{index}].path", source.path
 
 
+def _length(models: "Models", data: DataSection | None) -> tuple[list[str], list[str]]:
+    """Faults and notes about rows that are longer than the model's positions."""
+    from edgerazor.models.positions import check_positions
+
+    if data is None:
+        return [], []
+    try:
+        note = check_positions(models.student.config, data.sequence_length, "data.sequence_length:")
+    except EdgeRazorError as error:
+        return [str(error)], []
+    return [], [note] if note else []
+
+
 def _component_problems(recipe: Recipe, registry: Registry) -> list[str]:
     problems = []
     losses = recipe.distillation.losses if recipe.distillation else ()
@@ -127,7 +143,7 @@ def _teacher_problems(models: "Models", recipe: Recipe) -> list[str]:
         distiller = Distiller.from_recipe(recipe.distillation, registry=registry, **adapters)
         distiller.check_models(student.config, models.teacher.config)
         if recipe.distillation is not None and recipe.distillation.teacher_cache is not None:
-            cache = TeacherCache(Path(recipe.distillation.teacher_cache).expanduser())
+            cache = TeacherCache(local_path(recipe.distillation.teacher_cache))
             cache.check_recipe(distiller, student.vocabulary_size, recipe.model)
     except EdgeRazorError as error:
         return str(error).splitlines()

@@ -1,5 +1,6 @@
 """The recipe that `edgerazor init` writes."""
 
+import json
 from importlib import resources
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import yaml
 
 from edgerazor.errors import RecipeError
 from edgerazor.schemas.base import nearest
-from edgerazor.schemas.preset import preset_names
+from edgerazor.schemas.preset import local_config, preset_names
 
-MODEL, PRESET = "models/student", "1.88-bit"
+MODEL, PRESET, LENGTH = "models/student", "1.88-bit", 1024
 
 
 def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force: bool = False) -> None:
@@ -32,10 +33,22 @@ def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force
     text = (resources.files("edgerazor.recipes") / "starter.yaml").read_text(encoding="utf-8")
     text = text.replace(f"name_or_path: {MODEL}  ", f"name_or_path: {_scalar(model)}  ")
     text = text.replace(f"\npreset: {PRESET}\n", f"\npreset: {preset}\n")
+    text = text.replace(f"sequence_length: {LENGTH} ", f"sequence_length: {min(LENGTH, _positions(model))} ")
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _positions(model: str) -> int:
+    """Of a model on this machine, `LENGTH` where nothing says it."""
+    config = local_config(model)
+    try:
+        content = json.loads(config.read_text(encoding="utf-8")) if config else {}
+    except (OSError, ValueError):
+        return LENGTH  # `check` says what is wrong with the file
+    positions = content.get("max_position_embeddings") if isinstance(content, dict) else None
+    return positions if isinstance(positions, int) and positions > 0 else LENGTH
 
 
 def _scalar(text: str) -> str:

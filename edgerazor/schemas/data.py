@@ -10,7 +10,7 @@ from edgerazor.schemas.base import Schema, problem
 
 
 class Source(Schema):
-    """One file (JSON lines, JSON, Parquet or plain text) or folder of such files."""
+    """One file (JSON lines, JSON, CSV, Parquet or plain text) or folder of such files; the path is taken literally."""
 
     title: ClassVar[str] = "source"
 
@@ -19,13 +19,24 @@ class Source(Schema):
     field: Annotated[
         str | None, Field(description="Column that holds the messages or the text; null: 'messages' or 'text'.")
     ] = None
+    response: Annotated[
+        str | None, Field(description="Column of the answers to the prompts in `field`, where they are apart.")
+    ] = None
     ignore: Annotated[
         tuple[str, ...], Field(description="Columns, and keys of messages, that mean nothing for training.")
     ] = ()
     ratio: Annotated[
         float | None, Field(gt=0, le=1, description="Share of the documents of an epoch; for all sources or for none.")
     ] = None
-    split: Annotated[str | None, Field(description="Split of a dataset folder that was saved with `datasets`.")] = None
+    split: Annotated[
+        str | None, Field(description="Of a folder: a dataset saved with `datasets`, or files named as on the hub.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_response(self) -> "Source":
+        if self.response is not None and self.field is None:
+            raise problem("has a column of answers (`response`); name the one of prompts with `field`")
+        return self
 
 
 Paths = str | tuple[str, ...]
@@ -61,6 +72,11 @@ class DataSection(Schema):
         datetime.date | None,
         Field(description="What a chat template that asks for the date is told; null: the day a run begins."),
     ] = None
+
+    on_bad_row: Annotated[
+        Literal["refuse", "skip"],
+        Field(description="Rows that cannot be used: an error that counts them all, or left out and counted."),
+    ] = "refuse"
 
     @field_validator("sources", mode="before", json_schema_input_type=Paths | Source | tuple[Source, ...])
     @classmethod

@@ -2,9 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from edgerazor.schemas.base import Schema
+from edgerazor.schemas.paths import local_path
 
 
 class ModelSection(Schema):
@@ -28,6 +29,11 @@ class ModelSection(Schema):
     teacher_offload: Annotated[
         bool, Field(description="The teacher's weights wait in the computer's memory and visit the GPU as it runs.")
     ] = False
+
+    @field_validator("name_or_path", "teacher", "tokenizer")
+    @classmethod
+    def _expand_home(cls, name: str | None) -> str | None:
+        return str(local_path(name)) if name is not None and name.startswith("~") else name
 
     @property
     def teacher_name(self) -> str:

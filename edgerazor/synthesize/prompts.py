@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.dialogue import Dialogue
 from edgerazor.data.progress import show_progress
 from edgerazor.data.sources import load_documents
@@ -48,7 +49,9 @@ class PromptReader:
     """
 
     def __init__(self, sources: Sequence[Source], settings: SynthesisSettings):
-        self._documents = [load_documents(source) for source in sources]
+        bad = BadRows()
+        self._documents = [load_documents(source, bad) for source in sources]
+        bad.settle()
         self._settings = settings
         self._settings_text = canonical(settings.model_dump(mode="json"))
 

@@ -12,6 +12,7 @@ from types import FrameType
 from edgerazor.data.progress import show_progress
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.data import Source
+from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import CUT, FinishedDialogue, Refusal, Writer
 from edgerazor.synthesize.prompts import PromptReader, Survey
@@ -130,7 +131,7 @@ def _check_apart(sources: Sequence[Source], output: Path) -> None:
     if output.suffix != ".jsonl":
         raise SynthesisError(f"{output}: must end in .jsonl, so that a recipe can name it as a source")
     for source in sources:
-        path = Path(source.path).expanduser().resolve()
+        path = local_path(source.path).resolve()
         if target == path or path in target.parents:
             raise SynthesisError(f"{output}: belongs to the source {source.path}; write to another place")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from edgerazor.data.clock import fix_date
 from edgerazor.distill.teacher_cache.folder import date_of
 from edgerazor.models.load import Models
+from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
 
@@ -24,6 +25,6 @@ def with_run_date(recipe: Recipe, models: Models, started: Path | None) -> Recip
         date = before.date if before else None
     else:
         cache = section.teacher_cache if section else None
-        earlier = date_of(Path(cache).expanduser()) if cache else None
+        earlier = date_of(local_path(cache)) if cache else None
         date = fix_date(recipe.data, models.student.tokenizer, earlier=earlier).date
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"date": date})})

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from torch import nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
@@ -25,10 +25,11 @@ from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
 from edgerazor.distill.state import settle_layers
 from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
-from edgerazor.errors import DataError, PlanError, RecipeError
+from edgerazor.errors import PlanError, RecipeError
 from edgerazor.export.export import build_exporters, export_checkpoint
 from edgerazor.models.load import Models, fitted_recipe, load_student
 from edgerazor.models.share_weights import share_frozen_weights
+from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWeights
@@ -36,6 +37,7 @@ from edgerazor.training.clock import Clock
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
 from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, prepare_output
+from edgerazor.training.rows import check_rows
 from edgerazor.training.trainer import DistillationTrainer
 
 
@@ -190,7 +192,7 @@ def _build_trainer(
         distiller.check_models(config, models.teacher.config)
     tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
     data = load_data(recipe.data, tokenizer, vocabulary_size=vocabulary) if data is None else data
-    _check_enough(data, arguments)
+    check_rows(data, arguments, config)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     rows, collator = _training_rows(recipe, distiller, data, pad_token_id or 0, vocabulary)
     student, plan = load_student(models, recipe, attentions=Signal.ATTENTIONS in distiller.signals)
@@ -230,7 +232,7 @@ def _training_rows(
     section = recipe.distillation
     if section is None or section.teacher_cache is None:
         return data.train, Collator(pad_token_id)
-    cache = TeacherCache(Path(section.teacher_cache).expanduser())
+    cache = TeacherCache(local_path(section.teacher_cache))
     cache.check_recipe(distiller, vocabulary, recipe.model)
     cache.check_rows(data.train, date=recipe.data.date if recipe.data else None)
     return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
@@ -275,15 +277,6 @@ def _check_recomputed(recipe: Recipe, distiller: Distiller) -> None:
                     f"training.gradient_checkpointing_kwargs: with use_reentrant: true {name} would have no gradient, "
                     f"because it reads {', '.join(read)} inside the layers; leave use_reentrant out"
                 )
-
-
-def _check_enough(data: Data, arguments: TrainingArguments) -> None:
-    needed = arguments.per_device_train_batch_size * arguments.world_size if arguments.dataloader_drop_last else 1
-    if len(data.train) < needed:
-        raise DataError(
-            f"data.sources give {len(data.train)} rows, fewer than one batch of {needed}; add data, lower "
-            "training.per_device_train_batch_size, or set training.dataloader_drop_last: false"
-        )
 
 
 def _choose_parameters(student: nn.Module, plan: Plan, which: str) -> None:

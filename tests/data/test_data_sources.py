@@ -9,12 +9,21 @@ import pytest
 from pydantic import ValidationError
 
 from edgerazor.data import load_data
-from edgerazor.data.sources import load_documents
+from edgerazor.data.bad_rows import BadRows
+from edgerazor.data.sources import Documents
+from edgerazor.data.sources import load_documents as read_documents
 from edgerazor.errors import DataError
 from edgerazor.schemas.data import DataSection, Source
 
 TEXTS = ["first document", "second document\nof two lines", "dritter Text: é"]
 DIALOGUE = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]
+
+
+def load_documents(source: Source) -> Documents:
+    bad = BadRows()
+    documents = read_documents(source, bad)
+    bad.settle()
+    return documents
 
 
 def values_of(source: Source):
@@ -81,7 +90,11 @@ def test_empty_rows_are_counted(write_lines):
 @pytest.mark.parametrize(
     ("rows", "source", "message"),
     [
-        ([{"txt": "a"}], {}, "no column 'messages' or 'text'; name one with `field` \\(columns: 'txt'\\)"),
+        (
+            [{"txt": "a"}],
+            {},
+            "no column 'messages' or 'text'; name one with `field` \\(columns: 'txt'\\), and one of answers",
+        ),
         ([{"body": "a"}], {"field": "boddy"}, "no column 'boddy'; did you mean 'body'"),
         ([{"text": "a", "messages": DIALOGUE}], {}, "both a column 'messages' and a column 'text'"),
         ([{"text": "a"}, {"text": None}], {}, "row 2: column 'text' is null"),
@@ -99,12 +112,12 @@ def test_column_errors(write_lines, rows, source, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("bad.jsonl", b'{"text": "a"}\n{"text": }\n', "cannot be read as JSON lines: JSON parse error"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text": }\n', "row 2: is no JSON: Expecting value"),
         ("empty.jsonl", b"", "the file is empty"),
-        ("blank.jsonl", b"\n\n", "cannot be read as JSON lines"),
+        ("blank.jsonl", b"\n\n", "holds no rows"),
         ("bad.parquet", b"no parquet", "cannot be read as Parquet"),
-        ("latin.txt", b"\xff\xfe\xfa", "cannot be read as plain text"),
-        ("data.csv", b"text\na\n", "cannot read files that end in '.csv'; expected .jsonl"),
+        ("latin.txt", b"\xff\xfe\xfa", "cannot be read as UTF-8"),
+        ("data.tsv", b"text\na\n", "cannot read files that end in '.tsv'; expected .jsonl"),
     ],
 )
 def test_file_errors(tmp_path, name, content, message):

@@ -54,3 +54,14 @@ def test_a_teacher_that_does_not_fit_is_found_at_its_own_revision(check: Any) ->
 def test_a_teacher_at_the_revision_of_the_student_alone_is_not_here(check: Any) -> None:
     result = check({"student": "v1", "teacher": "v1"}, revision="v1", teacher="somebody/teacher")
     assert any(note.startswith("model.teacher: somebody/teacher is not on this machine") for note in result.notes)
+
+
+def test_rows_longer_than_the_positions_are_a_fault_or_a_note(tmp_path: Path, registry: Registry) -> None:
+    content = recipe(tmp_path)
+    content["data"]["sequence_length"] = 129
+    path = write_recipe(tmp_path / "recipe.yaml", content)
+    with pytest.raises(RecipeError, match=r"data\.sequence_length: 129 tokens, the model 128 positions"):
+        check_recipe(path, registry=registry)
+    scaled = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+    save_model(tmp_path / "model", rope_parameters=scaled)
+    assert any("its rotation is scaled (yarn)" in note for note in check_recipe(path, registry=registry).notes)

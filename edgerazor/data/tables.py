@@ -1,0 +1,95 @@
+"""Rows of a file in memory, with the columns that are needed and nothing else."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+class Table(Protocol):
+    """Rows of one file.
+
+    Attributes:
+        name: the file, for messages.
+        names: all its columns.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Iterable[int]) -> list[Row]:
+        """The rows asked for, without the columns that hold nothing there."""
+        ...
+
+    def number(self, row: int) -> int:
+        """What a person calls a row: counted from 1, in a file of lines by its lines."""
+        ...
+
+
+@dataclass(frozen=True)
+class JsonTable:
+    """Rows as JSON, which keeps for each of them what was there: no key of another row, no other type.
+
+    Attributes:
+        lines: of the needed columns.
+        numbers: of the rows in the file; None: 1, 2, 3.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    lines: Sequence[bytes]
+    numbers: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def rows(self, index: Iterable[int]) -> list[Row]:
+        return [json.loads(self.lines[row]) for row in index]
+
+    def number(self, row: int) -> int:
+        return row + 1 if self.numbers is None else int(self.numbers[row])
+
+
+@dataclass(frozen=True)
+class ArrowTable:
+    """Rows of Arrow columns.
+
+    Arrow gives every struct of a column the same keys, with null where a row had none; those are left out again.
+
+    Attributes:
+        table: the needed columns.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def rows(self, index: Iterable[int]) -> list[Row]:
+        columns = list(zip(self.table.column_names, self.table.columns, strict=True))
+        return [
+            without_nulls({name: column[row].as_py(maps_as_pydicts="strict") for name, column in columns})
+            for row in index
+        ]
+
+    def number(self, row: int) -> int:
+        return row + 1
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without keys that hold null, however deep."""
+    if isinstance(value, dict):
+        return {key: without_nulls(held) for key, held in value.items() if held is not None}
+    return [without_nulls(held) for held in value] if isinstance(value, list) else value
