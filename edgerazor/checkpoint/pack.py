@@ -44,7 +44,8 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
     written = write_checkpoint(
         model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=tokenizer, unquantized=dtype
     )
-    return replace(written, notes=(*plan.notes, *written.notes))
+    absent = () if tokenizer is not None else (f"{source.name}: has no tokenizer, so {output} has none either",)
+    return replace(written, notes=(*plan.notes, *written.notes, *absent))
 
 
 def _check_latent_weights(config: Any, name: str, plan: Plan) -> bool:

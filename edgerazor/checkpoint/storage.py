@@ -28,6 +28,7 @@ class PackedModules:
         constant_groups: `{module: groups}` of constant magnitude that a ternary row cannot hold (METHOD 1.4).
         mixed_inside: modules whose rows mix widths, stored at each row's widest.
         wide_tensors: other tensors of the model that no 16-bit float holds exactly.
+        notes: what else a reader should know, one line each.
     """
 
     tensors: Tensors = field(default_factory=dict)
@@ -36,6 +37,7 @@ class PackedModules:
     constant_groups: dict[str, int] = field(default_factory=dict)
     mixed_inside: list[str] = field(default_factory=list)
     wide_tensors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:

@@ -26,6 +26,7 @@ from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
 from edgerazor.errors import CheckpointError
+from edgerazor.models.special_tokens import settle_special_tokens
 from edgerazor.schemas.recipe import Recipe
 
 
@@ -106,6 +107,7 @@ def write_checkpoint(
     packed = pack_modules(model, plan)
     rest, packed.wide_tensors = unquantized_tensors(model, packed.layouts, dtype=dtype)
     section = build_section(packed, plan, resolve_recipe(recipe, registry=registry, plan=plan), unquantized=dtype)
+    packed.notes += settle_special_tokens(model, tokenizer)
     manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
     with replaced_folder(folder) as temporary:
         guard = {section.guard: torch.zeros(1, dtype=torch.uint8)}
@@ -229,5 +231,6 @@ def _notes(packed: PackedModules) -> tuple[str, ...]:
         for name, count in packed.constant_groups.items()
     ]
     notes += [f"{name}: widths mix inside its rows; each row is stored at its widest" for name in packed.mixed_inside]
+    notes += packed.notes
     notes += [f"{name}: no 16-bit float holds it exactly; stored in its own dtype" for name in packed.wide_tensors]
     return tuple(notes)

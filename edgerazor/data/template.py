@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template, _render_with_assistant_indices
 
 from edgerazor.data.messages import Message
+from edgerazor.errors import DataError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _CLOCK = "strftime_now"
@@ -40,10 +41,13 @@ class ChatTemplate:
     def _texts(self) -> dict[bool, str]:
         """Jinja text, without and with tools: some tokenizers have a template for each."""
         some: Any = [{}]
-        return {
-            False: str(self.tokenizer.get_chat_template()),
-            True: str(self.tokenizer.get_chat_template(tools=some)),
-        }
+        try:
+            return {
+                False: str(self.tokenizer.get_chat_template()),
+                True: str(self.tokenizer.get_chat_template(tools=some)),
+            }
+        except ValueError as error:  # several templates, and none of them is the default
+            raise DataError(f"tokenizer {self.tokenizer.name_or_path}: chat template: {error}") from error
 
     def mentions(self, word: str) -> bool:
         """Whether the template reads a variable or key of this name."""

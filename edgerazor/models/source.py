@@ -15,11 +15,23 @@ from transformers.utils import logging as transformers_logging
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
+from edgerazor.models.special_tokens import drop_impossible_padding
 from edgerazor.models.tied import has_own_head, own_head, says_tied, untie
 from edgerazor.models.types import auto_class, trained_config, vocabulary_size
 from edgerazor.schemas.preset import local_config
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "tiktoken.model",
+    "tekken.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
 
 
 class ModelSource:
@@ -61,6 +73,7 @@ class ModelSource:
                 raise CheckpointError(f"{self.name}: is already quantized ({method}); expected a 16-bit model")
         if self.own_head is not None:
             untie(config)
+        drop_impossible_padding(config)
         return config
 
     @cached_property
@@ -154,9 +167,9 @@ class ModelSource:
         self.registry.register_models()
         try:
             return loader.from_pretrained(name, revision=self.revision if name == self.name else None, **known)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged file or a missing package may raise anything in there
             if Path(str(name)).exists():
-                reason = str(error).splitlines()[0]
+                reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             else:
                 reason = "there is no such folder, and no model of that name could be fetched or found in the cache"
             raise CheckpointError(f"{name}: no usable {what}: {reason}") from error

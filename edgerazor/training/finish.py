@@ -61,6 +61,7 @@ def _gathered(trainer: DistillationTrainer, recipe: Recipe, models: Models) -> n
     if not trainer.is_world_process_zero():
         return None
     student, _ = load_student(models, recipe)
+    student.generation_config = trainer.accelerator.unwrap_model(trainer.model).generation_config
     compute = _compute_dtype(trainer)
     # The quantizers saw the weights in this dtype; packing must see them alike.
     latents = {name: value.to(compute).to(torch.float32) for name, value in state.items()}

@@ -21,6 +21,7 @@ from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import write_resolved_recipe
 from edgerazor.data import Collator, Data, load_data
+from edgerazor.data.turn_ends import turn_ends
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
 from edgerazor.distill.state import settle_layers
@@ -29,6 +30,7 @@ from edgerazor.errors import PlanError, RecipeError
 from edgerazor.export.export import build_exporters, export_checkpoint
 from edgerazor.models.load import Models, fitted_recipe, load_student
 from edgerazor.models.share_weights import share_frozen_weights
+from edgerazor.models.special_tokens import padding_token, settle_special_tokens
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
@@ -191,11 +193,12 @@ def _build_trainer(
     if distiller.needs_teacher:
         distiller.check_models(config, models.teacher.config)
     tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
-    data = load_data(recipe.data, tokenizer, vocabulary_size=vocabulary) if data is None else data
+    data = data or load_data(recipe.data, tokenizer, vocabulary_size=vocabulary)
     check_rows(data, arguments, config)
-    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    rows, collator = _training_rows(recipe, distiller, data, pad_token_id or 0, vocabulary)
+    padding = padding_token(tokenizer, vocabulary)
+    rows, collator = _training_rows(recipe, distiller, data, padding, vocabulary)
     student, plan = load_student(models, recipe, attentions=Signal.ATTENTIONS in distiller.signals)
+    settle_special_tokens(student, tokenizer, ends=turn_ends(data.train, tokenizer))
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(  # type: ignore[union-attr]
         recipe, plan, registry=models.registry, unquantized=unquantized_dtype(config)
@@ -204,7 +207,6 @@ def _build_trainer(
     attentions = Signal.ATTENTIONS in distiller.teacher_signals
     load = partial(models.load_teacher, device=arguments.device, attentions=attentions)
     cached = isinstance(collator, CachedTeacherCollator)
-    clock = Clock(recipe.training.max_seconds, now=now) if recipe.training.max_seconds else None
     trainer = DistillationTrainer(
         model=student,
         args=arguments,
@@ -212,8 +214,8 @@ def _build_trainer(
         distiller=distiller,
         teacher=load() if not cached and (distiller.needs_teacher or compared) else None,
         evaluation_teacher=load if cached and compared else None,
-        on_policy=_sampler(recipe, student, tokenizer, pad_token_id or 0),
-        clock=clock,
+        on_policy=_sampler(recipe, student, padding),
+        clock=Clock(recipe.training.max_seconds, now=now) if recipe.training.max_seconds else None,
         train_dataset=rows,
         eval_dataset=data.held_out,
         data_collator=collator,
@@ -238,12 +240,11 @@ def _training_rows(
     return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
 
 
-def _sampler(recipe: Recipe, student: Any, tokenizer: Any, pad_token_id: int) -> OnPolicySampler | None:
+def _sampler(recipe: Recipe, student: Any, pad_token_id: int) -> OnPolicySampler | None:
     section = recipe.distillation.on_policy if recipe.distillation else None
     if section is None or recipe.data is None:
         return None
     stop = student.generation_config.eos_token_id
-    stop = tokenizer.eos_token_id if stop is None else stop
     return OnPolicySampler(
         section,
         seed=recipe.training.seed,
