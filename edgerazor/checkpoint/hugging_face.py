@@ -18,6 +18,7 @@ from transformers.quantizers.auto import (
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from edgerazor.checkpoint.file_check import FileCheck, check_loaded_files
 from edgerazor.checkpoint.headers import read_headers
 from edgerazor.checkpoint.read import check_header
 from edgerazor.checkpoint.section import METHOD, PackedSection, QATSection, dtype_name, read_section
@@ -37,6 +38,9 @@ from edgerazor.schemas.recipe import Recipe, load_recipe
 class EdgeRazorConfig(QuantizationConfigMixin):
     """`quantization_config` as transformers carries it about; what it holds is checked when it is used.
 
+    `verify: False` in it, set on the configuration that is given to `from_pretrained`, loads a packed folder without
+    comparing its files with their digests.
+
     `from_pretrained(float_folder, quantization_config=EdgeRazorConfig(mode="qat", recipe=...))` gives a model for
     quantization-aware training, mode "packed" rounds it; `recipe` is a file, a dict or a `Recipe`.
 
@@ -48,6 +52,7 @@ class EdgeRazorConfig(QuantizationConfigMixin):
     def __init__(self, *, registry: Registry | None = None, **content: Any):
         self.quant_method = METHOD
         self.registry = registry or load_plugins()
+        self.verify = bool(content.pop("verify", True))
         recipe = content.get("recipe")
         if isinstance(recipe, (str, Path, Recipe)):
             loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, registry=self.registry)
@@ -94,6 +99,7 @@ class EdgeRazorQuantizer(HfQuantizer):
         super().__init__(quantization_config, **kwargs)
         self.registry = quantization_config.registry
         self.section: PackedSection | QATSection | None = None
+        self._file_check: FileCheck | None = None
         if self.pre_quantized:
             self.section = read_section(quantization_config.to_dict(), "config.json")
         elif quantization_config.mode not in ("qat", "packed") or "recipe" not in quantization_config.content:
@@ -114,12 +120,18 @@ class EdgeRazorQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         if isinstance(self.section, PackedSection):
+            files = kwargs.get("checkpoint_files")
+            if self.quantization_config.verify:
+                self._file_check = check_loaded_files(files or (), model.config)
             swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
-            check_files(model, self.section, kwargs.get("checkpoint_files"))
+            check_files(model, self.section, files)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         if isinstance(self.section, PackedSection):
+            check, self._file_check = self._file_check, None  # a thread has no copy
+            if check is not None:
+                check.finish()
             self._finish_packed(model)
             return model
         recipe = self._recipe()

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from transformers import AutoConfig
 
+from edgerazor.checkpoint.file_check import FileCheck, check_small_files
 from edgerazor.checkpoint.hugging_face import register
-from edgerazor.checkpoint.read import open_checkpoint
+from edgerazor.checkpoint.read import PackedCheckpoint, open_checkpoint
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.packed import Compute, PackedWeight
 from edgerazor.core.layers.table import LAYER_KINDS
@@ -24,6 +26,7 @@ def load_model(
     activations: bool = True,
     device_map: Any = None,
     registry: Registry | None = None,
+    verify: bool = True,
 ) -> Any:
     """Load a packed checkpoint as a transformers model: `AutoModelForCausalLM.from_pretrained` after a full check.
 
@@ -37,23 +40,22 @@ def load_model(
         activations: False leaves the inputs of linear layers unquantized; keys and values stay as trained.
         device_map: as in transformers.
         registry: loaded plugins; None loads them.
+        verify: compare every file but the card with its digest, beside the loading; False loads files as they are.
 
     Raises:
-        CheckpointError: the folder is not a complete packed checkpoint of a known version; names file and key.
+        CheckpointError: the folder is not a complete packed checkpoint of a known version; names file and key;
+            or a file is not the one that was written.
     """
     if compute not in get_args(Compute):
         raise CheckpointError(f"compute: is {compute!r}, expected one of {', '.join(get_args(Compute))}")
     registry = registry or load_plugins()
     checkpoint = open_checkpoint(folder, registry=registry)
     register(registry)
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(checkpoint.folder)
-        model = auto_class(config).from_pretrained(
-            checkpoint.folder, config=config, dtype=dtype or "auto", device_map=device_map
-        )
+        model = _load(checkpoint, verify, dtype=dtype or "auto", device_map=device_map)
     except (OSError, RuntimeError, ValueError) as error:
+        if verify:
+            FileCheck(checkpoint.folder, checkpoint.manifest).finish()
         raise CheckpointError(f"{folder}: cannot be loaded: {error}") from error
     if dequantize:
         return model.dequantize()
@@ -64,3 +66,11 @@ def load_model(
             for kind in LAYER_KINDS:
                 kind.leave_inputs(module)
     return model
+
+
+def _load(checkpoint: PackedCheckpoint, verify: bool, **options: Any) -> Any:
+    if verify:
+        check_small_files(checkpoint.folder, checkpoint.manifest)
+    config = AutoConfig.from_pretrained(checkpoint.folder)
+    config.quantization_config["verify"] = verify
+    return auto_class(config).from_pretrained(checkpoint.folder, config=config, **options)

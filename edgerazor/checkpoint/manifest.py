@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError
 
 from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST, UnquantizedDtype, without_bfloat16
+from edgerazor.core.digests import digest_file
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
 from edgerazor.schemas.recipe import key_path
@@ -15,12 +16,13 @@ from edgerazor.version import __version__
 
 
 class FileEntry(Schema):
-    """Size and hash of one file."""
+    """Size and hashes of one file; version 2.0 and earlier wrote no `xxh3_128`, the fast one that loading compares."""
 
     title: ClassVar[str] = "file"
 
     bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    xxh3_128: Annotated[str | None, Field(pattern="^[0-9a-f]{32}$")] = None
 
 
 class BitsPerWeight(Schema):
@@ -53,9 +55,24 @@ class Manifest(Schema):
 
 
 def hash_file(path: Path) -> FileEntry:
-    """Bytes and sha256 of a file."""
+    """Bytes and hashes of a file."""
+    return FileEntry(bytes=path.stat().st_size, sha256=_sha256(path), xxh3_128=digest_file(path))
+
+
+def matches(path: Path, entry: FileEntry) -> bool:
+    """Whether a file is the one of the entry, by the fast hash where there is one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size != entry.bytes:
+        return False
+    return digest_file(path) == entry.xxh3_128 if entry.xxh3_128 else _sha256(path) == entry.sha256
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return FileEntry(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_in(folder: Path) -> list[str]:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from transformers.trainer_utils import get_last_checkpoint
 
 from edgerazor.checkpoint import PackResult, pack_model
+from edgerazor.checkpoint.training_checkpoint import FILES, check_files, newest_whole
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, RecipeError
 from edgerazor.models.load import Models
@@ -39,24 +40,27 @@ def pack_source(
 
     Raises:
         RecipeError: neither preset nor recipe is given for a model, or the recipe has faults.
-        CheckpointError: the run holds no checkpoint yet, or the model cannot be loaded.
+        CheckpointError: the run holds no whole checkpoint, each damaged file is named; or the model cannot be loaded.
         PlanError: the recipe does not fit the model.
     """
-    return pack_model(packing_recipe(source, registry, preset, recipe, overrides), registry=registry, output=output)
-
-
-def packing_recipe(
-    source: str, registry: Registry, preset: str | None, recipe: Path | None, overrides: Sequence[str]
-) -> Recipe:
-    """The recipe that packs `source`; arguments as for `pack_source`."""
-    weights = source
+    weights, notes = source, list[str]()
     own_recipe = Path(source) / "recipe.yaml"
     if own_recipe.is_file() and not (Path(source) / "config.json").is_file():
-        weights = _latest_weights(Path(source))
+        weights, notes = _latest_weights(Path(source))
         recipe = recipe or (own_recipe if preset is None else None)
+    elif (Path(source) / FILES).is_file():
+        check_files(Path(source), resume=False)
+    chosen = _packing_recipe(weights, registry, preset, recipe, overrides)
+    result = pack_model(chosen, registry=registry, output=output)
+    return replace(result, notes=(*notes, *result.notes))
+
+
+def _packing_recipe(
+    weights: str, registry: Registry, preset: str | None, recipe: Path | None, overrides: Sequence[str]
+) -> Recipe:
     if recipe is None:
         if preset is None:
-            raise RecipeError(f"{source}: pack needs --preset NAME or --recipe FILE to know what to pack it to")
+            raise RecipeError(f"{weights}: pack needs --preset NAME or --recipe FILE to know what to pack it to")
         content: Mapping[str, Any] = {"model": _model_section(weights, overrides, registry), "preset": preset}
         return load_recipe(content, registry=registry, overrides=overrides)
     changes = [f"model.name_or_path={json.dumps(weights)}", *overrides]
@@ -83,12 +87,14 @@ def _model_section(weights: str, overrides: Sequence[str], registry: Registry) -
     return {**written, "family": Models(section, registry).student.config.model_type}
 
 
-def _latest_weights(run: Path) -> str:
+def _latest_weights(run: Path) -> tuple[str, list[str]]:
     checkpoints = run / "checkpoints"
     packed = run / "packed"
     if packed.is_dir():
         raise CheckpointError(f"{run}: this run is finished and packed already: {packed}")
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    last, problems = newest_whole(checkpoints, resume=False)
+    if last is None and problems:
+        raise CheckpointError("\n".join([f"{run}: this run holds no whole checkpoint:", *problems]))
     if last is None:
         raise CheckpointError(f"{run}: this run holds no checkpoint under {checkpoints} yet")
-    return str(last)
+    return str(last), [*problems, f"{last.name} is the newest whole checkpoint of the run"]

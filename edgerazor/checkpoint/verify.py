@@ -118,7 +118,7 @@ def _file_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             continue
         if found.bytes != entry.bytes:
             yield f"{name}: has {found.bytes} bytes, {MANIFEST} says {entry.bytes}"
-        elif found.sha256 != entry.sha256:
+        elif found.sha256 != entry.sha256 or entry.xxh3_128 not in (None, found.xxh3_128):
             yield f"{name}: content differs from the hash in {MANIFEST}"
     for path in sorted(folder.glob("*.safetensors")):
         if path.name not in manifest.files:

@@ -30,7 +30,7 @@ def replaced(path: Path) -> Iterator[Path]:
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target)
+        remove_abandoned(target.parent, target.name)
         with _workspace(target) as workspace:
             temporary = workspace / target.name
             yield temporary
@@ -50,17 +50,22 @@ def remove_folder(folder: Path) -> None:
         folder.rename(workspace / folder.name)
 
 
-def remove_abandoned(target: Path) -> None:
-    """Remove what killed processes left beside a path they were writing; a folder that they were about to replace and
-    had put aside is put back."""
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left in a folder they were writing to; a folder that they were about to replace and
+    had put aside is put back.
+
+    Args:
+        name: of what they were writing; None is anything.
+    """
     with suppress(OSError):  # another process may do the same
-        for workspace in target.parent.glob(".*"):
-            if not workspace.name.startswith(f".{target.name}{_MARK}") or not workspace.is_dir():
+        for workspace in folder.glob(".*"):
+            made = workspace.name[1:].rpartition(_MARK)[0]
+            if not made or made != (name or made) or not workspace.is_dir():
                 continue
             with locked(workspace) as free:
                 if free:
-                    if (workspace / _FORMER).exists() and not target.exists():
-                        (workspace / _FORMER).rename(target)
+                    if (workspace / _FORMER).exists() and not (folder / made).exists():
+                        (workspace / _FORMER).rename(folder / made)
                     shutil.rmtree(workspace, ignore_errors=True)
 
 

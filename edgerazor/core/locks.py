@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock on a file or folder for the block; yields whether this process got it.
+def locked(path: Path, *, wait: bool = False) -> Iterator[bool | None]:
+    """Hold a lock on a file or folder for the block.
 
-    Where the file system has no locks nobody gets one.
+    Yields whether this process got it: False if another one holds it, None where the file system has no locks.
 
     Args:
         wait: until whoever holds it lets it go.
@@ -20,11 +20,14 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
         OSError: there is nothing at `path`, or it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY)
-    held = False
+    held: bool | None = None
     try:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                held = True
+            except BlockingIOError:
+                held = False
         yield held
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgerazor.checkpoint import open_checkpoint
+from edgerazor.checkpoint.file_check import FileCheck
 from edgerazor.checkpoint.read import PackedCheckpoint
 from edgerazor.core.contracts import ComparisonResult, Exporter, ExportResult, Progress
 from edgerazor.core.registry import Registry
@@ -44,6 +45,7 @@ def export_checkpoint(
     """
     registry.register_models()
     opened, path = open_checkpoint(checkpoint, registry=registry), Path(exporter.params.path)
+    FileCheck(opened.folder, opened.manifest).finish()
     exporter.progress = progress
     found: list[ComparisonResult] = []
 

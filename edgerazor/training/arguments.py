@@ -22,6 +22,7 @@ SET_BY_US = {
     "output_dir": "the --output option",
     "remove_unused_columns": "edgerazor, whose batches hold more than the model's arguments",
     "logging_nan_inf_filter": "edgerazor, which checks the loss when it is logged",
+    "save_on_each_node": "nothing: a checkpoint is written once, into a folder that all processes see",
     "eval_strategy": "evaluation.every_steps",
     "eval_steps": "evaluation.every_steps",
     "fp16": "nothing: float16 gradients of the head underflow; use bf16",
@@ -85,6 +86,7 @@ def _set_by_us(training: TrainingSection, evaluation: EvaluationSection, folder:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "use_cpu": training.use_cpu or not torch.cuda.is_available(),
+        "save_on_each_node": "nothing: a checkpoint is written once, into a folder that all processes see",
         "eval_strategy": "steps" if evaluation.every_steps else "no",
         "per_device_eval_batch_size": evaluation.batch_size,
     }

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from edgerazor.checkpoint.training_checkpoint import TRAINER_STATE
 from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import FLAG, OnPolicySampler
@@ -24,6 +26,7 @@ from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.clock import Clock, learning_rate_factor
 from edgerazor.training.learned import add_to_optimizer, prepare_learned
+from edgerazor.training.save import remove_oldest, saved_whole
 from edgerazor.training.sharding import shard_on_cpu
 
 MASKS = 4
@@ -57,6 +60,7 @@ class DistillationTrainer(Trainer):
         self.evaluation_teacher, self.on_policy = evaluation_teacher, on_policy
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True
+        self._save_into: Path | None = None
         self._counts: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._share_names: set[str] = set()
@@ -137,6 +141,32 @@ class DistillationTrainer(Trainer):
         if fresh:
             add_to_optimizer(self.distiller, optimizer, max_grad_norm=self.args.max_grad_norm)
         return optimizer
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Whole or not at all: what transformers writes lies beside its place until all of it is on the disk."""
+        checkpoints = Path(self.args.output_dir)
+        folder = checkpoints / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with saved_whole(folder, self.accelerator) as made:
+            self._save_into = made.parent
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._save_into = None
+            if self.state.best_model_checkpoint == str(made):
+                self.state.best_model_checkpoint = str(folder)
+                if self.is_world_process_zero():
+                    self.state.save_to_json(str(made / TRAINER_STATE))
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+        if self.is_world_process_zero():
+            remove_oldest(checkpoints, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._save_into or super()._get_output_dir(trial))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._save_into is None:
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

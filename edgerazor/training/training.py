@@ -38,8 +38,9 @@ from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWei
 from edgerazor.training.clock import Clock
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
-from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, prepare_output
+from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, claimed, prepare_output
 from edgerazor.training.rows import check_rows
+from edgerazor.training.save import BestByStep
 from edgerazor.training.trainer import DistillationTrainer
 
 
@@ -98,7 +99,8 @@ def train(
         recipe: a checked recipe with a `data` section.
         registry: loaded plugins.
         output: folder of the run.
-        resume: go on from the last checkpoint in `output`; without it a folder that holds a run is refused.
+        resume: go on from the newest whole checkpoint in `output`, naming what is wrong with newer ones; without it a
+            folder that holds a run is refused.
         data: rows that `load_data` made from the recipe's data section before; None loads them now.
         callbacks: further transformers callbacks.
         console: where progress goes; None is standard error.
@@ -107,20 +109,20 @@ def train(
 
     Raises:
         RecipeError, PlanError, DataError, CheckpointError: before any training, whatever can be known by then.
-        TrainingError: the folder holds a run already, or the loss stops being finite.
+        TrainingError: the folder holds a run or is in use, the loss stops being finite, or the disk is full.
     """
     console, output = console or Console(stderr=True), Path(output)
     exporters, models = build_exporters(recipe, registry=registry), Models(recipe.model, registry)
     recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
-    last = prepare_output(output, recipe, resume=resume, registry=registry)
+    last = prepare_output(output, recipe, resume=resume, registry=registry, console=console)
     trainer, plan = _build_trainer(recipe, models, output, data, now)
     interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
     started = now()
-    _write_recipe(trainer, recipe, output / RECIPE, registry)
     _settle_layers(trainer, console, last)
     whole = trainer.accelerator.unwrap_model(trainer.model)
     # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
-    with cached_weights(whole, policy="off" if trainer.sharded else None) as cache:
+    with claimed(output, trainer), cached_weights(whole, policy="off" if trainer.sharded else None) as cache:
+        _write_recipe(trainer, recipe, output / RECIPE, registry)
         _run_steps(trainer, last, cache, interrupt, progress)
         seconds, state = now() - started, trainer.state
         result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
@@ -142,7 +144,7 @@ def _add_callbacks(
     """Add the caller's callbacks, then the clock, the progress and the handler of interrupts."""
     interrupt = Interrupt(console)
     progress = LiveProgress(console, trainer.clock, now=now, losses=trainer.distiller.names)
-    for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt):
+    for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt, BestByStep()):
         trainer.add_callback(callback)
     return interrupt, progress
 

@@ -71,6 +71,8 @@ def test_a_run_goes_on_by_the_recipe_that_started_it(registry: Registry, tmp_pat
     shutil.copytree(FOLDER / "run", tmp_path / "run")
     last = tmp_path / "run" / "checkpoints" / "checkpoint-1"
     last.mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
+        (last / name).write_text("{}")
     recipe = load_recipe(FOLDER / "recipe.yaml", registry=registry)
     assert prepare_output(tmp_path / "run", recipe, resume=True, registry=registry) == str(last)
     other = load_recipe(FOLDER / "recipe.yaml", registry=registry, overrides=["data.sequence_length=32"])

@@ -80,7 +80,9 @@ def test_a_wider_and_deeper_teacher_through_a_projection(tmp_path, registry, wid
 def test_a_run_without_its_projection_cannot_be_resumed(tmp_path, registry, wider):
     training = {"max_steps": 2, "save_steps": 1}
     train(load(registry, tmp_path, wider, training=training), registry=registry, output=tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "checkpoint-2" / FILE).unlink()
+    for step in (tmp_path / "run" / "checkpoints").iterdir():
+        (step / "checkpoint_files.json").unlink()  # as version 0.1 left it
+        (step / FILE).unlink()
     more = load(registry, tmp_path, wider, training={**training, "max_steps": 3})
     with pytest.raises(TrainingError, match=r"holds no 'feature_mse.layers'"):
         train(more, registry=registry, output=tmp_path / "run", resume=True)

@@ -43,7 +43,7 @@ def date_of(folder: Path) -> datetime.date | None:
 def finish_folder(folder: Path, manifest: Manifest) -> None:
     """Say that all shards are there."""
     write_description(folder / MANIFEST, manifest)
-    remove_abandoned(folder / BEGUN)
+    remove_abandoned(folder)
     (folder / BEGUN).unlink(missing_ok=True)
 
 

@@ -1,0 +1,92 @@
+"""The files of a packed checkpoint against its manifest, while it is loaded: on a thread of its own."""
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
+
+from edgerazor.checkpoint.manifest import Manifest, matches, read_manifest
+from edgerazor.checkpoint.section import MANIFEST
+from edgerazor.errors import CheckpointError
+
+# People write the card of a model on a hub, and nothing is loaded from it.
+CARD = "README.md"
+
+
+class FileCheck:
+    """Reads the files of a packed folder and compares them with `edgerazor.json`, from now until `finish`.
+
+    Args:
+        folder: of the files; in the cache of a hub it may hold some of them only.
+        manifest: what the folder says about its files.
+        needed: names of files that are loaded and so must be listed.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, needed: Iterable[str] = ()):
+        self.folder = folder
+        self._unlisted = [name for name in needed if name not in manifest.files]
+        executor = ThreadPoolExecutor(1, thread_name_prefix="edgerazor-digests")
+        self._faults: Future[list[str]] = executor.submit(self._compare, manifest)
+        executor.shutdown(wait=False)
+
+    def finish(self) -> None:
+        """Wait for the rest.
+
+        Raises:
+            CheckpointError: with one line for each file that is not what was written.
+        """
+        faults = [f"{name}: is not listed in {MANIFEST}" for name in self._unlisted] + self._faults.result()
+        if faults:
+            hint = "it is damaged, or was edited since; write it again, or load it as it is with verify=False"
+            raise CheckpointError("\n".join(f"{self.folder / fault}; {hint}" for fault in faults))
+
+    def _compare(self, manifest: Manifest) -> list[str]:
+        faults = []
+        for name, entry in manifest.files.items():
+            try:
+                if name != CARD and (self.folder / name).exists() and not matches(self.folder / name, entry):
+                    faults.append(f"{name}: its content differs from the digest in {MANIFEST}")
+            except OSError as error:
+                faults.append(f"{name}: cannot be read: {error.strerror or error}")
+        return faults
+
+
+def check_small_files(folder: Path, manifest: Manifest) -> None:
+    """Compare everything but the weights, before any of it is read.
+
+    Raises:
+        CheckpointError: as `FileCheck.finish`.
+    """
+    small = {name: entry for name, entry in manifest.files.items() if not name.endswith(".safetensors")}
+    FileCheck(folder, manifest.model_copy(update={"files": small})).finish()
+
+
+def check_loaded_files(files: Iterable[str], config: Any) -> FileCheck | None:
+    """Begin to check files that transformers loads; None where no manifest belongs to them.
+
+    Args:
+        files: weights, of a folder or of the cache of a hub.
+        config: of the model, as transformers read it.
+    """
+    paths = [Path(file) for file in files]
+    if not paths:
+        return None
+    folder = paths[0].parent
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        name, revision = getattr(config, "_name_or_path", ""), getattr(config, "_commit_hash", None)
+        if revision is None:
+            return None  # a folder that save_pretrained wrote
+        found = cached_file(
+            name,
+            MANIFEST,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found is None:
+            return None
+        manifest = Path(found)
+    return FileCheck(folder, read_manifest(manifest.parent), [path.name for path in paths])
