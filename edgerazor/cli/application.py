@@ -42,7 +42,7 @@ class RenamedOutput(TyperCommand):
 
 
 def _message(error: Exception) -> str:
-    """An OSError names its file only where opening failed; a disk that fills up later has none to name."""
+    """What an error says; an OSError of a disk that fills up has no file to name, one of opening has."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error) or type(error).__name__

@@ -38,7 +38,7 @@ def ask_for_huge_pages() -> None:
 
 
 def keep_large_blocks() -> bool:
-    """Let this process use large blocks again; whether anything was changed.
+    """Let this process use freed blocks of memory again; returns whether anything was changed.
 
     Nothing is where EDGERAZOR_ALLOCATOR is `system`, the environment tunes malloc itself, or malloc is not glibc's.
 

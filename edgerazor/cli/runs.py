@@ -55,12 +55,12 @@ def pack(
     from edgerazor.cli.tables import human_bytes
     from edgerazor.core.discovery import load_plugins
 
-    report = pack_source(
+    packed = pack_source(
         source, registry=load_plugins(), output=output, preset=preset, recipe=recipe, overrides=overrides or []
     )
-    size = human_bytes(sum(report.files.values()))
-    typer.echo(f"wrote {output}: {size}, {report.effective_bits:.3f} bits per quantized weight with scales")
-    for note in report.notes:
+    size = human_bytes(sum(packed.files.values()))
+    typer.echo(f"wrote {output}: {size}, {packed.effective_bits:.3f} bits per quantized weight with scales")
+    for note in packed.notes:
         typer.echo(f"  note: {note}")
 
 

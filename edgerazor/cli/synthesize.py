@@ -110,7 +110,7 @@ def synthesize(
 def _open_writer(
     settings: SynthesisSettings, address: "ServerAddress | None", batch_size: int, concurrency: int
 ) -> "Writer":
-    """A model here is loaded; so is the code for it, which a server does without."""
+    """What writes the answers: a model that is loaded here, or a client of a server, which needs no code for models."""
     if address is None:
         from edgerazor.core.discovery import load_plugins
         from edgerazor.synthesize.local import load_local_writer
@@ -124,7 +124,7 @@ def _open_writer(
 def _check_options(
     model: str | None, server: str | None, batch_size: int | None, concurrency: int | None, standard_only: bool
 ) -> None:
-    """Options that would have no effect are errors."""
+    """Raise SynthesisError for options that would have no effect."""
     if server is None and model is None:
         raise SynthesisError("who is the teacher? --model FOLDER for a model on this machine, or --server URL")
     if server is None and (concurrency is not None or standard_only):

@@ -27,8 +27,8 @@ def cache_teacher(
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
     from edgerazor.distill.teacher_cache import cache_teacher as run
 
-    report = run(loaded, registry=registry, output=output, top_k=top_k, batch_size=batch_size)
+    cached = run(loaded, registry=registry, output=output, top_k=top_k, batch_size=batch_size)
     typer.echo(
-        f"wrote {output}: {report.rows} rows, {report.positions} positions, {human_bytes(report.bytes)}; "
+        f"wrote {output}: {cached.rows} rows, {cached.positions} positions, {human_bytes(cached.bytes)}; "
         f"train with --set distillation.teacher_cache={output}"
     )

@@ -52,7 +52,7 @@ class ModulePlan:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its weight, `[out_features, in_features]`, or `[experts, rows, columns]`."""
+        """Shape of the weight, `[out_features, in_features]`, or `[experts, rows, columns]`."""
         return self.matrices.shape
 
     @property
@@ -258,7 +258,7 @@ class _Planner:
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """Of the model's own configuration."""
+        """Facts of the model, by its own configuration."""
         return self.adapter.facts(self.model.config)
 
     def _fits(self, where: str, quantizer: Quantizer, shape: tuple[int, int]) -> bool:

@@ -46,7 +46,7 @@ class Registry:
         self._models_registered = False
 
     def __deepcopy__(self, memo: Any) -> "Registry":
-        """Itself: it does not change, and transformers copies the configurations that hold it."""
+        """The registry itself: it does not change, and transformers copies the configurations that hold it."""
         return self
 
     def names(self, kind: Kind) -> list[str]:

@@ -17,6 +17,6 @@ def resolve_recipe(recipe: Recipe, *, registry: Registry, plan: Plan | None = No
 
 
 def write_resolved_recipe(recipe: Recipe, path: Path, *, registry: Registry) -> None:
-    """Write it as YAML, whole or not at all."""
+    """Write the resolved recipe as YAML, whole or not at all."""
     with replaced(path) as temporary:
         temporary.write_text(resolve_recipe(recipe, registry=registry).to_yaml(), encoding="utf-8")

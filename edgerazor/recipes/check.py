@@ -98,7 +98,7 @@ def _data_paths(data: DataSection) -> Iterator[tuple[str, str]]:
 
 
 def _length(models: "Models", data: DataSection | None) -> tuple[list[str], list[str]]:
-    """Faults and notes about rows that are longer than the model's positions."""
+    """Faults and notes about a sequence length for which the model has too few positions."""
     from edgerazor.models.positions import check_positions
 
     if data is None:

@@ -41,7 +41,7 @@ def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force
 
 
 def _positions(model: str) -> int:
-    """Of a model on this machine, `LENGTH` where nothing says it."""
+    """Positions of a model on this machine; `LENGTH` where its configuration does not say."""
     config = local_config(model)
     try:
         content = json.loads(config.read_text(encoding="utf-8")) if config else {}

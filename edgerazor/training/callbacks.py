@@ -120,7 +120,7 @@ class Interrupt(TrainerCallback):
             control.should_training_stop = True
 
     def _received_anywhere(self, args: Any) -> bool:
-        """All ranks must stop at the same step, whichever of them got the signal."""
+        """Whether some rank got a signal: all must stop at the same step, whichever of them it was."""
         received = self.received is not None
         if args.world_size == 1:
             return received

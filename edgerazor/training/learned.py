@@ -29,9 +29,9 @@ def prepare_learned(distiller: Distiller, device: torch.device, *, world_size: i
 
 
 def add_to_optimizer(distiller: Distiller, optimizer: torch.optim.Optimizer, *, max_grad_norm: float) -> None:
-    """One more group, without weight decay; its gradients are clipped by themselves and forgotten after each step.
+    """Let an optimizer train what losses learn, as a group without weight decay that is clipped by itself.
 
-    The Trainer does both for parameters of the student alone.
+    The Trainer clips gradients of the student alone, and forgets those alone after a step; here hooks do both.
     """
     parameters = [parameter for module in learned_modules(distiller).values() for parameter in module.parameters()]
     if not parameters:
@@ -51,7 +51,7 @@ def add_to_optimizer(distiller: Distiller, optimizer: torch.optim.Optimizer, *, 
 
 
 def _average(parameter: Tensor) -> None:
-    """After every micro-batch; a mean of what is averaged already stays as it is."""
+    """Average a gradient over all ranks after every micro-batch; the mean of an average is the average."""
     assert parameter.grad is not None
     distributed.all_reduce(parameter.grad)
     parameter.grad /= distributed.get_world_size()

@@ -13,7 +13,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def check_rows(data: Data, arguments: TrainingArguments, config: Any) -> None:
-    """Whether there is a batch of rows, and whether they fit the model's positions.
+    """Check that there are enough rows for a batch and that the model has positions for the longest.
 
     Raises:
         DataError: there are fewer rows than one batch holds.

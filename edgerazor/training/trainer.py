@@ -77,7 +77,7 @@ class DistillationTrainer(Trainer):
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Also shard where accelerate would not."""
+        """Make the accelerator as transformers does, and shard on CPUs too, where accelerate would not."""
         super().create_accelerator_and_postprocess()
         if shard_on_cpu(self.accelerator, getattr(self.args, "fsdp_plugin_args", None)):
             self.is_fsdp_enabled = True
@@ -127,7 +127,7 @@ class DistillationTrainer(Trainer):
         return Targets(inputs["labels"], tokens, predictions, attention, task=task)
 
     def _own_answers(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        """The batch, or its prompts with answers of the student."""
+        """A batch to learn from: the one given, or its prompts with answers that the student writes."""
         step = self.state.global_step
         if self.on_policy is None or not self.on_policy.is_chosen(step, index):
             return batch
@@ -135,7 +135,7 @@ class DistillationTrainer(Trainer):
         return self.on_policy.resample(student, batch, step=step, index=index, rank=self.args.process_index)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Also for what the losses learn themselves."""
+        """Make the optimizer, with a group for what the losses learn themselves."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if fresh:
@@ -197,7 +197,7 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """By the clock where the recipe gives seconds, else transformers' own schedule."""
+        """Make the learning rate's schedule, by the clock where the recipe gives seconds, else transformers' own."""
         if self.clock is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         self.lr_scheduler = LambdaLR(

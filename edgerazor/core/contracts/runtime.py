@@ -61,7 +61,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give memory back."""
+        """Free the memory of the model; it cannot be used afterwards."""
 
     def encode(self, text: str, *, chat: bool | None = None) -> list[int]:
         """Token ids of a text, or of a user's message if `chat` is True, or None and there is a chat template.
@@ -76,7 +76,7 @@ class Runtime(ABC):
         return self.encode_message(text) if as_message else self.encode_text(text)
 
     def feed(self, ids: Sequence[int], *, every: bool = False) -> "NDArray[np.float32]":
-        """Go on by these tokens; logits `[1, vocabulary]` of the last one, or `[len(ids), vocabulary]` of every one.
+        """Read these tokens after those before; logits `[1, vocabulary]` of the last, or `[len(ids), vocabulary]` of all.
 
         Raises:
             ExportError: more tokens than the context holds, or `every` of a file that computes the last one only.

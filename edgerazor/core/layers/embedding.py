@@ -45,7 +45,7 @@ def _factor(layer: nn.Module) -> float | None:
 
 
 def _scaled(rows: Tensor, factor: float | None) -> Tensor:
-    """As those embeddings do it: the factor is a float32 number, rounded to the dtype of the rows."""
+    """Rows times a float32 factor that is rounded to their dtype first, as scaled word embeddings do it."""
     if factor is None:
         return rows
     return rows * torch.tensor(factor, dtype=torch.float32, device=rows.device).to(rows.dtype)

@@ -104,7 +104,7 @@ class QuantExperts:
         return result
 
     def _values(self, leaf: str) -> Any:
-        """Something that gives the matrix of an expert by its index, quantized as this forward pass uses it."""
+        """The matrices of all experts by index, quantized as this forward pass uses them."""
         held = getattr(self, leaf)
         if isinstance(held, PackedMatrices):
             return held

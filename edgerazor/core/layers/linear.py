@@ -94,7 +94,7 @@ class QuantLinear(ProjectionLayer, nn.Linear):
         return Head(weight, bias, quantize_input, codes)
 
     def _codes(self) -> Callable[[Tensor], CodedOperands] | None:
-        """What `Head.codes` is; the weight's are made at once, since its values are a by-product."""
+        """Codes of input and weight for `Head.codes`; the weight's are made at once, its values being a by-product."""
         cache, of_weight, of_input = self.weight_cache, self.weight_quantizer, self.input_quantizer
         if cache is None or of_weight is None or of_input is None or not torch.is_grad_enabled():
             return None

@@ -110,7 +110,7 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
 def quantized_weight(
     weight: Tensor, quantizer: Quantizer | None, cache: WeightCache | None, dtype: torch.dtype
 ) -> Tensor:
-    """Detached values of a latent weight in `dtype`."""
+    """Quantized values of a latent weight in `dtype`, detached from the graph."""
     if quantizer is None:
         return weight.detach().to(dtype)
     if cache is not None:

@@ -36,7 +36,7 @@ def packed_kind_of(module: nn.Module) -> LayerKind | None:
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module | None:
-    """The layer of that full name, or whatever other module has it; None if there is neither."""
+    """The layer of that full name, or the module of another kind that has the name; None if there is neither."""
     for kind in LAYER_KINDS:
         if (layer := kind.find(model, name)) is not None:
             return layer

@@ -56,7 +56,7 @@ class WeightCache:
         self._entries = WeakTensorKeyDictionary()
 
     def invalidate(self) -> None:
-        """Whatever is kept is stale from now on."""
+        """Take whatever is kept for stale from now on."""
         self.epoch += 1
 
     def value(self, weight: Tensor, quantizer: Quantizer, dtype: torch.dtype) -> Tensor:
