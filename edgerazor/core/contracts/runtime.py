@@ -76,7 +76,7 @@ class Runtime(ABC):
         return self.encode_message(text) if as_message else self.encode_text(text)
 
     def feed(self, ids: Sequence[int], *, every: bool = False) -> "NDArray[np.float32]":
-        """Read these tokens after those before; logits `[1, vocabulary]` of the last, or `[len(ids), vocabulary]` of all.
+        """Read tokens after those before; logits `[1, vocabulary]` of the last, or `[len(ids), vocabulary]` of all.
 
         Raises:
             ExportError: more tokens than the context holds, or `every` of a file that computes the last one only.
