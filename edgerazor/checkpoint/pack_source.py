@@ -6,16 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from edgerazor.checkpoint import PackResult, pack_model
 from edgerazor.checkpoint.training_checkpoint import FILES, check_files, newest_whole
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, RecipeError
-from edgerazor.models.load import Models
-from edgerazor.schemas.model import ModelSection
-from edgerazor.schemas.overrides import apply_overrides
-from edgerazor.schemas.preset import local_config
+from edgerazor.models.fetch import fetch_config
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
 
@@ -61,30 +56,13 @@ def _packing_recipe(
     if recipe is None:
         if preset is None:
             raise RecipeError(f"{weights}: pack needs --preset NAME or --recipe FILE to know what to pack it to")
-        content: Mapping[str, Any] = {"model": _model_section(weights, overrides, registry), "preset": preset}
+        content: Mapping[str, Any] = {"model": {"name_or_path": weights}, "preset": preset}
+        fetch_config(content, registry=registry, overrides=overrides)
         return load_recipe(content, registry=registry, overrides=overrides)
     changes = [f"model.name_or_path={json.dumps(weights)}", *overrides]
     if preset is not None:
         raise RecipeError(f"--preset {preset} and --recipe {recipe} both say what to pack to; give one of them")
     return load_recipe(recipe, registry=registry, overrides=changes)
-
-
-def _model_section(weights: str, overrides: Sequence[str], registry: Registry) -> dict[str, Any]:
-    """The model with its family, which a preset needs; a hub model's config.json is fetched to learn it.
-
-    Raises:
-        CheckpointError: there is no such folder, and the hub cannot be reached or has no such model.
-    """
-    written: dict[str, Any] = {"name_or_path": weights}
-    changed, _ = apply_overrides({"model": written}, [change for change in overrides if change.startswith("model.")])
-    try:
-        section = ModelSection.model_validate(changed["model"])
-    except ValidationError:
-        # Reading the recipe reports it, with everything else that is wrong.
-        return written
-    if section.family or local_config(section.name_or_path, section.revision):
-        return written
-    return {**written, "family": Models(section, registry).student.config.model_type}
 
 
 def _latest_weights(run: Path) -> tuple[str, list[str]]:

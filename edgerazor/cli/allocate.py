@@ -44,9 +44,11 @@ def allocate(
 ) -> None:
     """Choose each matrix's width by its sensitivity on data, under a size target; write an explicit recipe."""
     from edgerazor.core.discovery import load_plugins
+    from edgerazor.models.fetch import fetch_config
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
+    fetch_config(recipe, registry=registry, overrides=overrides or [])
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
     _check_options(output, rows=rows, candidates=candidates)
     from edgerazor.allocate import AllocationSettings
@@ -54,9 +56,8 @@ def allocate(
     from edgerazor.allocate.candidates import DEFAULT_CANDIDATES
     from edgerazor.allocate.write_recipe import write_allocated_recipe
 
-    settings = AllocationSettings(
-        target_bits, batches, tuple(candidates or DEFAULT_CANDIDATES), free, rows, measure, seed
-    )
+    among = tuple(candidates or DEFAULT_CANDIDATES)
+    settings = AllocationSettings(target_bits, batches, among, free, rows, measure, seed)
     result = run(loaded, settings, registry=registry)
     _show(result)
     comment = _comment(result, f"{recipe} --target-bits {target_bits:g}", *["--rows"] * rows, *["--free"] * free)

@@ -47,9 +47,11 @@ def plan(
     """Show what a recipe does to each module of its model: rule, quantizer, bits and bytes. No weight is loaded."""
     from edgerazor.cli.tables import console, plan_as_dict, plan_table, summary
     from edgerazor.core.discovery import load_plugins
+    from edgerazor.models.fetch import fetch_config
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
+    fetch_config(recipe, registry=registry, overrides=overrides or [])
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
     from edgerazor.models.load import plan_recipe
 

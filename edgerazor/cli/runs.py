@@ -73,9 +73,11 @@ def train(
     """Train a low-bit student by distillation, then pack, verify and export it."""
     ask_for_huge_pages()
     from edgerazor.core.discovery import load_plugins
+    from edgerazor.models.fetch import fetch_config
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
+    fetch_config(recipe, registry=registry, overrides=overrides or [])
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
     from rich.console import Console
 

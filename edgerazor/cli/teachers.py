@@ -21,9 +21,11 @@ def cache_teacher(
     """
     from edgerazor.cli.tables import human_bytes
     from edgerazor.core.discovery import load_plugins
+    from edgerazor.models.fetch import fetch_config
     from edgerazor.schemas.recipe import load_recipe
 
     registry = load_plugins()
+    fetch_config(recipe, registry=registry, overrides=overrides or [])
     loaded = load_recipe(recipe, registry=registry, overrides=overrides or [])
     from edgerazor.distill.teacher_cache import cache_teacher as run
 
