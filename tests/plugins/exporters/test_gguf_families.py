@@ -1,5 +1,6 @@
 """Every family in llama.cpp: logits of its GGUF against transformers' own classes, or the fact that it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from gguf_cases import byte_level_tokenizer, make
 from test_gguf_llamacpp import opened
 
 from edgerazor.checkpoint import PackedCheckpoint, load_model, open_checkpoint, pack_model
+from edgerazor.core.contracts import GGUFArchitecture
 from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.gguf.read import open_gguf
@@ -18,7 +20,8 @@ from tests.families import LLAMA3_ROPE, family_model
 
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.llamacpp
-ROWS, TOKENS = 320, 48
+ROWS = 320
+IDS = torch.randint(0, 256, (48,), generator=torch.Generator().manual_seed(1)).tolist()
 # Quantized inputs of products are what llama.cpp rounds differently: one matrix alone shows every other difference.
 RULES = {
     "one matrix": [{"match": "*.layers.0.mlp*down_proj", "quantizer": {"name": "int", "bits": 4, "group_size": 32}}],
@@ -106,6 +109,13 @@ def packed_family(
     return open_checkpoint(folder / "packed", registry=registry)
 
 
+def logits(path: Path, context: int) -> torch.Tensor:
+    """Of llama.cpp, for every token."""
+    with opened(path, logits_all=True, n_ctx=context) as model:
+        model.eval(IDS)
+        return torch.from_numpy(np.array(model.scores[: len(IDS)])).double()
+
+
 @pytest.mark.parametrize(("name", "rules"), CASES)
 def test_logits_are_those_of_transformers(name: str, rules: str, registry: Registry, tmp_path: Path) -> None:
     family, changes = EXPRESSED[name]
@@ -114,15 +124,26 @@ def test_logits_are_those_of_transformers(name: str, rules: str, registry: Regis
     result = exporter.export(checkpoint, path)
     assert any("rotary factors" in note for note in result.details["notes"]) is (family == "phi4-mini")
     assert exporter.verify(path, checkpoint).different == ()
-    count = min(TOKENS, checkpoint.facts.context)
-    tokens = torch.randint(0, 256, (count,), generator=torch.Generator().manual_seed(1)).tolist()
     with torch.no_grad():
-        ours = load_model(checkpoint.folder, dtype=torch.float32)(input_ids=torch.tensor([tokens])).logits[0].double()
-    with opened(path, logits_all=True, n_ctx=256 if changes is SHORT else 128) as model:
-        model.eval(tokens)
-        theirs = torch.from_numpy(np.array(model.scores[:count])).double()
+        ours = load_model(checkpoint.folder, dtype=torch.float32)(input_ids=torch.tensor([IDS])).logits[0].double()
+    theirs = logits(path, 256 if changes is SHORT else 128)
     error = (theirs - ours).norm(dim=-1) / ours.norm(dim=-1)
     assert float(error.max()) < LARGEST_ERROR[rules]
+
+
+def test_fused_matrices_are_split_where_the_architecture_has_none(registry: Registry, tmp_path: Path) -> None:
+    """Phi-3 whose heads rotate whole is a Llama with fused matrices."""
+    plain = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}}
+    checkpoint, path = packed_family("phi4-mini", plain, registry, tmp_path, "every matrix"), tmp_path / "a.gguf"
+    make(registry, path).export(checkpoint, path)
+    whole = logits(path, 128)
+    facts = replace(checkpoint.facts, gguf=GGUFArchitecture("llama", permuted=True))
+    checkpoint.__dict__["facts"] = facts
+    exporter = make(registry, path)
+    exporter.export(checkpoint, path)
+    assert exporter.verify(path, checkpoint).different == ()
+    assert {"blk.0.attn_q.weight", "blk.0.ffn_gate.weight"} < set(open_gguf(path).tensors)
+    torch.testing.assert_close(logits(path, 128), whole, rtol=0, atol=1e-3)
 
 
 def test_a_shorter_context_avoids_windows(registry: Registry, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def tensor_name(role: TensorRole, architecture: GGUFArchitecture) -> str | None:
 
 def needed_names(facts: ModelFacts, architecture: GGUFArchitecture) -> list[str]:
     """Names of all weights that the model must have, an output head of its own aside."""
-    whole = {part: kind for kind, parts in facts.fused.items() for part, _ in parts}
+    kept = [kind for kind in facts.fused if tensor_name(TensorRole(kind, 0), architecture) is not None]
+    whole = {part: kind for kind in kept for part, _ in facts.fused[kind]}
     kinds = list(dict.fromkeys(whole.get(kind, kind) for kind in facts.layer_roles()))
     roles = [TensorRole("embedding"), TensorRole("final_norm")]
     roles += [TensorRole(kind, layer) for layer in range(facts.layers) for kind in kinds]

@@ -1,7 +1,7 @@
 """Everything that will be in the file, or keeps a checkpoint from being one, known before a byte is written."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Entry:
         bytes: without padding.
         heads: of q and k whose rows are reordered; 0: rows keep their order.
         offset: added to every value (norms whose weight is stored less 1).
+        first: row of the tensor in the checkpoint with which this one begins (a part of a fused matrix).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Entry:
     bytes: int
     heads: int = 0
     offset: float = 0.0
+    first: int = 0
 
     @property
     def block_type(self) -> BlockType | None:
@@ -113,9 +115,10 @@ class _Planner:
         rules, problems = match_rules(self.params.types, inside)
         self.problems += problems
         for facts in self._without_equal_head(inside):
-            entry = self._entry(facts, rules)
-            if entry is not None:
-                self.result.entries.append(entry)
+            for part, first in self._parts(facts):
+                entry = self._entry(part, rules)
+                if entry is not None:
+                    self.result.entries.append(replace(entry, first=first))
         self.result.entries.sort(key=_place)
         self._check_complete()
         self._add_tokenizer()
@@ -134,6 +137,18 @@ class _Planner:
         if head is None and not self.facts.tied:
             self.problems.append("there is no output head, and config.json does not say tie_word_embeddings")
         return [facts for facts in tensors if not (self.result.tied and facts is head)]
+
+    def _parts(self, facts: TensorFacts) -> Iterator[tuple[TensorFacts, int]]:
+        """The tensor, or the parts of a fused one where the architecture has no such tensor, with their first rows."""
+        parts = self.facts.fused.get(facts.role.kind, ())
+        fits = sum(rows for _, rows in parts) == facts.shape[0]
+        if not fits or tensor_name(facts.role, self.architecture) is not None:
+            yield facts, 0
+            return
+        first = 0
+        for kind, rows in parts:
+            yield replace(facts, role=replace(facts.role, kind=kind), shape=(rows, *facts.shape[1:])), first
+            first += rows
 
     def _entry(self, facts: TensorFacts, rules: Mapping[str, Any]) -> Entry | None:
         name = tensor_name(facts.role, self.architecture)

@@ -66,8 +66,9 @@ def _equal(file: GGUFFile, stored: StoredTensor, entry: Entry, checkpoint: Check
     position = _stored_rows(rows, entry.heads)
     step = max(1, _CHUNK // columns)
     for start in range(0, rows, step):
-        part = np.ascontiguousarray(raw[position[start : start + step]])
-        expected = _values(value, start, start + step).reshape(-1, columns)
+        stop = min(start + step, rows)
+        part = np.ascontiguousarray(raw[position[start:stop]])
+        expected = _values(value, entry.first + start, entry.first + stop).reshape(-1, columns)
         if entry.offset:
             expected = expected + np.float32(entry.offset)
         decoded = [stored.decoder.rows(part, columns)]

@@ -56,7 +56,7 @@ def interleave_rows(rows: int, heads: int) -> NDArray[np.intp]:
 def _stored(entry: Entry, value: Tensor | QuantizedTensor) -> Iterator[NDArray[Any]]:
     """The bytes of a tensor, some rows at a time."""
     rows = entry.facts.shape[0]
-    order = interleave_rows(rows, entry.heads) if entry.heads else np.arange(rows)
+    order = entry.first + (interleave_rows(rows, entry.heads) if entry.heads else np.arange(rows))
     if isinstance(value, QuantizedTensor):
         codes, scale, packer = value.codes.numpy(), value.scale.to(torch.float16).numpy(), entry.block_type
         if packer is None:
