@@ -28,6 +28,7 @@ from edgerazor.checkpoint.write import build_section
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.attention import apply_kv_quantizer
+from edgerazor.core.packing import Tensors
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
@@ -171,7 +172,8 @@ class EdgeRazorQuantizer(HfQuantizer):
     def _pack(self, model: Any, plan: Plan, recipe: Recipe) -> None:
         """Pack a model in memory, as loading its packed checkpoint would."""
         check_weights(model, plan)
-        packed = pack_modules(model, plan)
+        tensors: Tensors = {}
+        packed = pack_modules(model, plan, tensors.update)
         self.section = build_section(
             packed,
             plan,
@@ -179,7 +181,7 @@ class EdgeRazorQuantizer(HfQuantizer):
             unquantized=unquantized_dtype(model.config),
         )
         swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
-        fill_packed(model, packed.tensors)
+        fill_packed(model, tensors)
         model.config.quantization_config = self.quantization_config = EdgeRazorConfig(
             registry=self.registry, **self.section.to_dict()
         )

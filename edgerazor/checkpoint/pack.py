@@ -32,7 +32,7 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
     check_replaceable(Path(output))
     source = Models(recipe.model, registry).student
     config = source.config
-    model = source.load()
+    model, weights = source.load_unread() or (source.load(), None)
     plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
     latent = _check_latent_weights(config, recipe.model.name_or_path, plan)
     dtype = unquantized_dtype(config) if latent else None
@@ -42,7 +42,14 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
         round_unquantized_(model, dtype)
     tokenizer = source.tokenizer if source.has_tokenizer else None
     written = write_checkpoint(
-        model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=tokenizer, unquantized=dtype
+        model,
+        output,
+        recipe=recipe,
+        plan=plan,
+        registry=registry,
+        tokenizer=tokenizer,
+        unquantized=dtype,
+        weights=weights,
     )
     absent = () if tokenizer is not None else (f"{source.name}: has no tokenizer, so {output} has none either",)
     return replace(written, notes=(*plan.notes, *written.notes, *absent))

@@ -1,6 +1,7 @@
 """What a model's weights become on disk: codes for the quantized, a 16-bit float for the rest where that is exact."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgerazor.core.packing import Layout, Tensors, content_digest, pack
 from edgerazor.core.plan import ModulePlan, Plan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
+from edgerazor.models.stored_weights import StoredWeights
 
 _NOT_ZERO = 2.0**-15  # groups up to here become zero under every quantizer (METHOD 1.4)
 
@@ -22,7 +24,7 @@ class PackedModules:
     """All quantized modules of a model, packed.
 
     Attributes:
-        tensors: by their names in the file, on the CPU.
+        bytes: of all packed tensors.
         layouts: by module name.
         digest: content_sha256 over the modules by sorted name.
         constant_groups: `{module: groups}` of constant magnitude that a ternary row cannot hold (METHOD 1.4).
@@ -31,7 +33,7 @@ class PackedModules:
         notes: what else a reader should know, one line each.
     """
 
-    tensors: Tensors = field(default_factory=dict)
+    bytes: int = 0
     layouts: dict[str, Layout] = field(default_factory=dict)
     digest: str = ""
     constant_groups: dict[str, int] = field(default_factory=dict)
@@ -40,8 +42,16 @@ class PackedModules:
     notes: list[str] = field(default_factory=list)
 
 
-def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:
+def pack_modules(
+    model: nn.Module, plan: Plan, store: Callable[[Tensors], object], weights: StoredWeights | None = None
+) -> PackedModules:
     """Quantize and pack every module that owns a quantized weight, one after the other.
+
+    Args:
+        model: with the plan applied.
+        plan: of the model.
+        store: takes the tensors of one module by their names in the file, on the CPU.
+        weights: where the model is on the meta device: its weights are read as they are needed.
 
     Raises:
         CheckpointError: a module is not quantization-aware, or its scales or widths cannot be stored.
@@ -50,17 +60,20 @@ def pack_modules(model: nn.Module, plan: Plan) -> PackedModules:
 
     def stream() -> Iterator[tuple[str, QuantizedTensor]]:
         for entry in sorted(plan.quantized, key=lambda module: module.name):
-            kind, layer = _trained_layer(model, entry)
-            quantized = kind.codes(layer)
+            with weights.present(entry.parameter_name) if weights else nullcontext():
+                kind, layer = _trained_layer(model, entry)
+                quantized = kind.codes(layer)
+                weight = kind.matrices(layer).stack(layer.weight.detach())
+                if constant := count_constant_groups(weight, quantized):
+                    packed.constant_groups[entry.name] = constant
+                del weight
             try:
                 layout, tensors = pack(quantized)
             except CheckpointError as error:
                 raise CheckpointError(f"{entry.parameter_name}: {error}") from error
             packed.layouts[entry.name] = layout
-            packed.tensors |= {f"{entry.name}.{key}": value.cpu().contiguous() for key, value in tensors.items()}
-            weight = kind.matrices(layer).stack(layer.weight.detach())
-            if constant := count_constant_groups(weight, quantized):
-                packed.constant_groups[entry.name] = constant
+            packed.bytes += sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
+            store({f"{entry.name}.{key}": value.cpu().contiguous() for key, value in tensors.items()})
             if quantized.qmax.ndim == 2:
                 packed.mixed_inside.append(entry.name)
             yield entry.name, quantized
@@ -100,7 +113,7 @@ def check_weights(model: nn.Module, plan: Plan) -> None:
     problems += [
         f"{name}: holds NaN or infinite values; nothing can be packed from it"
         for name, tensor in model.named_parameters()
-        if not bool(torch.isfinite(tensor).all())
+        if not tensor.is_meta and not bool(torch.isfinite(tensor).all())
     ]
     if problems:
         raise CheckpointError("\n".join(problems))
@@ -120,31 +133,39 @@ def unquantized_dtype(config: Any) -> torch.dtype:
 
 
 def unquantized_tensors(
-    model: nn.Module, owners: Mapping[str, Layout], *, dtype: torch.dtype = torch.bfloat16
-) -> tuple[Tensors, list[str]]:
+    model: nn.Module,
+    owners: Mapping[str, Layout],
+    store: Callable[[Tensors], object],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    weights: StoredWeights | None = None,
+) -> list[str]:
     """Everything else under its own name, a shared tensor once, in the narrowest dtype that holds it exactly.
 
     Args:
         model: the model.
         owners: modules whose weight is packed.
+        store: takes each tensor by its name, on the CPU.
         dtype: the 16-bit dtype to store it in where both hold it.
+        weights: as for `pack_modules`.
 
     Returns:
-        The tensors on the CPU, and the names of those that no 16-bit float holds (they keep their dtype).
+        The names of those that no 16-bit float holds (they keep their dtype).
     """
     packed = {id(getattr(find_layer(model, name), "weight", None)) for name in owners}
-    tensors: Tensors = {}
     wide = []
     for name, parameter in model.named_parameters():
         if id(parameter) not in packed:
-            tensors[name] = narrowest(parameter.detach(), dtype).cpu().contiguous()
-            if tensors[name].is_floating_point() and tensors[name].itemsize > 2:
+            value = weights.read(name) if weights else parameter.detach()
+            stored = narrowest(value, dtype).cpu().contiguous()
+            store({name: stored})
+            if stored.is_floating_point() and stored.itemsize > 2:
                 wide.append(name)
     persistent = model.state_dict().keys()
     for name, buffer in model.named_buffers():
         if name in persistent:
-            tensors[name] = buffer.detach().cpu().clone()
-    return tensors, wide
+            store({name: buffer.detach().cpu().clone()})
+    return wide
 
 
 def narrowest(tensor: Tensor, preferred: torch.dtype = torch.bfloat16) -> Tensor:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from edgerazor.checkpoint.card import model_card
 from edgerazor.checkpoint.folder import check_replaceable, replaced_folder
 from edgerazor.checkpoint.manifest import BitsPerWeight, Manifest, files_in, hash_file, write_manifest
 from edgerazor.checkpoint.section import CONFIG, WEIGHTS, PackedSection, dtype_name, store_layouts
+from edgerazor.checkpoint.spool import TensorSpool
 from edgerazor.checkpoint.storage import (
     PackedModules,
     check_weights,
@@ -27,6 +27,7 @@ from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
 from edgerazor.errors import CheckpointError
 from edgerazor.models.special_tokens import settle_special_tokens
+from edgerazor.models.stored_weights import StoredWeights
 from edgerazor.schemas.recipe import Recipe
 
 
@@ -79,6 +80,7 @@ def write_checkpoint(
     tokenizer: Any = None,
     evaluation: Any = None,
     unquantized: torch.dtype | None = None,
+    weights: StoredWeights | None = None,
 ) -> PackResult:
     """Pack a quantization-aware model and write it as a folder that transformers loads (TRANSFORMERS 5).
 
@@ -95,6 +97,7 @@ def write_checkpoint(
         tokenizer: saved beside the model if given.
         evaluation: figures for the manifest and the card: a mapping or a dataclass.
         unquantized: the 16-bit dtype of the base model; None asks `unquantized_dtype(model.config)`.
+        weights: of a model on the meta device, which are read one by one.
 
     Raises:
         CheckpointError: NaN or infinity (tensor named), scales that are not float16, or a folder that cannot be
@@ -104,14 +107,16 @@ def write_checkpoint(
     check_replaceable(folder)
     check_weights(model, plan)
     dtype = unquantized or unquantized_dtype(model.config)
-    packed = pack_modules(model, plan)
-    rest, packed.wide_tensors = unquantized_tensors(model, packed.layouts, dtype=dtype)
-    section = build_section(packed, plan, resolve_recipe(recipe, registry=registry, plan=plan), unquantized=dtype)
-    packed.notes += settle_special_tokens(model, tokenizer)
-    manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
+    resolved = resolve_recipe(recipe, registry=registry, plan=plan)
     with replaced_folder(folder) as temporary:
-        guard = {section.guard: torch.zeros(1, dtype=torch.uint8)}
-        save_file({**rest, **packed.tensors, **guard}, temporary / WEIGHTS, metadata={"format": "pt"})
+        with TensorSpool(temporary) as spool:
+            packed = pack_modules(model, plan, spool.add, weights)
+            packed.wide_tensors = unquantized_tensors(model, packed.layouts, spool.add, dtype=dtype, weights=weights)
+            section = build_section(packed, plan, resolved, unquantized=dtype)
+            spool.add({section.guard: torch.zeros(1, dtype=torch.uint8)})
+            spool.save(temporary / WEIGHTS)
+        packed.notes += settle_special_tokens(model, tokenizer)
+        manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
         (temporary / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
         _save_companions(model, tokenizer, temporary)
         (temporary / "README.md").write_text(model_card(manifest, plan), encoding="utf-8")
@@ -210,9 +215,10 @@ def _save_companions(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _bits(packed: PackedModules, plan: Plan) -> BitsPerWeight:
-    stored = sum(tensor.numel() * tensor.itemsize for tensor in packed.tensors.values())
     return BitsPerWeight(
-        nominal=plan.nominal_bits, effective=plan.effective_bits, file=8 * stored / max(plan.quantized_parameters, 1)
+        nominal=plan.nominal_bits,
+        effective=plan.effective_bits,
+        file=8 * packed.bytes / max(plan.quantized_parameters, 1),
     )
 
 

@@ -18,6 +18,7 @@ from edgerazor.errors import CheckpointError
 Tensors = dict[str, Tensor]
 STORAGES = ("t5", "i4", "i8")
 _CODES_PER_BYTE = {"t5": 5, "i4": 2, "i8": 1}
+_CODES_AT_ONCE = 1 << 24  # packed in one go; bounds the copies of a large embedding
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def pack(tensor: QuantizedTensor) -> tuple[Layout, Tensors]:
     tensors: Tensors = {}
     for storage in dict.fromkeys(storages):
         chosen = codes if len(set(storages)) == 1 else codes[wide == (storage == storages[-1])]
-        tensors[f"weight_{storage}"] = _PACKERS[storage](chosen)
+        some = max(1, _CODES_AT_ONCE // max(chosen.shape[1], 1))
+        tensors[f"weight_{storage}"] = torch.cat([_PACKERS[storage](rows) for rows in chosen.split(some)])
     tensors["weight_scale"] = tensor.scale.reshape(codes.shape[0], -1).contiguous()
     if len(kinds) == 2:
         tensors["weight_rows"] = pack_bits(wide)
@@ -168,7 +170,7 @@ class ContentDigest:
         self._digest.update(name.encode() + b"\0")
         self._digest.update(codes.shape[0].to_bytes(8, "little") + codes.shape[1].to_bytes(8, "little"))
         for part in (codes, tensor.scale, tensor.widest_qmax()):
-            self._digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+            self._digest.update(part.detach().cpu().contiguous().numpy().data)
 
     def hexdigest(self) -> str:
         """The digest of what was added so far."""

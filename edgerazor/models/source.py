@@ -16,6 +16,7 @@ from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
 from edgerazor.models.special_tokens import drop_impossible_padding
+from edgerazor.models.stored_weights import StoredWeights
 from edgerazor.models.tied import has_own_head, own_head, says_tied, untie
 from edgerazor.models.types import auto_class, trained_config, vocabulary_size
 from edgerazor.schemas.preset import local_config
@@ -129,6 +130,27 @@ class ModelSource:
         Raises:
             CheckpointError: a tensor is missing, has another shape, or holds NaN or infinity; the message names it.
         """
+        model, config = self._load(dtype)
+        if says_tied(config) and has_own_head(model):
+            untie(model.config)
+        check_finite(model, self.name)
+        return model.eval()
+
+    def load_unread(self) -> tuple[nn.Module, StoredWeights] | None:
+        """The model on the meta device, and its weights to be read one by one; None where only `load` can tell.
+
+        That is so for models of a hub, weights in training, and files that transformers converts while it loads.
+
+        Raises:
+            CheckpointError: as for `load`, but for values that are not finite.
+        """
+        if not Path(self.name).is_dir() or hasattr(self.config, "quantization_config"):
+            return None
+        model, _ = self._load("auto", device_map={"": "meta"})
+        weights = StoredWeights.found(model, Path(self.name))
+        return (model.eval(), weights) if weights is not None else None
+
+    def _load(self, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PretrainedConfig]:
         config = self._own_config()
         if hasattr(config, "quantization_config"):
             del config.quantization_config
@@ -142,6 +164,7 @@ class ModelSource:
                 revision=self.revision,
                 attn_implementation="sdpa",
                 output_loading_info=True,
+                **options,
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise CheckpointError(f"{self.name}: cannot be loaded: {error}") from error
@@ -150,10 +173,7 @@ class ModelSource:
         if loaded["missing_keys"]:
             missing = sorted(loaded["missing_keys"])
             raise CheckpointError(f"{self.name}: tensors are missing: {', '.join(missing[:5])} ({len(missing)} in all)")
-        if says_tied(config) and has_own_head(model):
-            untie(model.config)
-        check_finite(model, self.name)
-        return model.eval()
+        return model, config
 
     @cached_property
     def _whole_config(self) -> PretrainedConfig:

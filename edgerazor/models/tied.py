@@ -35,7 +35,7 @@ def own_head(folder: Path, config: Any) -> str | None:
         return None
     pairs = getattr(classes[type(config)], "_tied_weights_keys", None) or {}
     try:
-        places = dict(_places(folder))
+        places = dict(tensor_places(folder))
         for head, embedding in pairs.items() if isinstance(pairs, dict) else ():
             if head in places and embedding in places and _differ(places, head, embedding):
                 return str(head)
@@ -61,7 +61,7 @@ def has_own_head(model: Any) -> bool:
     return head is not None and embedding is not None and head.weight is not embedding.weight
 
 
-def _places(folder: Path) -> Iterator[tuple[str, Path]]:
+def tensor_places(folder: Path) -> Iterator[tuple[str, Path]]:
     """Name of every tensor, and the file it is in."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
