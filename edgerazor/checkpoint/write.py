@@ -109,12 +109,8 @@ def write_checkpoint(
     dtype = unquantized or unquantized_dtype(model.config)
     resolved = resolve_recipe(recipe, registry=registry, plan=plan)
     with replaced_folder(folder) as temporary:
-        with TensorSpool(temporary) as spool:
-            packed = pack_modules(model, plan, spool.add, weights)
-            packed.wide_tensors = unquantized_tensors(model, packed.layouts, spool.add, dtype=dtype, weights=weights)
-            section = build_section(packed, plan, resolved, unquantized=dtype)
-            spool.add({section.guard: torch.zeros(1, dtype=torch.uint8)})
-            spool.save(temporary / WEIGHTS)
+        packed = _write_weights(temporary / WEIGHTS, model, plan, dtype, weights)
+        section = build_section(packed, plan, resolved, unquantized=dtype)
         packed.notes += settle_special_tokens(model, tokenizer)
         manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
         (temporary / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
@@ -124,6 +120,19 @@ def write_checkpoint(
         write_manifest(temporary, manifest.model_copy(update={"files": files}))
         sizes = {name: (temporary / name).stat().st_size for name in files_in(temporary)}
     return replace(_result(folder, sizes, manifest, plan, packed), seconds=time.monotonic() - started)
+
+
+def _write_weights(
+    path: Path, model: nn.Module, plan: Plan, dtype: torch.dtype, weights: StoredWeights | None
+) -> PackedModules:
+    """Every tensor of the model, one after the other, and the guard."""
+    with TensorSpool(path.parent) as spool:
+        packed = pack_modules(model, plan, spool.add, weights)
+        packed.wide_tensors = unquantized_tensors(model, packed.layouts, spool.add, dtype=dtype, weights=weights)
+        if plan.quantized:
+            spool.add({_guard(plan): torch.zeros(1, dtype=torch.uint8)})
+        spool.save(path)
+    return packed
 
 
 def _manifest(

@@ -9,20 +9,26 @@ rows-00000.safetensors    `shard_rows` rows of the training data each, in the or
     log_rest              float32 [positions, temperatures]
     entropy               float32 [positions]
     label_log_probability float32 [positions]
+
+The metadata of such a file has a digest of the content; version 2.0 and earlier wrote none.
 """
 
 import datetime
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import xxhash
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 
 MANIFEST = "cache.json"
 SHARD_ROWS = 256
+DIGEST = "xxh3_128"
+COLUMNS = ("offsets", "digests", "ids", "log_probabilities", "log_rest", "entropy", "label_log_probability")
 
 
 class Manifest(BaseModel):
@@ -59,7 +65,7 @@ class Manifest(BaseModel):
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows))
 
     def shard_is_whole(self, path: Path, digests: Sequence[bytes]) -> bool:
-        """Whether a file holds what it should for rows with these digests; tokens and probabilities are not read."""
+        """Whether a file holds what it should for rows with these digests, and all of it as it was written."""
         try:
             with safe_open(path, framework="numpy") as file:
                 offsets = file.get_tensor("offsets")
@@ -70,14 +76,24 @@ class Manifest(BaseModel):
                     file.get_tensor("digests").tobytes() == b"".join(digests)
                     and len(offsets) == len(digests) + 1
                     and all(file.get_slice(name).get_shape() == shape for name, shape in shapes.items())
+                    and (file.metadata() or {}).get(DIGEST) in (None, content_digest(map(file.get_tensor, COLUMNS)))
                 )
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, IndexError, ValueError):
             return False
 
 
 def shard_name(index: int) -> str:
     """File of a shard."""
     return f"rows-{index:05d}.safetensors"
+
+
+def content_digest(columns: Iterable[NDArray[Any]]) -> str:
+    """Digest of the columns of a shard in the order of `COLUMNS`, their kinds included: 32 hexadecimal digits."""
+    digest = xxhash.xxh3_128()
+    for column in columns:
+        digest.update(f"{column.dtype.str} {column.shape}".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()
 
 
 def row_digest(row: Mapping[str, Any]) -> bytes:

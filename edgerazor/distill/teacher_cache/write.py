@@ -19,7 +19,16 @@ from edgerazor.data.clock import fix_date
 from edgerazor.data.progress import show_progress
 from edgerazor.distill import Distiller
 from edgerazor.distill.teacher_cache.folder import date_of, finish_folder, prepare_folder, write_whole
-from edgerazor.distill.teacher_cache.format import SHARD_ROWS, Manifest, data_digest, row_digest, shard_name
+from edgerazor.distill.teacher_cache.format import (
+    COLUMNS,
+    DIGEST,
+    SHARD_ROWS,
+    Manifest,
+    content_digest,
+    data_digest,
+    row_digest,
+    shard_name,
+)
 from edgerazor.distill.teacher_cache.read import check_losses, teacher_of
 from edgerazor.errors import RecipeError
 from edgerazor.kernels.cached_teacher import TopTokens, top_tokens
@@ -144,7 +153,8 @@ class _Writer:
         columns["digests"] = torch.from_numpy(digests.reshape(len(rows), -1).copy())
         columns["offsets"] = torch.tensor([0, *counts]).cumsum(0)
         whole = {key: value.contiguous() for key, value in columns.items()}
-        write_whole(self.folder / shard_name(index), lambda part: save_file(whole, part))
+        digest = {DIGEST: content_digest(whole[name].numpy() for name in COLUMNS)}
+        write_whole(self.folder / shard_name(index), lambda part: save_file(whole, part, digest))
 
     @torch.no_grad()
     def _batch(
