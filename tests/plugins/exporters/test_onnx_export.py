@@ -187,7 +187,7 @@ def test_commands(registry: Registry, tmp_path: Path) -> None:
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "dynamic tables": (
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
-        "rope_type 'dynamic' has no fixed table; known: default, linear, yarn, llama3",
+        "rope_type 'dynamic' has no fixed table; known: default, linear, yarn, llama3, longrope",
     ),
     "a group of 8": ({"weights": rules(BODIES["4"], 8)}, "group_size 8 fits no MatMulNBits block"),
     "too long a context": ({"settings": {"context_length": 4096}}, "context_length 4096 exceeds the model's 128"),

@@ -15,18 +15,14 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "some layers slide": (
-        {"windows": (None, 64)},
-        "window 64 on layer 1: sliding windows are not covered; set context_length to 64 or less",
+    "frequencies that change with the text": (
+        {"ropes": (Rope(1e4), Rope(1e4, "dynamic"))},
+        "rope_type 'dynamic' has no fixed table; known: default, linear, yarn, llama3, longrope",
     ),
-    "a layer that does not rotate": (
-        {"ropes": (None, Rope(1e4))},
-        "no rotary embedding on layer 0; only models whose layers all rotate are covered",
-    ),
-    "two bases": ({"ropes": (Rope(1e4), Rope(1e6))}, "layers with rotary tables of their own are not covered"),
-    "half a head": (
-        {"ropes": (Rope(1e4, partial=0.5),) * 2},
-        "partial_rotary_factor 0.5: only heads that are rotated whole are covered",
+    "a part of a head that the operator does not take": (
+        {"ropes": (None, Rope(1e4, partial=0.375))},
+        "head_dim 64, 24 columns of which turn: ONNX Runtime's GroupQueryAttention takes multiples of 16; "
+        "set portable to true",
     ),
     "scores with a cap": ({"attention_softcap": 50.0}, "attention_softcap 50.0 is not covered"),
     "shared layers": ({"repeats": 2}, "every layer runs 2 times; a graph would hold every shared layer more than once"),
@@ -48,7 +44,13 @@ def test_a_graph_is_refused_by_fact(case: str, packed: Packed, registry: Registr
     assert str(caught.value) == expected
 
 
-def test_a_window_of_the_whole_graph_is_none(packed: Packed, registry: Registry, tmp_path: Path) -> None:
+def test_longrope_is_exported_up_to_where_it_turns_otherwise(
+    packed: Packed, registry: Registry, tmp_path: Path
+) -> None:
     checkpoint = packed("qwen3 4-bit g32 tied")
-    checkpoint.facts = replace(checkpoint.facts, windows=(64, 64))
-    make_onnx(registry, tmp_path / "out", context_length=64).check(checkpoint)
+    rope = Rope(1e4, "longrope", scaling={"original_max_position_embeddings": 32})
+    checkpoint.facts = replace(checkpoint.facts, ropes=(rope, rope))
+    assert make_onnx(registry, tmp_path / "out").planned(checkpoint).context_length == 32
+    make_onnx(registry, tmp_path / "out", context_length=32).check(checkpoint)
+    with pytest.raises(ExportError, match=r"^context_length 33: longrope .*set context_length to 32 or less$"):
+        make_onnx(registry, tmp_path / "out", context_length=33).check(checkpoint)

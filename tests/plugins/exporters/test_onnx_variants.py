@@ -83,18 +83,6 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 3,
     },
     "mobilellm with a shared embedding": {"family": "mobilellm", "share_embedding": True},
-    "llama3 tables": {
-        "family": "llama",
-        "max_position_embeddings": 128,
-        "rope_parameters": {
-            "rope_type": "llama3",
-            "rope_theta": 1e4,
-            "factor": 4.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32,
-        },
-    },
 }
 
 

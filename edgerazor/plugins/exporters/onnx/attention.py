@@ -1,36 +1,42 @@
 """Attention with the cache inside, as one operator that also turns and appends keys, or by standard operators."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from edgerazor.core.layers.attention import attention_modules
-from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.rotary import Tables
 
 NAME = "edgerazor_onnx"
 multiple: Any = torch.onnx.ops.symbolic_multi_out
 
 
 class FusedAttention:
-    """One operator that turns queries and keys, appends to the cache and attends.
+    """One operator that turns queries and keys where the layer does, appends to the cache and attends.
 
     Args:
         past: key and value of each layer, `[batch, kv_heads, past, head_dim]`.
         lengths: int32 `[batch]`, tokens of each row less one.
         total: int32 scalar, columns of the mask.
-        cos, sin: `[context_length, head_dim / 2]`.
+        windows: last positions that a layer attends to, of those that do not attend to all.
+        turning: tables of the layer that is about to attend, if it turns its queries and keys.
 
     Attributes:
         present: key and value of each layer with the new positions, filled as the layers run.
     """
 
-    def __init__(self, past: tuple[Tensor, ...], lengths: Tensor, total: Tensor, cos: Tensor, sin: Tensor):
-        self.past, self.others = past, (lengths, total, cos, sin)
+    def __init__(
+        self,
+        past: tuple[Tensor, ...],
+        lengths: Tensor,
+        total: Tensor,
+        *,
+        windows: Mapping[int, int],
+        turning: list[Tables],
+    ):
+        self.past, self.others, self.windows, self.turning = past, (lengths, total), windows, turning
         self.present: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -39,17 +45,20 @@ class FusedAttention:
         kv_heads = key.shape[1]
         flat = [states.transpose(1, 2).reshape(batch, length, -1) for states in (query, key, value)]
         past_key, past_value = self.past[2 * layer : 2 * layer + 2]
+        tables = self.turning.pop() if self.turning else ()
         attributes: dict[str, Any] = {
             "num_heads": heads,
             "kv_num_heads": kv_heads,
             "scale": scale,
-            "do_rotary": 1,
+            "do_rotary": int(bool(tables)),
             "rotary_interleaved": 0,
         }
+        if layer in self.windows:
+            attributes["local_window_size"] = self.windows[layer]
         present = (batch, kv_heads, past_key.shape[2] + length, width)
         output, present_key, present_value = multiple(
             "com.microsoft::GroupQueryAttention",
-            (*flat, past_key, past_value, *self.others),
+            (*flat, past_key, past_value, *self.others, *tables),
             attributes,
             dtypes=(query.dtype,) * 3,
             shapes=((batch, length, heads * width), present, present),
@@ -64,11 +73,12 @@ class StandardAttention:
 
     Args:
         past: as above.
-        allowed: bool `[batch, 1, seq, past + seq]`.
+        allowed: bool `[batch, 1, seq, past + seq]`, by window; None for layers without one.
+        windows: as above.
     """
 
-    def __init__(self, past: tuple[Tensor, ...], allowed: Tensor):
-        self.past, self.allowed = past, allowed
+    def __init__(self, past: tuple[Tensor, ...], allowed: Mapping[int | None, Tensor], *, windows: Mapping[int, int]):
+        self.past, self.allowed, self.windows = past, allowed, windows
         self.present: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -79,7 +89,8 @@ class StandardAttention:
         # Heads that share keys and values stand side by side.
         grouped = query.unflatten(1, (key.shape[1], -1))
         scores = grouped @ key.unsqueeze(2).transpose(-1, -2) * scale
-        scores = torch.where(self.allowed.unsqueeze(1), scores, torch.finfo(scores.dtype).min)
+        allowed = self.allowed[self.windows.get(layer)]
+        scores = torch.where(allowed.unsqueeze(1), scores, torch.finfo(scores.dtype).min)
         mixed = torch.softmax(scores, dim=-1) @ value.unsqueeze(2)
         return mixed.flatten(1, 2).transpose(1, 2)
 
@@ -102,23 +113,3 @@ def _attention(
     layer: Any = module
     scale = float(scaling if scaling is not None else query.shape[-1] ** -0.5)
     return layer.onnx_attention(layer.layer_idx, query, key, value, scale), None
-
-
-@contextmanager
-def untouched_positions(model: nn.Module) -> Iterator[None]:
-    """Rotary embedding is the operator's: while tracing, that of the file which defines attention does nothing."""
-    homes: dict[Any, Any] = {}
-    for name, attention in attention_modules(model):
-        home = sys.modules[type(attention).__module__]
-        homes[home] = getattr(home, "apply_rotary_pos_emb", None)
-        if homes[home] is None:
-            raise ExportError(f"{name}: its file has no apply_rotary_pos_emb; other ways to rotate are not covered")
-    if not homes:
-        raise ExportError(f"{type(model).__name__}: no attention module was found")
-    try:
-        for home in homes:
-            home.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
-        yield
-    finally:
-        for home, original in homes.items():
-            home.apply_rotary_pos_emb = original

@@ -18,6 +18,7 @@ from edgerazor.plugins.exporters.onnx.placeholders import (
     PlaceholderLinear,
 )
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
+from edgerazor.plugins.exporters.onnx.rotary import fix_frequencies
 
 
 def build_model(checkpoint: Checkpoint, plan: ONNXPlan) -> Any:
@@ -57,15 +58,8 @@ def empty_model(checkpoint: Checkpoint) -> Any:
             model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ExportError(f"config.json: transformers cannot build this model: {str(error).splitlines()[0]}") from error
+    fix_frequencies(model)
     return model.eval()
-
-
-def rotary_tables(model: Any, positions: int) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 `[positions, head_dim / 2]`, as the model itself computes them."""
-    with torch.no_grad():
-        cos, sin = model.base_model.rotary_emb(torch.zeros(1), torch.arange(positions)[None])
-    half = cos.shape[-1] // 2
-    return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
 def _put_placeholders(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
@@ -74,7 +68,9 @@ def _put_placeholders(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> Non
         assert isinstance(value, QuantizedTensor)
         weight = PackedMatrix(matrix, value)
         if matrix.kind == "embedding":
-            model.set_submodule(name, PlaceholderEmbedding(weight))
+            # Gemma's own class multiplies what it looks up; Granite's model does so outside.
+            factor = getattr(model.get_submodule(name), "embed_scale", None)
+            model.set_submodule(name, PlaceholderEmbedding(weight, factor))
             continue
         bias = _float(checkpoint, f"{name}.bias") if f"{name}.bias" in plan.floats else None
         model.set_submodule(name, PlaceholderLinear(weight, bias))
@@ -88,9 +84,10 @@ def _put_floats(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
     for name in plan.floats:
         module_name, _, attribute = name.rpartition(".")
         module = model.get_submodule(module_name)
-        epsilon = getattr(module, "variance_epsilon", None)
+        epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if epsilon is not None and type(module).__name__.endswith("RMSNorm"):
-            model.set_submodule(module_name, OperatorNorm(_float(checkpoint, name), float(epsilon)))
+            norm = OperatorNorm(_float(checkpoint, name), float(epsilon), plan.facts.norm_offset)
+            model.set_submodule(module_name, norm)
         elif attribute in module._parameters:
             module._parameters[attribute] = nn.Parameter(_float(checkpoint, name), requires_grad=False)
         elif not (isinstance(module, PlaceholderLinear) and attribute == "bias"):

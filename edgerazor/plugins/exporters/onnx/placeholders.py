@@ -66,13 +66,20 @@ class PlaceholderLinear(nn.Module):
 
 
 class PlaceholderEmbedding(nn.Module):
-    """A table of embeddings that stays packed."""
+    """A table of embeddings that stays packed, and what looked-up rows are multiplied by."""
 
-    def __init__(self, weight: PackedMatrix):
+    factor: Tensor | None
+
+    def __init__(self, weight: PackedMatrix, factor: Tensor | None = None):
         super().__init__()
         self.weight = weight
+        self.register_buffer("factor", factor)
 
     def forward(self, ids: Tensor) -> Tensor:
+        rows = self._rows(ids)
+        return rows if self.factor is None else rows * self.factor
+
+    def _rows(self, ids: Tensor) -> Tensor:
         if len(self.weight.parts) == 1:
             return self._look_up(ids, 0)
         # Every period-th row from the first is wide.
@@ -93,18 +100,25 @@ class PlaceholderEmbedding(nn.Module):
 
 
 class OperatorNorm(nn.Module):
-    """RMS normalization over the last axis as one operator."""
+    """RMS normalization over the last axis as one operator.
+
+    Args:
+        weight: as the checkpoint has it.
+        epsilon: added to the mean square.
+        offset: added to the weight, in the graph, so that the stored one can be compared.
+    """
 
     weight: Tensor
 
-    def __init__(self, weight: Tensor, epsilon: float):
+    def __init__(self, weight: Tensor, epsilon: float, offset: float = 0.0):
         super().__init__()
         self.register_buffer("weight", weight)
-        self.epsilon = epsilon
+        self.epsilon, self.offset = epsilon, offset
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight + self.offset if self.offset else self.weight
         attributes = {"axis": -1, "epsilon": self.epsilon, "stash_type": 1}
         result: Tensor = symbolic(
-            "::RMSNormalization", (x, self.weight), attributes, dtype=x.dtype, shape=x.shape, version=23
+            "::RMSNormalization", (x, weight), attributes, dtype=x.dtype, shape=x.shape, version=23
         )
         return result

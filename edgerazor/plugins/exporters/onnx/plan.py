@@ -4,15 +4,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from edgerazor.core.contracts import Checkpoint, ExportPlan, ModelFacts, NamedTensors
+from edgerazor.core.contracts import Checkpoint, ExportPlan, ModelFacts, NamedTensors, Rope
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.model_facts import name_layers, short_windows, stated_facts
+from edgerazor.plugins.exporters.model_facts import stated_facts
 from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, split_rows
 from edgerazor.plugins.exporters.params import ONNXParams
 
-ROPE_TYPES = ("default", "linear", "yarn", "llama3")
-_HEAD_MULTIPLE = 16
+ROPE_TYPES = ("default", "linear", "yarn", "llama3", "longrope")
+_MULTIPLE = 16
 _MOST_CONTEXT = 8192
 
 
@@ -59,12 +59,9 @@ def plan_export(checkpoint: Checkpoint, params: ONNXParams, tensors: NamedTensor
     activations = (checkpoint.recipe.get("quantization") or {}).get("activations") or {}
     plan.activation_group = activations.get("group_size")
     plan.context_length = _context_length(facts, params, plan.problems)
-    plan.problems += _unsupported(facts, plan.context_length)
-    if facts.head_dim % _HEAD_MULTIPLE and not params.portable:
-        plan.problems.append(
-            f"head_dim {facts.head_dim}: ONNX Runtime's GroupQueryAttention takes multiples of {_HEAD_MULTIPLE}; "
-            "set portable to true"
-        )
+    plan.problems += _unsupported(facts)
+    if not params.portable:
+        plan.problems += _unfit_heads(facts)
     for name, value in tensors:
         if isinstance(value, QuantizedTensor):
             _add_matrix(plan, checkpoint, params, name, value)
@@ -75,8 +72,8 @@ def plan_export(checkpoint: Checkpoint, params: ONNXParams, tensors: NamedTensor
 
 def _add_matrix(plan: ONNXPlan, checkpoint: Checkpoint, params: ONNXParams, name: str, value: QuantizedTensor) -> None:
     module, role = name.removesuffix(".weight"), checkpoint.role(name)
-    if value.codes.ndim != 2 or role.kind in plan.facts.fused:
-        plan.problems.append(f"{module}: is a fused or stacked matrix; only plain ones can be exported")
+    if value.codes.ndim != 2 or (plan.facts.experts and role.kind in plan.facts.fused):
+        plan.problems.append(f"{module}: holds the matrices of several experts; mixtures of experts are not covered")
         return
     problem = _scale_problem(value)
     if problem:
@@ -123,17 +120,38 @@ def _scale_problem(value: QuantizedTensor) -> str:
 
 
 def _context_length(facts: ModelFacts, params: ONNXParams, problems: list[str]) -> int:
-    if params.context_length is not None and params.context_length > facts.context:
-        problems.append(f"context_length {params.context_length} exceeds the model's {facts.context} positions")
-    return params.context_length or min(facts.context, _MOST_CONTEXT)
+    asked = params.context_length
+    if asked is not None and asked > facts.context:
+        problems.append(f"context_length {asked} exceeds the model's {facts.context} positions")
+    same_rotation = _positions_of_one_rotation(facts)
+    if asked is not None and same_rotation < asked <= facts.context:
+        problems.append(
+            f"context_length {asked}: longrope turns every position otherwise in texts longer than {same_rotation}, "
+            f"but keys are turned when they enter the cache; set context_length to {same_rotation} or less"
+        )
+    return asked or min(facts.context, same_rotation, _MOST_CONTEXT)
 
 
-def _unsupported(facts: ModelFacts, context_length: int) -> list[str]:
-    """Attention variants that the graph has no operator for."""
-    problems = _unsupported_positions(facts)
-    for window, layers in short_windows(facts, context_length).items():
-        cure = f"set context_length to {window} or less"
-        problems.append(f"window {window} on {name_layers(layers)}: sliding windows are not covered; {cure}")
+def _positions_of_one_rotation(facts: ModelFacts) -> int:
+    """Longest text in which the rotation of a position does not depend on the length of the text."""
+    longropes = [rope for rope in _ropes(facts) if rope.kind == "longrope"]
+    original = (rope.scaling.get("original_max_position_embeddings") for rope in longropes)
+    return min((int(positions) for positions in original if positions), default=facts.context)
+
+
+def _ropes(facts: ModelFacts) -> list[Rope]:
+    """Rotary embeddings of the layers, each once."""
+    found: list[Rope] = []
+    for rope in facts.ropes:
+        if rope is not None and rope not in found:
+            found.append(rope)
+    return found
+
+
+def _unsupported(facts: ModelFacts) -> list[str]:
+    """What the graph has no operator for."""
+    kinds = dict.fromkeys(rope.kind for rope in _ropes(facts) if rope.kind not in ROPE_TYPES)
+    problems = [f"rope_type '{kind}' has no fixed table; known: {', '.join(ROPE_TYPES)}" for kind in kinds]
     if facts.attention_softcap is not None:
         problems.append(f"attention_softcap {facts.attention_softcap} is not covered")
     if facts.repeats != 1:
@@ -145,15 +163,13 @@ def _unsupported(facts: ModelFacts, context_length: int) -> list[str]:
     return problems
 
 
-def _unsupported_positions(facts: ModelFacts) -> list[str]:
-    problems = []
-    still = [layer for layer, rope in enumerate(facts.ropes) if rope is None]
-    if still:
-        problems.append(f"no rotary embedding on {name_layers(still)}; only models whose layers all rotate are covered")
-    elif facts.rope is None:
-        problems.append("layers with rotary tables of their own are not covered")
-    for kind in dict.fromkeys(rope.kind for rope in facts.ropes if rope is not None and rope.kind not in ROPE_TYPES):
-        problems.append(f"rope_type '{kind}' has no fixed table; known: {', '.join(ROPE_TYPES)}")
-    for partial in dict.fromkeys(rope.partial for rope in facts.ropes if rope is not None and rope.partial != 1.0):
-        problems.append(f"partial_rotary_factor {partial}: only heads that are rotated whole are covered")
-    return problems
+def _unfit_heads(facts: ModelFacts) -> list[str]:
+    """Heads that ONNX Runtime's attention operator cannot turn."""
+    turned = dict.fromkeys(int(facts.head_dim * rope.partial) for rope in _ropes(facts))
+    parts = {columns: "" if columns == facts.head_dim else f", {columns} columns of which turn" for columns in turned}
+    return [
+        f"head_dim {facts.head_dim}{part}: ONNX Runtime's GroupQueryAttention takes multiples of {_MULTIPLE}; "
+        "set portable to true"
+        for columns, part in parts.items()
+        if columns % _MULTIPLE
+    ]

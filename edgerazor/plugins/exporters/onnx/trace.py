@@ -2,8 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from edgerazor.core.contracts import ModelFacts
 from edgerazor.core.layers.attention import attention_modules
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.onnx.attention import FusedAttention, StandardAttention, untouched_positions
-from edgerazor.plugins.exporters.onnx.model import rotary_tables
+from edgerazor.plugins.exporters.onnx.attention import FusedAttention, StandardAttention
+from edgerazor.plugins.exporters.onnx.rotary import Tables, rotary_tables, table_names, turned_by_operator
 
 OPSET = 23
 # Pairwise different and above 1, which tracing would take for constants.
@@ -30,7 +30,7 @@ def trace_model(model: Any, facts: ModelFacts, context_length: int, *, last: boo
 
     Args:
         model: with placeholders.
-        facts: of the model, for the shape of its cache.
+        facts: of the model, for the shape of its cache and the windows of its layers.
         context_length: rows of the rotary tables.
         last: compute logits of the last position only.
         portable: attention and rotary embedding by standard operators.
@@ -38,14 +38,17 @@ def trace_model(model: Any, facts: ModelFacts, context_length: int, *, last: boo
     Raises:
         ExportError: the model does what cannot be traced.
     """
-    wrapper = (_PortableWrapper if portable else _Wrapper)(model, context_length, last=last)
+    windows = {
+        layer: window for layer, window in enumerate(facts.windows) if window is not None and window < context_length
+    }
+    wrapper = (_PortableWrapper if portable else _Wrapper)(model, context_length, windows, last=last)
     past = [torch.zeros(BATCH, facts.kv_heads, PAST, facts.head_dim) for _ in range(2 * facts.layers)]
     ids = torch.ones(BATCH, LENGTH, dtype=torch.long)
     mask = torch.ones(BATCH, PAST + LENGTH, dtype=torch.long)
     names = [f"{layer}.{part}" for layer in range(facts.layers) for part in ("key", "value")]
     any_size = torch.export.Dim.DYNAMIC
     both = {0: any_size, 1: any_size}
-    with nullcontext() if portable else untouched_positions(model), _quiet():
+    with wrapper.positions(), _quiet():
         try:
             program = torch.onnx.export(
                 wrapper,
@@ -84,20 +87,32 @@ def _quiet() -> Iterator[None]:
 class _Wrapper(nn.Module):
     """Inputs and outputs as onnxruntime-genai names them, around a transformers model."""
 
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, model: Any, positions: int, *, last: bool):
+    def __init__(self, model: Any, positions: int, windows: Mapping[int, int], *, last: bool):
         super().__init__()
-        self.model, self.last = model, last
-        cos, sin = rotary_tables(model, positions)
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
+        self.model, self.windows, self.last = model, windows, last
+        self.turning: list[Tables] = []
+        self.register_tables(positions)
+
+    def register_tables(self, positions: int) -> None:
+        """Buffers for those that the operator turns by."""
+        for kind, tables in rotary_tables(self.model, positions).items():
+            for name, table in zip(table_names(kind), tables, strict=True):
+                self.register_buffer(name, table)
+
+    def positions(self) -> AbstractContextManager[None]:
+        """Within the block the operator turns queries and keys, not the model."""
+
+        def registered(kind: str) -> Tables:
+            cos, sin = (getattr(self, name) for name in table_names(kind))
+            return cos, sin
+
+        return turned_by_operator(self.model, registered, self.turning)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
         lengths = (attention_mask.sum(dim=1) - 1).to(torch.int32)
         total = torch.scalar_tensor(attention_mask.shape[1], dtype=torch.int32)
-        return self.run(FusedAttention(tuple(past), lengths, total, self.cos, self.sin), input_ids)
+        attention = FusedAttention(tuple(past), lengths, total, windows=self.windows, turning=self.turning)
+        return self.run(attention, input_ids)
 
     def run(self, attention: Any, input_ids: Tensor, **positions: Tensor) -> tuple[Tensor, ...]:
         """Logits, and keys and values of every layer."""
@@ -112,16 +127,23 @@ class _Wrapper(nn.Module):
 class _PortableWrapper(_Wrapper):
     """The same with positions and mask as tensors; the model rotates its queries and keys itself."""
 
-    def __init__(self, model: Any, positions: int, *, last: bool):
-        nn.Module.__init__(self)
-        self.model, self.last = model, last
+    def register_tables(self, positions: int) -> None:
+        """None: the model computes angles from positions."""
+
+    def positions(self) -> AbstractContextManager[None]:
+        """The model turns by itself."""
+        return nullcontext()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
         start, total = past[0].shape[2], past[0].shape[2] + input_ids.shape[1]
         positions = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, start:]
         rows, columns = torch.arange(start, total)[:, None], torch.arange(total)[None]
         allowed = (columns <= rows)[None, None] & (attention_mask[:, None, None] > 0)
-        return self.run(StandardAttention(tuple(past), allowed), input_ids, position_ids=positions)
+        by_window: dict[int | None, Tensor] = {None: allowed}
+        for window in dict.fromkeys(self.windows.values()):
+            by_window[window] = allowed & (rows - columns < window)[None, None]
+        attention = StandardAttention(tuple(past), by_window, windows=self.windows)
+        return self.run(attention, input_ids, position_ids=positions)
 
 
 def _optimize(model: ir.Model) -> None:
@@ -129,7 +151,7 @@ def _optimize(model: ir.Model) -> None:
     what the tracer noted about source files goes."""
     passes.InlinePass()(model)
     # A weight that is used transposed stays as it is, under its name; engines turn it when they load.
-    optimizer.fold_constants(model, should_fold=lambda node: False if node.op_type == "Transpose" else None)
+    optimizer.fold_constants(model, should_fold=_may_fold)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _bypass_idle(model.graph)
     passes.RemoveUnusedNodesPass()(model)
@@ -142,6 +164,13 @@ def _optimize(model: ir.Model) -> None:
     for node in model.graph:
         node.metadata_props.clear()
         node.doc_string = None
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """No where weights are transposed or norms get an offset: their tensors stay as the checkpoint has them."""
+    weights = [value for value in node.inputs if value is not None and value.is_initializer()]
+    offset = node.op_type == "Add" and any(len(value.shape or ()) == 1 for value in weights)
+    return False if node.op_type == "Transpose" or offset else None
 
 
 def _bypass_idle(graph: ir.Graph) -> None:

@@ -13,11 +13,11 @@ from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.common import DIGEST
 from edgerazor.plugins.exporters.onnx.folder import COPIED, DATA, MODEL
-from edgerazor.plugins.exporters.onnx.model import empty_model, rotary_tables
+from edgerazor.plugins.exporters.onnx.model import empty_model
 from edgerazor.plugins.exporters.onnx.read import operators_fit, read_codes, read_scales
+from edgerazor.plugins.exporters.onnx.rotary import frequencies, rotary_tables, table_names
 
 TENSORS = "edgerazor.tensors"
-_FREQUENCIES = "model.rotary_emb.inv_freq"
 
 
 def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, int], None]) -> ComparisonResult:
@@ -96,11 +96,12 @@ def _equal_floats(graph: ir.Graph, name: str, expected: np.ndarray) -> bool:
 def _different_tables(graph: ir.Graph, checkpoint: Checkpoint) -> Iterator[str]:
     """Rotary tables, or the frequencies of a portable file, that are not what the configuration says."""
     model = empty_model(checkpoint)
-    stored = _array(graph, "cos")
-    if stored is None:
-        expected = {_FREQUENCIES: model.get_buffer(_FREQUENCIES)}
-    else:
-        expected = dict(zip(("cos", "sin"), rotary_tables(model, len(stored)), strict=True))
+    stored = [_array(graph, table_names(kind)[0]) for kind in rotary_tables(model, 1)]
+    positions = max((len(table) for table in stored if table is not None), default=0)
+    expected = {} if positions else frequencies(model)
+    if positions:
+        for kind, tables in rotary_tables(model, positions).items():
+            expected.update(zip(table_names(kind), tables, strict=True))
     for name, values in expected.items():
         found = _array(graph, name)
         if found is None or not np.array_equal(found.reshape(-1), values.numpy().reshape(-1)):
