@@ -18,4 +18,6 @@ class Olmo2Adapter(DecoderAdapter):
 
     def facts(self, config: Any) -> ModelFacts:
         """What the configuration says, and where the norms stand."""
-        return replace(super().facts(config), norms="post", qk_norm="all_heads", gguf=GGUFArchitecture("olmo2"))
+        return replace(
+            super().facts(config), norms="post", qk_norm="all_heads", gguf=GGUFArchitecture("olmo2"), genai="olmo"
+        )

@@ -68,6 +68,7 @@ CASES = {
     "Gemma 3, portable": Case("gemma3", TWO_KINDS, INT4, portable=True),
     "Phi-4-mini, portable": Case("phi4-mini", SHORT, INT4, portable=True),
 }
+FUSED = [name for name, case in CASES.items() if not case.portable]
 Family = Callable[[str], tuple[PackedCheckpoint, Path]]
 
 
@@ -132,7 +133,7 @@ def test_tensors_and_tables_are_those_of_the_checkpoint(name: str, family: Famil
         assert set(model.opset_imports) == {""}
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.portable])
+@pytest.mark.parametrize("name", FUSED)
 def test_the_operator_has_windows_and_tables_of_its_layer(name: str, family: Family) -> None:
     _, path = family(name)
     nodes = [node for node in ir.load(path / "model.onnx").graph if node.op_type == "GroupQueryAttention"]
@@ -142,6 +143,30 @@ def test_the_operator_has_windows_and_tables_of_its_layer(name: str, family: Fam
     tables = [node.inputs[7].shape[1] if len(node.inputs) > 7 else 0 for node in nodes]
     assert (tuple(windows), tuple(tables)) == (CASES[name].windows, CASES[name].tables)
     assert [node.attributes["do_rotary"].value for node in nodes] == [int(columns > 0) for columns in tables]
+
+
+@pytest.mark.genai
+@pytest.mark.parametrize("name", FUSED)
+def test_onnxruntime_genai_writes_the_same(name: str, family: Family, registry: Registry) -> None:
+    genai = pytest.importorskip("onnxruntime_genai")
+    _, path = family(name)
+    ids = torch.randint(3, 96, (9,), generator=torch.Generator().manual_seed(5)).tolist()
+    runtime, expected = open_runtime(path, registry=registry), list(ids)
+    pending = expected
+    for _ in range(12):
+        pending = [int(runtime.feed(pending)[0].argmax())]
+        expected = expected + pending
+    runtime.close()
+    model = genai.Model(str(path))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=len(expected), do_sample=False)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(np.array([ids], dtype=np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    written = [int(token) for token in generator.get_sequence(0)]
+    assert written == expected[: len(written)]
+    assert len(written) == len(expected) or written[-1] in runtime.stop_ids
 
 
 def test_local_and_global_tables_are_verified_each(family: Family, registry: Registry, tmp_path: Path) -> None:
