@@ -64,7 +64,6 @@ CASES = {
     "Phi-4-mini": Case("phi4-mini", {**SHORT, **ONE_HEAD}, SQMP, tables=(24,)),
     "OLMo 2": Case("olmo2", SHORT, INT4),
     "Granite 3": Case("granite3", SHORT, INT4),
-    "Mistral, portable": Case("mistral-window", SHORT, INT4, portable=True),
     "Gemma 3, portable": Case("gemma3", TWO_KINDS, INT4, portable=True),
     "Phi-4-mini, portable": Case("phi4-mini", SHORT, INT4, portable=True),
 }
