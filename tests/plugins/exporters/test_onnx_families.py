@@ -68,21 +68,21 @@ CASES = {
     "Phi-4-mini, portable": Case("phi4-mini", SHORT, INT4, portable=True),
 }
 FUSED = [name for name, case in CASES.items() if not case.portable]
-Family = Callable[[str], tuple[PackedCheckpoint, Path]]
+Family = Callable[[str], tuple[PackedCheckpoint, Path, list[str]]]
 
 
 @pytest.fixture(scope="module")
 def family(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    """`family(case)`: the checkpoint and its exported folder; each is made once."""
-    made: dict[str, tuple[PackedCheckpoint, Path]] = {}
+    """`family(case)`: the checkpoint, its exported folder, and the notes on it; each is made once."""
+    made: dict[str, tuple[PackedCheckpoint, Path, list[str]]] = {}
 
-    def make(name: str) -> tuple[PackedCheckpoint, Path]:
+    def make(name: str) -> tuple[PackedCheckpoint, Path, list[str]]:
         if name not in made:
             case, root = CASES[name], tmp_path_factory.mktemp("family")
             checkpoint = pack_family(case, registry, root)
             settings = {"accuracy_level": 0, "portable": case.portable}
-            make_onnx(registry, root / "out", **settings).export(checkpoint, root / "out")
-            made[name] = checkpoint, root / "out"
+            result = make_onnx(registry, root / "out", **settings).export(checkpoint, root / "out")
+            made[name] = checkpoint, root / "out", result.details["notes"]
         return made[name]
 
     return make
@@ -104,7 +104,7 @@ def test_the_guide_lists_what_is_tested_here() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_those_of_transformers(name: str, family: Family, registry: Registry) -> None:
     """At once and, past every window, token by token."""
-    checkpoint, path = family(name)
+    checkpoint, path, _ = family(name)
     ids = torch.randint(3, 96, (28,), generator=torch.Generator().manual_seed(3)).tolist()
     model = load_model(checkpoint.folder, dtype=torch.float32, dequantize=True)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def distance(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float
 
 @pytest.mark.parametrize("name", CASES)
 def test_tensors_and_tables_are_those_of_the_checkpoint(name: str, family: Family, registry: Registry) -> None:
-    checkpoint, path = family(name)
+    checkpoint, path, _ = family(name)
     assert make_onnx(registry, path).verify(path, checkpoint).different == ()
     model = ir.load(path / "model.onnx")
     assert all(list(value.uses()) for value in model.graph.initializers.values())
@@ -134,7 +134,7 @@ def test_tensors_and_tables_are_those_of_the_checkpoint(name: str, family: Famil
 
 @pytest.mark.parametrize("name", FUSED)
 def test_the_operator_has_windows_and_tables_of_its_layer(name: str, family: Family) -> None:
-    _, path = family(name)
+    _, path, _ = family(name)
     nodes = [node for node in ir.load(path / "model.onnx").graph if node.op_type == "GroupQueryAttention"]
     windows = [
         node.attributes["local_window_size"].value if "local_window_size" in node.attributes else None for node in nodes
@@ -148,7 +148,7 @@ def test_the_operator_has_windows_and_tables_of_its_layer(name: str, family: Fam
 @pytest.mark.parametrize("name", FUSED)
 def test_onnxruntime_genai_writes_the_same(name: str, family: Family, registry: Registry) -> None:
     genai = pytest.importorskip("onnxruntime_genai")
-    _, path = family(name)
+    _, path, _ = family(name)
     ids = torch.randint(3, 96, (9,), generator=torch.Generator().manual_seed(5)).tolist()
     runtime, expected = open_runtime(path, registry=registry), list(ids)
     pending = expected
@@ -169,7 +169,7 @@ def test_onnxruntime_genai_writes_the_same(name: str, family: Family, registry: 
 
 
 def test_local_and_global_tables_are_verified_each(family: Family, registry: Registry, tmp_path: Path) -> None:
-    checkpoint, path = family("Gemma 3")
+    checkpoint, path, _ = family("Gemma 3")
     model = ir.load(path / "model.onnx")
     for name in ("cos_full_attention", "sin_sliding_attention"):
         table = model.graph.initializers[name]
@@ -178,6 +178,13 @@ def test_local_and_global_tables_are_verified_each(family: Family, registry: Reg
     ir.save(model, tmp_path / "changed" / "model.onnx", external_data="model.onnx.data")
     found = make_onnx(registry, tmp_path).verify(tmp_path / "changed", checkpoint).different
     assert set(found) == {"cos_full_attention", "sin_sliding_attention"}
+
+
+@pytest.mark.parametrize(("name", "limited"), [("Phi-4-mini", True), ("Qwen2.5", False)])
+def test_a_context_that_longrope_limits_is_noted(name: str, limited: bool, family: Family) -> None:
+    checkpoint, _, notes = family(name)
+    said = [note for note in notes if note.startswith("context_length 32: in longer texts longrope")]
+    assert bool(said) is limited and checkpoint.facts.context == 64
 
 
 def test_what_the_operator_cannot_turn_is_refused_by_fact(registry: Registry, tmp_path: Path) -> None:

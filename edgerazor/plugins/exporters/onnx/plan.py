@@ -123,7 +123,7 @@ def _context_length(facts: ModelFacts, params: ONNXParams, problems: list[str]) 
     asked = params.context_length
     if asked is not None and asked > facts.context:
         problems.append(f"context_length {asked} exceeds the model's {facts.context} positions")
-    same_rotation = _positions_of_one_rotation(facts)
+    same_rotation = positions_of_one_rotation(facts)
     if asked is not None and same_rotation < asked <= facts.context:
         problems.append(
             f"context_length {asked}: longrope turns every position otherwise in texts longer than {same_rotation}, "
@@ -132,7 +132,7 @@ def _context_length(facts: ModelFacts, params: ONNXParams, problems: list[str]) 
     return asked or min(facts.context, same_rotation, _MOST_CONTEXT)
 
 
-def _positions_of_one_rotation(facts: ModelFacts) -> int:
+def positions_of_one_rotation(facts: ModelFacts) -> int:
     """Longest text in which the rotation of a position does not depend on the length of the text."""
     longropes = [rope for rope in _ropes(facts) if rope.kind == "longrope"]
     original = (rope.scaling.get("original_max_position_embeddings") for rope in longropes)

@@ -10,7 +10,7 @@ from edgerazor.core.contracts import Checkpoint, ExportResult
 from edgerazor.plugins.exporters.common import rows_by_type
 from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL
 from edgerazor.plugins.exporters.onnx.kernels import measure_2bit, slow_kernel_note
-from edgerazor.plugins.exporters.onnx.plan import Matrix, ONNXPlan
+from edgerazor.plugins.exporters.onnx.plan import Matrix, ONNXPlan, positions_of_one_rotation
 from edgerazor.plugins.exporters.params import ONNXParams
 
 
@@ -56,6 +56,8 @@ def _notes(checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> Iterat
     bits = (quantization.get("kv_cache") or {}).get("bits")
     if bits:
         yield f"the key/value cache was trained in {bits} bits; this file keeps it in float32"
+    if plan.context_length == positions_of_one_rotation(plan.facts) < plan.facts.context:
+        yield f"context_length {plan.context_length}: in longer texts longrope turns every position otherwise"
     if params.portable:
         yield "portable: the cache grows by copying, and onnxruntime-genai cannot run it; ONNX Runtime and others can"
 
