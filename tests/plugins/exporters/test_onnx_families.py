@@ -152,20 +152,20 @@ def test_onnxruntime_genai_writes_the_same(name: str, family: Family, registry: 
     ids = torch.randint(3, 96, (9,), generator=torch.Generator().manual_seed(5)).tolist()
     runtime, expected = open_runtime(path, registry=registry), list(ids)
     pending = expected
-    for _ in range(12):
+    while len(expected) < 21 and not runtime.stop_ids.intersection(pending):
         pending = [int(runtime.feed(pending)[0].argmax())]
         expected = expected + pending
     runtime.close()
     model = genai.Model(str(path))
     parameters = genai.GeneratorParams(model)
-    parameters.set_search_options(max_length=len(expected), do_sample=False)
+    parameters.set_search_options(max_length=21, do_sample=False)
     generator = genai.Generator(model, parameters)
     generator.append_tokens(np.array([ids], dtype=np.int32))
     while not generator.is_done():
         generator.generate_next_token()
     written = [int(token) for token in generator.get_sequence(0)]
-    assert written == expected[: len(written)]
-    assert len(written) == len(expected) or written[-1] in runtime.stop_ids
+    # It keeps a token that ends a text to itself.
+    assert written == [token for token in expected if token not in runtime.stop_ids]
 
 
 def test_local_and_global_tables_are_verified_each(family: Family, registry: Registry, tmp_path: Path) -> None:
