@@ -22,6 +22,7 @@ from edgerazor.core.layers.quantized_linear import (
     differentiable_weight,
     quantized_linear,
 )
+from edgerazor.core.layers.shared_input import SharedInput
 from edgerazor.core.layers.weight_cache import WeightCache
 from edgerazor.core.outputs import Head
 from edgerazor.core.packing import Layout
@@ -131,6 +132,7 @@ class PackedLinear(ProjectionLayer, PackedWeight):
 
     bias: nn.Parameter | None
     input_quantizer: Quantizer | None = None
+    shared_input: SharedInput | None = None
 
     def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
         super().__init__(layout, tensors, dtype)
@@ -153,6 +155,7 @@ class TiedPackedLinear(ProjectionLayer, TiedPackedWeight):
 
     bias: nn.Parameter | None
     input_quantizer: Quantizer | None = None
+    shared_input: SharedInput | None = None
 
     def __init__(self, owner: PackedWeight):
         super().__init__(owner)
@@ -171,8 +174,11 @@ class TiedPackedLinear(ProjectionLayer, TiedPackedWeight):
 
 
 def _packed_projection(layer: PackedLinear | TiedPackedLinear) -> Head:
-    quantize_input = None if layer.input_quantizer is None else layer.input_quantizer.fake_quantize
-    return Head(layer.weight, layer.bias, quantize_input)
+    quantizer, shared = layer.input_quantizer, layer.shared_input
+    if quantizer is None:
+        return Head(layer.weight, layer.bias)
+    same = shared is not None and shared.quantizer is quantizer
+    return Head(layer.weight, layer.bias, shared if same else quantizer.fake_quantize)
 
 
 class Linear(LayerKind):
@@ -210,6 +216,10 @@ class Linear(LayerKind):
         if bias is not None:
             linear.bias = bias
         model.set_submodule(name, linear)
+
+    def share_inputs(self, module: nn.Module, shared: SharedInput | None) -> None:
+        if isinstance(module, PackedLinear | TiedPackedLinear):
+            module.shared_input = shared
 
     def leave_inputs(self, module: nn.Module) -> None:
         if isinstance(module, (PackedLinear, TiedPackedLinear)):
