@@ -1,9 +1,10 @@
 """SIGKILL at random moments of a command, then the same command: it ends well and leaves nothing behind."""
 
-import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgerazor.checkpoint import verify_checkpoint
-from edgerazor.cli import app
 from tests.commands import invoke
 from tests.faults.campaign import kills
 from tests.runs import recipe, write_recipe
-
-assert app  # imported before a child is forked
 
 TRAINING = {"max_steps": 3, "save_steps": 1, "per_device_train_batch_size": 2}
 LOSSES = {"task_weight": 0.1, "losses": [{"name": "forward_kl", "weight": 1.0}]}
@@ -42,24 +40,19 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def start(command: list[object], log: Path) -> int:
-    """Run a command in a fork of this process, which has imported everything; returns its number."""
-    child = os.fork()
-    if child == 0:
-        try:
-            result = invoke(*command)
-            log.write_text(result.output + repr(result.exception or ""))
-            os._exit(result.exit_code)
-        finally:
-            os._exit(70)
-    return child
+def start(command: list[object], log: Path) -> "subprocess.Popen[bytes]":
+    """Run a command in a process of its own: a fork of this one could wait for threads that it does not have."""
+    with log.open("wb") as output:
+        words = [sys.executable, "-m", "edgerazor", *map(str, command)]
+        return subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
 
 
-def end(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def end(child: "subprocess.Popen[bytes]") -> int:
+    return child.wait(timeout=300)
 
 
 @pytest.mark.slow
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_command_ends_well_the_second_time(name: str, folder: Path, tmp_path: Path) -> None:
     chance, log = random.Random(name), tmp_path / "log"
@@ -74,7 +67,7 @@ def test_a_killed_command_ends_well_the_second_time(name: str, folder: Path, tmp
             shutil.rmtree(output.parent)
         child = start(command, log)
         time.sleep(chance.uniform(0, whole))
-        os.kill(child, signal.SIGKILL)
+        child.send_signal(signal.SIGKILL)
         end(child)
         if replaces:
             assert output.exists()  # what was finished is not lost
