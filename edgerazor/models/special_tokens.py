@@ -47,7 +47,7 @@ def _settle_padding(model: Any, tokenizer: Any) -> Iterator[str]:
     generation = getattr(model, "generation_config", None)
     if generation is not None and not _is_row(generation.pad_token_id, model.config):
         generation.pad_token_id = None
-    if tokenizer is not None and not _is_row(tokenizer.pad_token_id, model.config):
+    if tokenizer is not None and not _is_row(getattr(tokenizer, "pad_token_id", None), model.config):
         token, number = tokenizer.pad_token, tokenizer.pad_token_id
         tokenizer.pad_token = tokenizer.eos_token
         yield (

@@ -47,7 +47,6 @@ _GRAPHS = {
     "phi3": Graph(whole_heads=True, fused=True, partial=True, long_frequencies=True),
     "olmo2": Graph(whole_heads=True, own_head=True),
     "qwen2": Graph(whole_heads=True),
-    "exaone4": Graph(whole_heads=True, frequencies=True),
 }
 
 
