@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import edgerazor.hf
 from edgerazor.checkpoint import pack_model, qat_config
-from edgerazor.checkpoint.headers import read_headers, weight_files
 from edgerazor.core.layers.embedding import QuantEmbedding
 from edgerazor.core.layers.linear import QuantLinear
 from edgerazor.core.layers.packed import PackedWeight
+from edgerazor.core.tensor_files import read_headers, weight_files
 from edgerazor.errors import CheckpointError
 from edgerazor.hf import EdgeRazorConfig
 from edgerazor.schemas.recipe import load_recipe

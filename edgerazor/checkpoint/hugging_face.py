@@ -19,7 +19,6 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from edgerazor.checkpoint.file_check import FileCheck, check_loaded_files
-from edgerazor.checkpoint.headers import read_headers
 from edgerazor.checkpoint.read import check_header
 from edgerazor.checkpoint.section import METHOD, PackedSection, QATSection, dtype_name, read_section
 from edgerazor.checkpoint.storage import check_weights, pack_modules, unquantized_dtype
@@ -32,6 +31,7 @@ from edgerazor.core.packing import Tensors
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
+from edgerazor.core.tensor_files import read_headers
 from edgerazor.errors import CheckpointError, PluginError, RecipeError
 from edgerazor.schemas.recipe import Recipe, load_recipe
 

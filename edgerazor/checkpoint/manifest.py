@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST, UnquantizedDtype, without_bfloat16
 from edgerazor.core.digests import digest_file
+from edgerazor.core.json_files import check_file_name, read_json
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
 from edgerazor.schemas.recipe import key_path
@@ -16,7 +17,7 @@ from edgerazor.version import __version__
 
 
 class FileEntry(Schema):
-    """Size and hashes of one file; version 2.0 and earlier wrote no `xxh3_128`, the fast one that loading compares."""
+    """Size and hashes of one file; version 0.1 wrote no `xxh3_128`, the fast one that loading compares."""
 
     title: ClassVar[str] = "file"
 
@@ -113,24 +114,3 @@ def read_manifest(folder: Path) -> Manifest:
     for name in manifest.files:
         check_file_name(name, f"{path}: files")
     return manifest
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or CheckpointError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: is missing") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
-def check_file_name(name: str, where: str) -> None:
-    """Raise CheckpointError unless `name` stays inside the folder it was read in."""
-    if {"", ".", ".."} & set(name.split("/")) or set(name) & {"\\", "\0", ":"}:
-        raise CheckpointError(f"{where}: {name!r} is not the name of a file in this folder")

@@ -7,14 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from edgerazor.checkpoint.headers import Header, describe, open_tensors, read_headers, weight_files
-from edgerazor.checkpoint.manifest import Manifest, read_json, read_manifest
+from edgerazor.checkpoint.manifest import Manifest, read_manifest
 from edgerazor.checkpoint.section import CONFIG, PackedSection, read_section
 from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, TensorRole
 from edgerazor.core.discovery import load_plugins
+from edgerazor.core.json_files import read_json
 from edgerazor.core.packing import Tensors, unpack
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.core.tensor_files import Header, describe, open_tensors, read_headers, weight_files
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import nearest
 

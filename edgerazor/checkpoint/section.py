@@ -17,7 +17,7 @@ from edgerazor.version import __version__
 
 METHOD = "edgerazor"
 FORMAT_VERSION = 1
-CONFIG, MANIFEST, WEIGHTS = "config.json", "edgerazor.json", "model.safetensors"
+CONFIG, MANIFEST = "config.json", "edgerazor.json"
 _USUAL_QMAX = {"t5": 1, "i4": 7, "i8": 127}
 
 

@@ -12,19 +12,8 @@ from typing import IO, Self
 import torch
 from torch import Tensor
 
-# In the order in which safetensors puts tensors; those of one dtype follow by name.
-_NAMES = {
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+from edgerazor.core.tensor_files import DTYPE_NAMES
+
 _CHUNK = 1 << 22
 
 
@@ -60,14 +49,14 @@ class TensorSpool:
 
     def save(self, path: Path) -> None:
         """Write all of them as `safetensors.torch.save_file` would, byte by byte."""
-        order = list(_NAMES)
+        order = list(DTYPE_NAMES)
         names = sorted(self._entries, key=lambda name: (order.index(self._entries[name][0]), name))
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         end = 0
         for name in names:
             dtype, shape, _ = self._entries[name]
             start, end = end, end + self.size(name)
-            header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+            header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
         with path.open("wb") as file:

@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, ValidationError
 
-from edgerazor.checkpoint.manifest import check_file_name, files_in, read_json
+from edgerazor.checkpoint.manifest import files_in
 from edgerazor.core.digests import digest_file
+from edgerazor.core.json_files import check_file_name, read_json
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
 from edgerazor.schemas.recipe import key_path

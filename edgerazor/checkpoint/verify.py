@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.checkpoint.headers import Header
 from edgerazor.checkpoint.hugging_face import register
 from edgerazor.checkpoint.load import load_model
-from edgerazor.checkpoint.manifest import Manifest, hash_file, read_json, read_manifest
+from edgerazor.checkpoint.manifest import Manifest, hash_file, read_manifest
 from edgerazor.checkpoint.read import PackedCheckpoint, check_header
 from edgerazor.checkpoint.section import CONFIG, MANIFEST, PackedSection, read_section
 from edgerazor.checkpoint.swap import swap_in_packed
 from edgerazor.core.discovery import load_plugins
+from edgerazor.core.json_files import read_json
 from edgerazor.core.layers.table import LAYER_KINDS
 from edgerazor.core.packing import Tensors, content_digest, unpack, unpack_bits, unpack_t5
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.core.tensor_files import Header
 from edgerazor.errors import CheckpointError
 from edgerazor.kernels.reference import SMALLEST_SCALE
 from edgerazor.models.types import auto_class, vocabulary_size

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
+from edgerazor.models.finite import check_finite
 from edgerazor.models.special_tokens import drop_impossible_padding
 from edgerazor.models.stored_weights import StoredWeights
 from edgerazor.models.tied import has_own_head, own_head, says_tied, untie
@@ -133,7 +134,8 @@ class ModelSource:
         model, config = self._load(dtype)
         if says_tied(config) and has_own_head(model):
             untie(model.config)
-        check_finite(model, self.name)
+        for name, parameter in model.named_parameters():
+            check_finite(parameter, f"{self.name}: {name}")
         return model.eval()
 
     def load_unread(self) -> tuple[nn.Module, StoredWeights] | None:
@@ -199,12 +201,3 @@ def build_meta_model(config: PretrainedConfig) -> nn.Module:
     """The model that a configuration describes, on the meta device: no weight is loaded or allocated."""
     with torch.device("meta"):
         return auto_class(config).from_config(config, attn_implementation="sdpa")
-
-
-def check_finite(model: nn.Module, name: str) -> None:
-    """Raise CheckpointError that names the first parameter with NaN or infinity."""
-    for parameter_name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise CheckpointError(
-                f"{name}: {parameter_name} holds NaN or infinite values; nothing can be quantized from it"
-            )

@@ -5,12 +5,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from edgerazor.core.tensor_files import open_tensors, read_headers, weight_files
 from edgerazor.errors import CheckpointError
-from edgerazor.models.tied import tensor_places
+from edgerazor.models.finite import check_finite
 
 
 class StoredWeights:
@@ -23,7 +23,7 @@ class StoredWeights:
 
     def __init__(self, model: nn.Module, folder: Path):
         self.model, self.folder = model, folder
-        self._places = dict(tensor_places(folder))
+        self._headers = read_headers(weight_files(folder))
 
     @classmethod
     def found(cls, model: Any, folder: Path) -> "StoredWeights | None":
@@ -34,9 +34,10 @@ class StoredWeights:
         persistent = model.state_dict().keys() & {name for name, _ in model.named_buffers()}
         if getattr(model, "_weight_conversions", None) != [] or persistent:
             return None
-        with suppress(OSError, ValueError, KeyError, SafetensorError):
+        with suppress(CheckpointError, OSError, SafetensorError):
             weights = cls(model, folder)
-            if all(weights._shape(name) == list(value.shape) for name, value in model.named_parameters()):
+            stored = {name: header.shape for name, header in weights._headers.items()}
+            if all(stored.get(name) == tuple(value.shape) for name, value in model.named_parameters()):
                 return weights
         return None
 
@@ -47,14 +48,11 @@ class StoredWeights:
             CheckpointError: it cannot be read, or holds NaN or infinity.
         """
         try:
-            with safe_open(self._places[name], framework="pt") as opened:
+            with open_tensors(self._headers[name].file) as opened:
                 tensor: Tensor = opened.get_tensor(name).to(self.model.get_parameter(name).dtype)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self._places[name]}: {name}: cannot be read: {error}") from error
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{self.folder}: {name} holds NaN or infinite values; nothing can be quantized from it"
-            )
+            raise CheckpointError(f"{self._headers[name].file}: {name}: cannot be read: {error}") from error
+        check_finite(tensor, f"{self.folder}: {name}")
         return tensor
 
     @contextmanager
@@ -68,8 +66,3 @@ class StoredWeights:
             yield
         finally:
             parameters[leaf] = absent
-
-    def _shape(self, name: str) -> list[int]:
-        with safe_open(self._places[name], framework="pt") as opened:
-            shape: list[int] = opened.get_slice(name).get_shape()
-        return shape

@@ -4,15 +4,15 @@ Some trainers write a head that was trained apart and leave `tie_word_embeddings
 then loads the head, and keeps the word of config.json, by which the next one that loads the model loses it.
 """
 
-import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
+from edgerazor.core.tensor_files import Header, open_tensors, read_headers, weight_files
+from edgerazor.errors import CheckpointError
 from edgerazor.models.types import auto_class
 
 _ROWS_AT_ONCE = 4096
@@ -35,11 +35,11 @@ def own_head(folder: Path, config: Any) -> str | None:
         return None
     pairs = getattr(classes[type(config)], "_tied_weights_keys", None) or {}
     try:
-        places = dict(tensor_places(folder))
+        headers = read_headers(weight_files(folder))
         for head, embedding in pairs.items() if isinstance(pairs, dict) else ():
-            if head in places and embedding in places and _differ(places, head, embedding):
+            if head in headers and embedding in headers and _differ(headers, head, embedding):
                 return str(head)
-    except (OSError, ValueError, SafetensorError):
+    except (CheckpointError, OSError, SafetensorError):
         return None
     return None
 
@@ -61,26 +61,13 @@ def has_own_head(model: Any) -> bool:
     return head is not None and embedding is not None and head.weight is not embedding.weight
 
 
-def tensor_places(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name of every tensor, and the file it is in."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        yield from ((name, folder / Path(file).name) for name, file in named.items())
-        return
-    with safe_open(folder / "model.safetensors", framework="pt") as opened:
-        yield from ((name, folder / "model.safetensors") for name in opened.keys())  # noqa: SIM118 - not a mapping
-
-
-def _differ(places: dict[str, Path], one: str, other: str) -> bool:
+def _differ(headers: dict[str, Header], one: str, other: str) -> bool:
     """Whether two tensors of the files differ; some rows are read at a time."""
+    if headers[one].shape != headers[other].shape:
+        return True
     with ExitStack() as stack:
-        first, second = (
-            stack.enter_context(safe_open(places[name], framework="pt")).get_slice(name) for name in (one, other)
-        )
-        if first.get_shape() != second.get_shape():
-            return True
-        starts = range(0, first.get_shape()[0], _ROWS_AT_ONCE)
+        first, second = (stack.enter_context(open_tensors(headers[name].file)).get_slice(name) for name in (one, other))
+        starts = range(0, headers[one].shape[0], _ROWS_AT_ONCE)
         return any(
             not torch.equal(first[start : start + _ROWS_AT_ONCE], second[start : start + _ROWS_AT_ONCE])
             for start in starts

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import edgerazor.hf  # noqa: F401 - registers the packed format
 from edgerazor.checkpoint import load_model, open_checkpoint
-from edgerazor.checkpoint.headers import weight_files
+from edgerazor.core.tensor_files import weight_files
 from edgerazor.errors import CheckpointError
 from tests.packed_cases import edit_json, edit_tensors, make_student
 

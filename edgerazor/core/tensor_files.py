@@ -8,23 +8,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from edgerazor.checkpoint.manifest import check_file_name, read_json
-from edgerazor.checkpoint.section import WEIGHTS
+from edgerazor.core.json_files import check_file_name, read_json
 from edgerazor.errors import CheckpointError
 
+WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
-_DTYPES = {
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "BOOL": torch.bool,
+# In the order in which safetensors puts the tensors of a file; those of one dtype follow by name.
+DTYPE_NAMES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
+_DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}
 
 
 @dataclass(frozen=True)
