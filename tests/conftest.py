@@ -24,19 +24,15 @@ from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.quantization import QuantizationSection
 from tests.processes import other_pythons, watch_processes
+from tests.sizes import TINY
 
 settings.register_profile("edgerazor", deadline=None, derandomize=True, max_examples=5, database=None)
 settings.load_profile("edgerazor")
 watch_processes()
 
-TINY = {
+MODEL = {
     "vocab_size": 96,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
+    **TINY,
     "max_position_embeddings": 64,
     "initializer_range": 0.3,
     "attn_implementation": "sdpa",
@@ -77,7 +73,7 @@ def build_model() -> Callable[..., nn.Module]:
     def build(family: str = "qwen3", *, seed: int = 0, **values: Any) -> nn.Module:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        config = AutoConfig.for_model(family, **{"tie_word_embeddings": True, **TINY, **values})
+        config = AutoConfig.for_model(family, **{"tie_word_embeddings": True, **MODEL, **values})
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 

@@ -8,15 +8,11 @@ from transformers import AutoConfig, Qwen2_5OmniForConditionalGeneration
 from edgerazor.core.discovery import load_plugins
 from edgerazor.models.types import auto_class
 from tests.adapters.omni_cases import omni_config
+from tests.sizes import TINY
 
 SMALL = {
     "vocab_size": 96,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
+    **TINY,
     "max_position_embeddings": 64,
     "initializer_range": 0.3,
     "bos_token_id": 1,

@@ -9,6 +9,8 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from tests.sizes import TINY
+
 END = "<|endoftext|>"
 SIZES = {"weights": 32, "activations": 32, "kv_cache": 16}
 LINES = [f"def f{index}(x):\n    return x * {index} + len('word{index % 7}')\n" for index in range(160)]
@@ -31,12 +33,7 @@ def save_model(folder: Path, *, seed: int = 0, vocabulary: int | None = None, **
     config = Qwen3Config(
         **{
             "vocab_size": vocabulary or len(words),
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
+            **TINY,
             "max_position_embeddings": 128,
             "initializer_range": 0.2,
             "tie_word_embeddings": True,

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-IGNORED = -100
+from edgerazor.data.rows import IGNORE_INDEX
+
 _ROWS = 256  # more would show the same template again
 
 
@@ -21,6 +22,6 @@ def turn_ends(rows: Any, tokenizer: Any) -> set[int]:
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     ends: set[int] = set()
     for row in islice(rows, _ROWS):
-        ids, learned = np.asarray(row["input_ids"]), np.asarray(row["labels"]) != IGNORED
+        ids, learned = np.asarray(row["input_ids"]), np.asarray(row["labels"]) != IGNORE_INDEX
         ends |= set(ids[:-1][learned[:-1] & ~learned[1:]].tolist())
     return ends & special

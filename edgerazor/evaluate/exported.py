@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from edgerazor.core.contracts import Runtime
 from edgerazor.core.registry import Registry
+from edgerazor.data.rows import IGNORE_INDEX
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult
 from edgerazor.evaluate.inputs import held_out_section, load_held_out, open_teacher
@@ -21,7 +22,6 @@ from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import load_recipe
 
-_IGNORED = -100
 _CHUNK = 256
 
 
@@ -123,8 +123,8 @@ def _predictions(
         teacher.restart()
     for start in range(0, len(ids) - 1, _CHUNK):
         chunk = ids[start : start + _CHUNK]
-        following = np.array([*labels[start + 1 : start + 1 + len(chunk)], _IGNORED][: len(chunk)])
-        chosen = following != _IGNORED
+        following = np.array([*labels[start + 1 : start + 1 + len(chunk)], IGNORE_INDEX][: len(chunk)])
+        chosen = following != IGNORE_INDEX
         ours = _log_softmax(runtime.feed(chunk, every=True)[chosen])
         theirs = None if teacher is None else _log_softmax(teacher.feed(chunk, every=True)[chosen])
         yield ours, theirs, following[chosen]
