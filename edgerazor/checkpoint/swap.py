@@ -11,7 +11,7 @@ from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.attention import EAGER, SDPA, remove_kv_quantizer
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.packed import PackedWeight, TiedPackedWeight
-from edgerazor.core.layers.shared_input import SharedInput
+from edgerazor.core.layers.quantized_linear import InputSlot
 from edgerazor.core.layers.table import find_layer, kind_of, packed_kind_of
 from edgerazor.errors import CheckpointError
 
@@ -37,9 +37,9 @@ def swap_in_packed(model: Any, section: PackedSection, *, input_quantizer: Quant
             problems.append(f"{name}: {error}")
     if problems:
         raise CheckpointError("\n".join(problems))
-    shared = None if input_quantizer is None else SharedInput(input_quantizer)
+    slot = InputSlot()
     for kind, name, module in replacements:
-        kind.share_inputs(module, shared)
+        kind.share_inputs(module, slot)
         kind.put_packed(model, name, module, input_quantizer)
     if section.tied:
         # On the instance: tying looks parameters up, and the tied head has none.

@@ -15,7 +15,6 @@ from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.layers.packed import PackedWeight, TiedPackedWeight
 from edgerazor.core.layers.quantized_linear import InputSlot
-from edgerazor.core.layers.shared_input import SharedInput
 from edgerazor.core.packing import Layout
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
@@ -126,8 +125,8 @@ class LayerKind(ABC):
         """Values of a packed module in the shape of the parameter it stands for."""
         return packed.quantized().dequantize(dtype)
 
-    def share_inputs(self, module: nn.Module, shared: SharedInput | None) -> None:  # noqa: B027 - most kinds have none
-        """Let a packed module of this kind take quantized inputs that other layers of the model take too."""
+    def share_inputs(self, module: nn.Module, slot: InputSlot) -> None:  # noqa: B027 - most kinds have none
+        """Let a packed module of this kind quantize its input in a slot that other layers of the model use too."""
 
     def leave_inputs(self, module: nn.Module) -> None:  # noqa: B027 - nothing to do for most kinds
         """Stop quantizing the inputs of a packed module of this kind; do nothing for any other module."""

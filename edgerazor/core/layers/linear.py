@@ -6,6 +6,7 @@ the packed module, bit for bit.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,6 @@ from edgerazor.core.layers.quantized_linear import (
     differentiable_weight,
     quantized_linear,
 )
-from edgerazor.core.layers.shared_input import SharedInput
 from edgerazor.core.layers.weight_cache import WeightCache
 from edgerazor.core.outputs import Head
 from edgerazor.core.packing import Layout
@@ -132,7 +132,7 @@ class PackedLinear(ProjectionLayer, PackedWeight):
 
     bias: nn.Parameter | None
     input_quantizer: Quantizer | None = None
-    shared_input: SharedInput | None = None
+    input_slot: InputSlot | None = None
 
     def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
         super().__init__(layout, tensors, dtype)
@@ -155,7 +155,7 @@ class TiedPackedLinear(ProjectionLayer, TiedPackedWeight):
 
     bias: nn.Parameter | None
     input_quantizer: Quantizer | None = None
-    shared_input: SharedInput | None = None
+    input_slot: InputSlot | None = None
 
     def __init__(self, owner: PackedWeight):
         super().__init__(owner)
@@ -174,11 +174,10 @@ class TiedPackedLinear(ProjectionLayer, TiedPackedWeight):
 
 
 def _packed_projection(layer: PackedLinear | TiedPackedLinear) -> Head:
-    quantizer, shared = layer.input_quantizer, layer.shared_input
-    if quantizer is None:
-        return Head(layer.weight, layer.bias)
-    same = shared is not None and shared.quantizer is quantizer
-    return Head(layer.weight, layer.bias, shared if same else quantizer.fake_quantize)
+    quantizer, slot = layer.input_quantizer, layer.input_slot
+    if quantizer is None or slot is None:
+        return Head(layer.weight, layer.bias, None if quantizer is None else quantizer.fake_quantize)
+    return Head(layer.weight, layer.bias, partial(slot.fake_quantize, quantizer=quantizer))
 
 
 class Linear(LayerKind):
@@ -217,9 +216,9 @@ class Linear(LayerKind):
             linear.bias = bias
         model.set_submodule(name, linear)
 
-    def share_inputs(self, module: nn.Module, shared: SharedInput | None) -> None:
+    def share_inputs(self, module: nn.Module, slot: InputSlot) -> None:
         if isinstance(module, PackedLinear | TiedPackedLinear):
-            module.shared_input = shared
+            module.input_slot = slot
 
     def leave_inputs(self, module: nn.Module) -> None:
         if isinstance(module, (PackedLinear, TiedPackedLinear)):

@@ -4,7 +4,7 @@ Gradients pass straight through both quantizers. For the backward pass it keeps 
 about one byte per element, and the latent weight, which is quantized again, or taken from the weight cache.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 from weakref import ref
 
 import torch
@@ -17,6 +17,8 @@ from edgerazor.core.tensor import QuantizedTensor, quantize_dequantize
 from edgerazor.kernels.cpu_products import CodedMatrix, CodedOperands, integer_linear, linear, matrix_product
 from edgerazor.kernels.dispatch import dequantize, multiplies_codes
 from edgerazor.kernels.processor import Processor, this_processor
+
+KeptT = TypeVar("KeptT", bound=QuantizedTensor | None)
 
 
 class InputSlot:
@@ -47,15 +49,30 @@ class InputSlot:
             self._values[dtype] = quantized.dequantize(x.dtype).to(dtype)
         return quantized, self._values[dtype]
 
-    def _kept(self, x: Tensor, quantizer: Any) -> QuantizedTensor | None:
-        same = self._source is not None and self._source() is x and self._key == _state(x, quantizer)
-        return self._quantized if same else None
+    def fake_quantize(self, x: Tensor, quantizer: Any) -> Tensor:
+        """`quantizer.fake_quantize(x)`, the last one again if nothing changed and no gradient is asked for."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return quantizer.fake_quantize(x)  # type: ignore[no-any-return]
+        if not self._is_last(x, quantizer) or x.dtype not in self._values:
+            value = quantizer.fake_quantize(x)
+            self._keep(x, quantizer, None)
+            self._values[x.dtype] = value
+        return self._values[x.dtype]
 
-    def _keep(self, x: Tensor, quantizer: Any, quantized: QuantizedTensor) -> QuantizedTensor:
+    def _kept(self, x: Tensor, quantizer: Any) -> QuantizedTensor | None:
+        return self._quantized if self._is_last(x, quantizer) else None
+
+    def _is_last(self, x: Tensor, quantizer: Any) -> bool:
+        return self._source is not None and self._source() is x and self._key == _state(x, quantizer)
+
+    def _keep(self, x: Tensor, quantizer: Any, quantized: KeptT) -> KeptT:
         self.clear()
         self._source, self._key, self._quantized = ref(x), _state(x, quantizer), quantized
         self.quantizations += 1
         return quantized
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InputSlot, ()  # copies and pickles of a model begin without an input
 
     def dequantize(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """The value of kept codes; of the last ones again, since q, k and v go backward one after another."""
