@@ -1,4 +1,4 @@
-"""The rows of a run against what it asks of them."""
+"""The rows of a run: what it asks of them, and what they say of the student."""
 
 import logging
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 from transformers import TrainingArguments
 
 from edgerazor.data import Data
+from edgerazor.data.turn_ends import turn_ends
 from edgerazor.errors import DataError
 from edgerazor.models.positions import check_positions
+from edgerazor.models.special_tokens import settle_special_tokens
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,3 +30,9 @@ def check_rows(data: Data, arguments: TrainingArguments, config: Any) -> None:
             f"data.sources give {len(data.train)} rows, fewer than one batch of {needed}; add data, lower "
             "training.per_device_train_batch_size, or set training.dataloader_drop_last: false"
         )
+
+
+def settle_student(student: Any, tokenizer: Any, data: Data) -> None:
+    """Make the student's special tokens agree; what ends the turns of its data ends a text. Changes are logged."""
+    for note in settle_special_tokens(student, tokenizer, ends=turn_ends(data.train, tokenizer)):
+        _LOG.warning(note)

@@ -21,7 +21,6 @@ from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import write_resolved_recipe
 from edgerazor.data import Collator, Data, load_data
-from edgerazor.data.turn_ends import turn_ends
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
 from edgerazor.distill.state import settle_layers
@@ -30,7 +29,7 @@ from edgerazor.errors import PlanError, RecipeError
 from edgerazor.export.export import build_exporters, export_checkpoint
 from edgerazor.models.load import Models, fitted_recipe, load_student
 from edgerazor.models.share_weights import share_frozen_weights
-from edgerazor.models.special_tokens import padding_token, settle_special_tokens
+from edgerazor.models.special_tokens import padding_token
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
@@ -39,7 +38,7 @@ from edgerazor.training.clock import Clock
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
 from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, claimed, prepare_output
-from edgerazor.training.rows import check_rows
+from edgerazor.training.rows import check_rows, settle_student
 from edgerazor.training.save import BestByStep
 from edgerazor.training.trainer import DistillationTrainer
 
@@ -200,7 +199,7 @@ def _build_trainer(
     padding = padding_token(tokenizer, vocabulary)
     rows, collator = _training_rows(recipe, distiller, data, padding, vocabulary)
     student, plan = load_student(models, recipe, attentions=Signal.ATTENTIONS in distiller.signals)
-    settle_special_tokens(student, tokenizer, ends=turn_ends(data.train, tokenizer))
+    settle_student(student, tokenizer, data)
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(  # type: ignore[union-attr]
         recipe, plan, registry=models.registry, unquantized=unquantized_dtype(config)

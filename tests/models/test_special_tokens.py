@@ -91,7 +91,7 @@ def test_a_base_model_stops_at_the_end_of_the_turns_it_was_trained_on(tmp_path: 
 
 @pytest.mark.parametrize("values", [{"temperature": 0.7}, {"top_p": 0.9, "top_k": 20}])
 def test_settings_of_sampling_without_do_sample_are_repaired(
-    tmp_path: Path, registry: Registry, values: dict[str, float]
+    tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture, values: dict[str, float]
 ) -> None:
     loaded = read(tmp_path, registry)
     change(tmp_path / "model" / "generation_config.json", **values)
@@ -100,6 +100,7 @@ def test_settings_of_sampling_without_do_sample_are_repaired(
     stored = load_model(result.folder).generation_config
     assert stored.do_sample is True and {key: getattr(stored, key) for key in values} == values
     assert train(loaded, registry=registry, output=tmp_path / "run").checkpoint is not None
+    assert any("has settings of sampling" in record.message for record in caplog.records)
 
 
 def test_configuration_generation_and_tokenizer_state_three_ends_and_all_count(
