@@ -1,6 +1,5 @@
 """Parquet files and folders saved with `datasets`, read by pyarrow: paths are taken literally."""
 
-import json
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from edgerazor.core.json_files import read_json
 from edgerazor.data.tables import ArrowTable
-from edgerazor.errors import DataError
+from edgerazor.errors import CheckpointError, DataError
 from edgerazor.schemas.base import nearest
 
 _SPLITS, _STATE = "dataset_dict.json", "state.json"
@@ -66,8 +66,8 @@ def _read_stream(folder: Path, name: str, needed: Container[str]) -> ArrowTable:
         raise DataError(f"{name}: cannot be read as a saved dataset: {error}") from error
 
 
-def _read_json(file: Path) -> Any:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from error
+        return read_json(file)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error

@@ -6,8 +6,9 @@ from functools import cached_property
 
 from jinja2 import TemplateError
 
+from edgerazor.data.boundaries import Span
 from edgerazor.data.dialogue import Dialogue
-from edgerazor.data.template import ChatTemplate, Span
+from edgerazor.data.template import ChatTemplate
 from edgerazor.data.turns import TurnFinder
 from edgerazor.errors import DataError
 

@@ -11,26 +11,21 @@ from edgerazor.schemas.data import DataSection
 _LOG = logging.getLogger(__name__)
 
 
-def reads_the_clock(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template asks what day it is (`strftime_now`)."""
-    return ChatTemplate(tokenizer).reads_the_clock
-
-
 def fix_date(
     section: DataSection, tokenizer: PreTrainedTokenizerBase, *, earlier: datetime.date | None = None
 ) -> DataSection:
     """The section with a date in it if the chat template asks for one and `data.date` does not say it.
 
     Args:
-        earlier: the date of what is gone on with; None: today, which is said in the log.
+        earlier: the date of the run or the cache that is continued; None: today, which is said in the log.
     """
-    if section.date is not None or not reads_the_clock(tokenizer):
+    if section.date is not None or not ChatTemplate(tokenizer).reads_the_clock:
         return section
+    date = earlier or datetime.date.today()
     if earlier is None:
-        earlier = datetime.date.today()
         _LOG.warning(
             "the chat template of %s writes the date; the rows are made with %s, and data.date can say another",
             tokenizer.name_or_path or "this tokenizer",
-            earlier.isoformat(),
+            date.isoformat(),
         )
-    return section.model_copy(update={"date": earlier})
+    return section.model_copy(update={"date": date})

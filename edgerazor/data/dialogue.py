@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgerazor.data.messages import SWITCHES, Message, check_message, is_learned, parse_json
+from edgerazor.data.messages import SWITCHES, Message, check_message, is_learned, kind_of, parse_json
 from edgerazor.errors import DataError
 
 
@@ -61,7 +61,7 @@ def read_dialogue(
     place = f"{where}, column '{field}'"
     value = parse_json(row.get(field)) if response is None else _exchange(row, field, response, where)
     if not isinstance(value, list) or not value:
-        kind = "an empty list" if value == [] else "nothing" if value is None else _kind(value)
+        kind = "an empty list" if value == [] else "nothing" if value is None else kind_of(value)
         raise DataError(f"{place}: holds {kind}; expected a list of messages")
     whole_row = is_learned(row, where)
     messages, learned = [], []
@@ -72,9 +72,10 @@ def read_dialogue(
         learned.append(whole_row and on and message["role"] == "assistant")
         messages.append({key: held for key, held in message.items() if key not in SWITCHES})
     dialogue = Dialogue(tuple(messages), tuple(learned), _tools(row.get("tools"), where))
-    # ShareGPT keeps the system message in a column of its own.
-    from_sharegpt = response is None and "from" in value[0]
-    return dialogue.with_system_prompt((row.get("system") or None) if from_sharegpt else None)
+    system = row.get("system") or None
+    if system is not None and not isinstance(system, str):
+        raise DataError(f"{where}, column 'system': holds {kind_of(system)}; expected text")
+    return dialogue.with_system_prompt(system)
 
 
 def check_answered(dialogue: Dialogue, where: str) -> Dialogue:
@@ -89,16 +90,16 @@ def check_answered(dialogue: Dialogue, where: str) -> Dialogue:
 
 
 def _exchange(row: Mapping[str, Any], prompt: str, response: str, where: str) -> list[Any]:
-    """A prompt and its answer as messages; either may be a list of messages already."""
+    """A prompt and its answer as messages; either may be a list of messages. Text is text, also where it is JSON."""
     exchange: list[Any] = []
     for column, role in ((prompt, "user"), (response, "assistant")):
-        value = parse_json(row.get(column))
+        value = row.get(column)
         if isinstance(value, list):
             exchange += value
-        elif isinstance(row.get(column), str):
-            exchange.append({"role": role, "content": row[column]})
+        elif isinstance(value, str):
+            exchange.append({"role": role, "content": value})
         else:
-            raise DataError(f"{where}, column '{column}': holds {_kind(row.get(column))}; expected text or messages")
+            raise DataError(f"{where}, column '{column}': holds {kind_of(value)}; expected text or messages")
     return exchange
 
 
@@ -108,9 +109,7 @@ def _tools(value: Any, where: str) -> tuple[dict[str, Any], ...] | None:
         return None
     tools = [parse_json(tool) for tool in tools] if isinstance(tools, list) else tools
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise DataError(f"{where}, column 'tools': holds {_kind(tools)}; expected a list of functions, or one as JSON")
+        raise DataError(
+            f"{where}, column 'tools': holds {kind_of(tools)}; expected a list of functions, or one as JSON"
+        )
     return tuple(tools)
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else "text" if isinstance(value, str) else type(value).__name__

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ def _collect(
     file: Path, read: Callable[[Path, BinaryIO], Iterator[NumberedRow]], needed: Container[str], bad: BadRows
 ) -> JsonTable:
     names: dict[str, None] = {}
-    lines, numbers = [], []
+    lines, numbers, bad_before = [], [], bad.count
     with _opened(file) as stream:
         for number, row in read(file, stream):
             try:
@@ -55,7 +56,7 @@ def _collect(
                 continue
             lines.append(line)
             numbers.append(number)
-    if not lines and not bad.count:
+    if not lines and bad.count == bad_before:
         raise DataError(f"{file}: holds no rows")
     return JsonTable(str(file), tuple(names), lines, np.array(numbers, dtype=np.int64))
 
@@ -80,7 +81,7 @@ def _json_lines(file: Path, stream: BinaryIO) -> Iterator[NumberedRow]:
             continue
         try:
             yield number, json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield number, ValueError(f"is no JSON: {error}")
 
 
@@ -88,7 +89,7 @@ def _json_list(file: Path, stream: BinaryIO) -> Iterator[NumberedRow]:
     content = stream.read()
     try:
         value = json.loads(content.removeprefix(_MARK))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if "Extra data" not in str(error):
             raise DataError(f"{file}: cannot be read as JSON: {error}") from error
         yield from _json_lines(file, io.BytesIO(content))
@@ -126,16 +127,17 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
     """
     try:
         with file.open("rb") as plain:
-            if file.suffix == ".gz":
+            suffix = file.suffix.lower()
+            if suffix == ".gz":
                 with gzip.GzipFile(fileobj=plain) as stream:
                     yield cast(BinaryIO, stream)
-            elif file.suffix == ".zst":
+            elif suffix == ".zst":
                 yield cast(BinaryIO, io.BufferedReader(pa.CompressedInputStream(plain, "zstd")))
             else:
                 yield plain
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: cannot be read as UTF-8: {error}") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -129,7 +129,7 @@ def _rows(
             tokens, shortened = encoder.encode(documents, index, advance, bad)
             parts.append(tokens)
             cut += shortened
-    if section.on_bad_row == "refuse":
+    if bad.policy == "refuse":
         bad.settle()
     tokens = Tokens.join(parts)
     segments = cut_segments(tokens, order, section.sequence_length)

@@ -32,7 +32,7 @@ def check_message(message: Any, where: str, *, known: Container[str] = (), ignor
     """The message with `role`, `content` (text) and the keys that hold anything; switches keep their place.
 
     ShareGPT's `from` and `value` become `role` and `content`, text parts one text, arguments written as JSON objects,
-    and a thought stands under every name that templates know.
+    and a thought stands under both names that templates read, `reasoning_content` and `thinking`.
 
     Args:
         message: what the file holds.
@@ -85,7 +85,7 @@ def parse_json(value: Any) -> Any:
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 
@@ -107,7 +107,7 @@ def _named(message: dict[str, Any], where: str) -> dict[str, Any]:
         speaker, content = message.pop("from"), message.pop("value", None)
         if speaker == "function_call":
             return {**message, "role": "assistant", "content": "", "tool_calls": _called(content, where)}
-        return {**message, "role": _SPEAKERS.get(speaker, speaker), "content": content}
+        return {**message, "role": _SPEAKERS.get(str(speaker), speaker), "content": content}
     if message.get("role") == "function":
         message["role"] = "tool"
     return message
@@ -128,7 +128,7 @@ def _calls(message: Message, where: str) -> list[Any]:
     if legacy is not None and isinstance(calls, list):
         calls = [*calls, parse_json(legacy)]
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        raise DataError(f"{where}: 'tool_calls' holds {_kind(calls)}; expected a list of calls")
+        raise DataError(f"{where}: 'tool_calls' holds {kind_of(calls)}; expected a list of calls")
     return [_call(dict(call), f"{where}: call {number}") for number, call in enumerate(calls, start=1)]
 
 
@@ -151,14 +151,14 @@ def _text(message: Message, where: str) -> str:
     if isinstance(content, list):
         return "".join(_part(part, where) for part in content)
     if not isinstance(content, str):
-        raise DataError(f"{where}: 'content' is {_kind(content)}; expected text")
+        raise DataError(f"{where}: 'content' is {kind_of(content)}; expected text")
     return content
 
 
 def _part(part: Any, where: str) -> str:
     if isinstance(part, str):
         return part
-    kind = part.get("type", "text") if isinstance(part, Mapping) else _kind(part)
+    kind = part.get("type", "text") if isinstance(part, Mapping) else kind_of(part)
     if kind != "text" or not isinstance(part.get("text"), str):
         raise DataError(f"{where}: 'content' has a part of type '{kind}'; expected text parts alone")
     return str(part["text"])
@@ -168,5 +168,6 @@ def _listed(keys: Mapping[str, Any]) -> str:
     return ", ".join(f"'{key}'" for key in keys) or "none"
 
 
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
+def kind_of(value: Any) -> str:
+    """What a value is, in words for people: `nothing`, `text`, or the name of its type."""
+    return "nothing" if value is None else "text" if isinstance(value, str) else type(value).__name__

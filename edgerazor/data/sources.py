@@ -95,6 +95,7 @@ def load_documents(source: Source, bad: BadRows) -> Documents:
     """
     named = {name for name in (source.field or source.format, source.response) if name is not None}
     needed = named or {*FIELDS, *PAIRS, *(answer for answers in PAIRS.values() for answer in answers)}
+    bad_before = bad.count
     tables = read_files(source, needed | ({*BESIDE} - {*source.ignore}), bad)
     columns = tuple(_column(table, source) for table in tables if len(table))
     found, empty = [np.empty((0, 2), dtype=np.int64)], 0
@@ -103,7 +104,7 @@ def load_documents(source: Source, bad: BadRows) -> Documents:
         empty += without
         found.append(np.stack([np.full(len(rows), position), rows], axis=1))
     index = np.concatenate(found).astype(np.int64)
-    if not len(index) and not bad.count:
+    if not len(index) and bad.count == bad_before:
         raise DataError(f"{source.path}: no row holds any text")
     return Documents(source.path, columns, index, empty)
 
@@ -129,9 +130,12 @@ def _default_field(table: Table) -> tuple[str, str | None]:
     if not present and len(pairs) == 1:
         return pairs[0]
     columns = ", ".join(f"'{column}'" for column in table.names) or "none"
-    if present:
-        both = " and ".join(f"a column '{field}'" for field in present)
-        raise DataError(f"{table.name}: has both {both}; name one with `field`")
+    if len(present) > 1:
+        several = ", ".join(f"'{field}'" for field in present)
+        raise DataError(f"{table.name}: has the columns {several}; name one with `field`")
+    if pairs:
+        several = ", ".join(f"'{prompt}' with '{answer}'" for prompt, answer in pairs)
+        raise DataError(f"{table.name}: has the columns {several}; name one of each with `field` and `response`")
     raise DataError(
         f"{table.name}: no column 'messages' or 'text'; name one with `field` (columns: {columns}), and one of "
         "answers with `response`"

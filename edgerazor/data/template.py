@@ -10,13 +10,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template, _render_with_assistant_indices
 
+from edgerazor.data.boundaries import Span
 from edgerazor.data.messages import Message
 from edgerazor.errors import DataError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _CLOCK = "strftime_now"
 
-Span = tuple[int, int]
 Tools = Sequence[dict[str, Any]] | None
 
 

@@ -7,12 +7,13 @@ for one of a single character that occurs nowhere else, and lies where the two t
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jinja2 import TemplateError
 
+from edgerazor.data.boundaries import Span
 from edgerazor.data.messages import Message
-from edgerazor.data.template import ChatTemplate, Span, Tools
+from edgerazor.data.template import ChatTemplate, Tools
 
 # Variables by which templates are told that no thought is wanted; the prompt then ends behind an empty one.
 _THINKING = ("enable_thinking", "thinking")
@@ -36,6 +37,7 @@ class TurnFinder:
     tools: Tools
     text: str
     special_tokens: tuple[str, ...]
+    _ends: dict[int, int | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def find(self, index: int) -> Span | None:
         """First character and one past the last of the assistant's turn, its end-of-turn token included if it is one
@@ -72,6 +74,11 @@ class TurnFinder:
 
     def _prefix_end(self, count: int) -> int | None:
         """Length of what the template makes of the first `count` messages, if the text begins with it."""
+        if count not in self._ends:
+            self._ends[count] = self._find_prefix_end(count)
+        return self._ends[count]
+
+    def _find_prefix_end(self, count: int) -> int | None:
         prefixes = (self._render(messages, tools) for messages, tools in self._choices(count))
         return next((len(prefix) for prefix in prefixes if prefix is not None and self.text.startswith(prefix)), None)
 

@@ -78,6 +78,14 @@ class DataSection(Schema):
         Field(description="Rows that cannot be used: an error that counts them all, or left out and counted."),
     ] = "refuse"
 
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _free_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = {"messages", "tools", "add_generation_prompt", "self"} & value.keys()
+        if taken:
+            raise problem(f"{', '.join(sorted(taken))}: is set for each dialogue; expected other variables")
+        return value
+
     @field_validator("sources", mode="before", json_schema_input_type=Paths | Source | tuple[Source, ...])
     @classmethod
     def _single_path(cls, value: Any) -> Any:

@@ -122,7 +122,7 @@ def _question(text: str) -> Dialogue:
 def prompt_messages(dialogue: Dialogue) -> list[dict[str, Any]]:
     """A dialogue without the assistant's words, and with a turn of the assistant at its end.
 
-    Turns of the assistant that follow each other become one. A turn that is not learned keeps `"weight": 0`.
+    Turns of the assistant that follow each other become one, with `"weight": 0` where none of them is learned.
 
     Raises:
         RefusalError: the assistant speaks first or calls tools: its words then cannot be replaced by an answer.
@@ -138,6 +138,8 @@ def prompt_messages(dialogue: Dialogue) -> list[dict[str, Any]]:
             raise RefusalError("the assistant speaks before any user, so there is nothing to answer")
         if messages[-1]["role"] != "assistant":
             messages.append({"role": "assistant"} if learned else {"role": "assistant", "weight": 0})
+        elif learned:
+            messages[-1].pop("weight", None)
     if messages[-1]["role"] != "assistant":
         if not any(message["role"] == "user" for message in messages):
             raise RefusalError("no message is a user's, so there is nothing to answer")

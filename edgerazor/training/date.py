@@ -14,7 +14,7 @@ def with_run_date(recipe: Recipe, models: Models, started: Path | None) -> Recip
 
     Args:
         models: of the recipe.
-        started: the resolved recipe of the run that is gone on with, whose date is taken; None for a new run, which has
+        started: the resolved recipe of the run that is continued, whose date is taken; None for a new run, which has
             that of the teacher cache, or today's.
     """
     if recipe.data is None or recipe.data.date is not None:

@@ -1,4 +1,4 @@
-"""The folder of a run: what may be written there, and whether a run in it may be gone on with."""
+"""The folder of a run: what may be written there, and whether a run in it can be continued."""
 
 import os
 import tempfile

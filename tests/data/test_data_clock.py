@@ -1,15 +1,16 @@
 """A template that prints the date: every run, cache and evaluation sees one date, whatever the day."""
 
 import datetime
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from families import FAMILIES
+from pydantic import ValidationError
 from small_tokenizers import build
 
-from edgerazor.data import load_data
+from edgerazor.data import clock, load_data
 from edgerazor.data.clock import fix_date
 from edgerazor.schemas.data import DataSection
 
@@ -49,7 +50,19 @@ def test_a_template_that_reads_the_clock_is_named_and_gets_one_date(caplog: pyte
     assert DataSection.model_validate(fixed.model_dump(mode="json")) == fixed
 
 
-def test_a_folder_of_rows_is_the_same_on_another_day(write_lines, tmp_path: Path) -> None:
-    path = write_lines([{"messages": DIALOGUE}])
-    texts = {text_of("Granite", path, date=day) for day in ("2024-02-29", "2024-02-29", "2024-03-01")}
-    assert len(texts) == 2
+def test_a_fixed_date_makes_the_same_rows_on_another_day(write_lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, texts = write_lines([{"messages": DIALOGUE}]), []
+    tokenizer = build("byte-level", FAMILIES["Granite"].special, FAMILIES["Granite"].bos, FAMILIES["Granite"].template)
+    fixed = fix_date(DataSection(sources=path), tokenizer)
+    for day in (datetime.date(2031, 1, 2), datetime.date(2032, 3, 4)):
+        monkeypatch.setattr(clock, "datetime", SimpleNamespace(date=SimpleNamespace(today=lambda day=day: day)))
+        (row,) = load_data(fixed, tokenizer).train
+        texts.append(tokenizer.decode(row["input_ids"]))
+        assert day.strftime("%B %d, %Y") in text_of("Granite", path)
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "add_generation_prompt", "self"])
+def test_variables_that_are_set_for_each_dialogue_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name}: is set for each dialogue"):
+        DataSection(sources="a.jsonl", chat_template_kwargs={name: True})

@@ -37,6 +37,13 @@ def answers(path: str | Path, **source: Any) -> list[str]:
     return sorted("".join(learned_runs(tokenizer, row["input_ids"], row["labels"])) for row in rows)
 
 
+def text_of(path: str | Path) -> str:
+    """The first row as text, what is not learned included."""
+    family = FAMILIES["ChatML"]
+    tokenizer = build("byte-level", family.special, None, family.template)
+    return str(tokenizer.decode(load(path).train[0]["input_ids"]))
+
+
 def lines(rows: list[Any]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
@@ -113,9 +120,15 @@ def test_compressed_files(tmp_path: Path, kind: str, suffix: str) -> None:
         with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as stream:
             stream.write(rows[kind])
     assert [text[-len(ANSWER) :] for text in answers(path)] == [ANSWER]
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(DataError, match="cannot be read"):
-        load(path)
+    path = path.rename(path.with_suffix(suffix.upper()))
+    assert [text[-len(ANSWER) :] for text in answers(path)] == [ANSWER]
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
+    for damaged in [whole[:-9], flipped] if suffix == ".gz" else [whole[:-9]]:  # pyarrow's zstd has no checksum
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be read"):
+            load(path)
 
 
 def test_sharegpt(write_lines) -> None:
@@ -209,3 +222,44 @@ def test_rows_longer_than_the_positions() -> None:
     plain = Config(max_position_embeddings=64, rope_parameters={"rope_type": "default"})
     with pytest.raises(PlanError, match="the longest row has 65 tokens, the model 64 positions"):
         check_positions(plain, 65, "the longest row has")
+
+
+@pytest.mark.parametrize("answer", ["[2, 3, 5]", "[]", '[{"role": "assistant", "content": "yo"}]', "{}"])
+def test_an_answer_that_is_json_is_text(write_lines, answer: str) -> None:
+    (text,) = answers(write_lines([{"prompt": "Which?", "response": answer}]))
+    assert answer in text
+
+
+def test_a_system_column_stands_beside_any_dialogue(write_lines) -> None:
+    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    rows = [{"system": "Be kind.", "messages": talk}]
+    assert "Be kind." in text_of(write_lines(rows))
+    assert "Be kind." in text_of(write_lines([{"system": "Be kind.", "question": "Why?", "answer": "So."}], "b.jsonl"))
+    own = [{"role": "system", "content": "Be brief."}, *talk]
+    assert "Be kind." not in text_of(write_lines([{"system": "Be kind.", "messages": own}], "c.jsonl"))
+    with pytest.raises(DataError, match="column 'system': holds int; expected text"):
+        load(write_lines([{"system": 7, "messages": talk}], "d.jsonl"))
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+UNUSABLE = {
+    "nested too deep": DEEP,
+    "a speaker that is a list": json.dumps({"conversations": [{"from": ["a"], "value": "x"}]}),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_whatever_a_row_holds_it_is_a_bad_row(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.jsonl"
+    good = json.dumps({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]})
+    path.write_text(f"{good}\n{UNUSABLE[name]}\n")
+    with pytest.raises(DataError, match="row 2"):
+        load(path)
+    assert load(path, on_bad_row="skip").bad_rows == 1
+
+
+def test_an_empty_file_is_refused_whatever_was_bad_before(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("no json\n" + json.dumps({"text": "So."}) + "\n")
+    (tmp_path / "b.jsonl").write_text("\n")
+    with pytest.raises(DataError, match=r"b\.jsonl: holds no rows"):
+        load(tmp_path, on_bad_row="skip")

@@ -96,7 +96,7 @@ def test_empty_rows_are_counted(write_lines):
             "no column 'messages' or 'text'; name one with `field` \\(columns: 'txt'\\), and one of answers",
         ),
         ([{"body": "a"}], {"field": "boddy"}, "no column 'boddy'; did you mean 'body'"),
-        ([{"text": "a", "messages": DIALOGUE}], {}, "both a column 'messages' and a column 'text'"),
+        ([{"text": "a", "messages": DIALOGUE}], {}, "has the columns 'messages', 'text'; name one with `field`"),
         ([{"text": "a"}, {"text": None}], {}, "row 2: column 'text' is null"),
         ([{"text": ""}, {"text": "  "}], {}, "no row holds any text"),
         ([{"text": 3}], {}, "column 'text' holds int values"),

@@ -1,4 +1,4 @@
-"""The folder that a teacher cache is written to: begun, gone on with, finished, and never half a file."""
+"""The folder that a teacher cache is written to: begun, continued, finished, and never half a file."""
 
 import datetime
 from collections.abc import Callable, Iterator
