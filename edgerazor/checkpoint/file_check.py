@@ -1,5 +1,6 @@
 """The files of a packed checkpoint against its manifest, while it is loaded: on a thread of its own."""
 
+import logging
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from edgerazor.checkpoint.manifest import Manifest, matches, read_manifest
 from edgerazor.checkpoint.section import MANIFEST
 from edgerazor.errors import CheckpointError
 
+_LOG = logging.getLogger(__name__)
 # People write the card of a model on a hub, and nothing is loaded from it.
 CARD = "README.md"
 
@@ -79,14 +81,25 @@ def check_loaded_files(files: Iterable[str], config: Any) -> FileCheck | None:
         name, revision = getattr(config, "_name_or_path", ""), getattr(config, "_commit_hash", None)
         if revision is None:
             return None  # a folder that save_pretrained wrote
+        found = _fetch_manifest(name, revision, cache=folder.parents[2])
+        if found is None:
+            return None
+        manifest = found
+    return FileCheck(folder, read_manifest(manifest.parent), [path.name for path in paths])
+
+
+def _fetch_manifest(name: str, revision: str, *, cache: Path) -> Path | None:
+    """The manifest of a hub model, into the cache that its weights are in; None where it cannot be had."""
+    try:
         found = cached_file(
             name,
             MANIFEST,
             revision=revision,
+            cache_dir=cache,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        if found is None:
-            return None
-        manifest = Path(found)
-    return FileCheck(folder, read_manifest(manifest.parent), [path.name for path in paths])
+    except OSError as error:  # of a private model, for example: the caller's token is not known here
+        _LOG.warning("%s: its files are not compared with their digests: %s", name, str(error).splitlines()[0])
+        return None
+    return None if found is None else Path(found)

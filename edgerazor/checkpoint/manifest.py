@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError
 
 from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST, UnquantizedDtype, without_bfloat16
-from edgerazor.core.digests import digest_file
+from edgerazor.core.digests import both_digests, digest_file
 from edgerazor.core.json_files import check_file_name, read_json
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
@@ -57,7 +57,8 @@ class Manifest(Schema):
 
 def hash_file(path: Path) -> FileEntry:
     """Bytes and hashes of a file."""
-    return FileEntry(bytes=path.stat().st_size, sha256=_sha256(path), xxh3_128=digest_file(path))
+    sha256, xxh3 = both_digests(path)
+    return FileEntry(bytes=path.stat().st_size, sha256=sha256, xxh3_128=xxh3)
 
 
 def matches(path: Path, entry: FileEntry) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.core.tensor_files import DTYPE_NAMES
+from edgerazor.errors import CheckpointError
 
 _CHUNK = 1 << 22
 
@@ -36,9 +37,12 @@ class TensorSpool:
         """Write tensors to the disk.
 
         Raises:
-            OSError: it is full.
+            CheckpointError: one is of a dtype that no checkpoint holds.
+            OSError: the disk is full.
         """
         for name, tensor in tensors.items():
+            if tensor.dtype not in DTYPE_NAMES:
+                raise CheckpointError(f"{name}: is {tensor.dtype}, which a packed checkpoint cannot hold")
             self._entries[name] = tensor.dtype, tuple(tensor.shape), self._file.seek(0, os.SEEK_END)
             self._file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
@@ -70,5 +74,7 @@ class TensorSpool:
         self._file.seek(self._entries[name][2])
         while left:
             chunk = self._file.read(min(left, _CHUNK))
+            if not chunk:
+                raise OSError(f"{name}: what was written of it is gone")
             left -= len(chunk)
             yield chunk

@@ -239,7 +239,7 @@ class _Planner:
         widths: Mapping[int, int] = {}
         stored: Mapping[int, int] = {}
         if quantizer is not None:
-            matrices = self._parts(name, matrices, quantizer)
+            matrices = self._parts(name, matrices)
             fit = [self._fits(name, quantizer, shape) for shape in matrices.shapes]
             if all(fit):
                 widths = matrices.widths_of_all(quantizer.widths)
@@ -249,9 +249,9 @@ class _Planner:
         params, symmetric = self.quantization.weights[rule].quantizer, quantizer is None or quantizer.symmetric
         return ModulePlan(name, kind.name, matrices, rule, params, widths, stored, symmetric, tied_to)
 
-    def _parts(self, name: str, matrices: Matrices, quantizer: Quantizer) -> Matrices:
-        """The matrices that the family says lie in one, such as q, k and v; only rows that depend on others care."""
-        if quantizer.rows_independent or matrices.count > 1:
+    def _parts(self, name: str, matrices: Matrices) -> Matrices:
+        """The matrices that the family says lie in one, such as q, k and v."""
+        if matrices.count > 1:
             return matrices
         parts = self.facts.fused.get(self.adapter.role(f"{name}.weight").kind)
         return matrices if parts is None else matrices.split([rows for _, rows in parts])

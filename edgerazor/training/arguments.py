@@ -86,7 +86,7 @@ def _set_by_us(training: TrainingSection, evaluation: EvaluationSection, folder:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "use_cpu": training.use_cpu or not torch.cuda.is_available(),
-        "save_on_each_node": "nothing: a checkpoint is written once, into a folder that all processes see",
+        "save_on_each_node": False,
         "eval_strategy": "steps" if evaluation.every_steps else "no",
         "per_device_eval_batch_size": evaluation.batch_size,
     }

@@ -1,7 +1,7 @@
 """How a checkpoint of a run is saved: whole or not at all, by all ranks into one folder that the first one moves."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,28 @@ def saved_whole(folder: Path, accelerator: Any) -> Iterator[Path]:
         TrainingError: it cannot be written, a full disk for example; nothing is left of it.
     """
     try:
-        with replaced(folder) if accelerator.is_main_process else nullcontext() as made:
+        with ExitStack() as stack:
+            made, failure = None, OSError("the first process cannot write it")
+            if accelerator.is_main_process:
+                try:
+                    made = stack.enter_context(replaced(folder))
+                except OSError as error:
+                    failure = error  # not before the others, who wait for a path, know that there is none
             shared = [made and str(made)]
             if accelerator.num_processes > 1:
                 broadcast_object_list(shared)
-            yield Path(str(shared[0]))
+            if shared[0] is None:
+                raise failure
+            yield Path(shared[0])
             accelerator.wait_for_everyone()
             if made is not None:
                 write_file_list(made)
         accelerator.wait_for_everyone()
     except (OSError, RuntimeError, SafetensorError) as error:
         # torch says RuntimeError when it cannot write a file to its end.
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise TrainingError(
-            f"{folder}: cannot be written: {reason}; what was saved before stays, and --resume goes on with it"
-        ) from error
+        reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        kept = "; what was saved before stays, and --resume continues it" if saved_steps(folder.parent) else ""
+        raise TrainingError(f"{folder}: cannot be written: {reason}{kept}") from error
 
 
 class BestByStep(TrainerCallback):

@@ -1,13 +1,15 @@
 """From recipe to allocated recipe: never larger than uniform, never worse by its own measure, the same every time."""
 
 import pytest
+import torch
 
 from edgerazor.allocate import AllocationSettings, allocate
 from edgerazor.errors import DataError, PlanError, RecipeError
 from edgerazor.models.load import plan_recipe
 from edgerazor.schemas.recipe import load_recipe
 from tests.commands import fail, succeed
-from tests.runs import quantization, recipe, write_recipe
+from tests.families import family_model
+from tests.runs import quantization, recipe, tokenizer, write_recipe
 
 SQMP = {"name": "sqmp", "high_ratio": 0.125, "group_size": 32}
 
@@ -104,3 +106,19 @@ def test_the_command_says_what_is_wrong(tmp_path, content):
     assert "x.yaml: cannot be written: there is no folder" in fail(
         "allocate", path, "--target-bits", 2, "--output", elsewhere
     )
+
+
+@pytest.mark.parametrize("mode", [{}, {"rows": True}], ids=str)
+def test_fused_matrices_are_priced_as_they_are_quantized(tmp_path, registry, mode):
+    """q, k and v in one: a body of int, whose rows are independent, is allocated sqmp that counts inside each part."""
+    body = {"name": "int", "bits": 4, "group_size": 32}
+    content = recipe(tmp_path, quantization=quantization(body), evaluation={"batches": 1, "batch_size": 2})
+    words = tokenizer()
+    family_model("phi4-mini", vocab_size=len(words)).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    found = allocate(load_recipe(content, registry=registry), settings(target_bits=2.5, **mode), registry=registry)
+    plan = plan_recipe(found.recipe, registry=registry)
+    body_of_plan = [module for module in plan.modules if "layers" in module.name]
+    weights = sum(module.weights for module in body_of_plan)
+    bits = sum(module.weights * module.nominal_bits for module in body_of_plan) / weights
+    assert found.allocated.bits == pytest.approx(bits)

@@ -4,9 +4,11 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from edgerazor.checkpoint import load_model
 from edgerazor.checkpoint.training_checkpoint import newest_whole
@@ -96,30 +98,45 @@ def test_a_run(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_teacher_cache(folder: Path, tmp_path: Path) -> None:
-    """It is refused by training, or serves the same."""
-    sound = {path.name: path.read_bytes() for path in (folder / "cache").iterdir()}
+    """It is refused by training, or serves the same: the same tensors, whatever else its files hold."""
+
+    def tensors(cache: Path) -> dict[str, torch.Tensor]:
+        files = sorted(cache.glob("*.safetensors"))
+        return {f"{file.name} {name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+    sound = tensors(folder / "cache")
 
     def check(copy: Path, what: str) -> None:
-        name = what.partition(":")[0]
         command = ["train", folder / "cached.yaml", "--output", tmp_path / "run", "--set", "training.max_steps=1"]
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         if not refused(what, *command, "--set", f"distillation.teacher_cache={copy}"):
-            # Only what says nothing: blanks of the description, or the digest's own name.
-            assert name == "cache.json" or len(sound[name]) == (copy / name).stat().st_size, what
+            served = tensors(copy)
+            assert served.keys() == sound.keys(), what
+            assert all(torch.equal(tensor, served[name]) for name, tensor in sound.items()), what
 
     damaged_copies(folder / "cache", tmp_path, check)
 
 
 def test_a_gguf_file(folder: Path, tmp_path: Path) -> None:
-    """`verify --against` names it, or nothing that is compared has changed."""
+    """`verify --against` names it, or every key and tensor is what it was."""
+    reader = pytest.importorskip("gguf").GGUFReader
+
+    def content(file: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+        opened = reader(file)
+        keys = {name: field.contents() for name, field in opened.fields.items()}
+        return keys, {tensor.name: tensor.data.tobytes() for tensor in opened.tensors}
+
+    sound = content(folder / "gguf" / "model.gguf")
 
     def check(copy: Path, what: str) -> None:
-        refused(what, "verify", copy / "model.gguf", "--against", folder / "packed")
+        if not refused(what, "verify", copy / "model.gguf", "--against", folder / "packed"):
+            assert content(copy / "model.gguf") == sound, what
 
     damaged_copies(folder / "gguf", tmp_path, check)
 
 
 def test_a_recipe(folder: Path, tmp_path: Path) -> None:
+    """A damaged recipe may be another good one, so what is asked is a message and no traceback."""
     (folder / "recipe").mkdir(exist_ok=True)
     shutil.copy(folder / "recipe.yaml", folder / "recipe" / "recipe.yaml")
 

@@ -135,6 +135,7 @@ def test_the_published_hyper_parameters_are_in_it(registry: Registry, name: str,
     recipe, run = read(name, registry), RUNS[model]
     training, data = recipe.training, recipe.data
     arguments = build_training_arguments(training, recipe.evaluation, tmp_path)
+    assert arguments.save_on_each_node is False
     assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * 8 == run.sequences
     assert (arguments.optim, training.seed, training.bf16, training.max_grad_norm) == ("adamw_8bit", 3407, True, 1.0)
     assert (training.adam_beta1, training.adam_beta2, training.adam_epsilon) == (0.9, 0.95, 1e-8)

@@ -127,7 +127,10 @@ def test_pack_takes_a_whole_one_and_says_which(folder: Path, registry: Registry)
 
 
 def test_a_full_disk_is_said_and_what_was_saved_stays(folder: Path, registry: Registry) -> None:
-    with quota(100_000), pytest.raises(TrainingError, match=r"checkpoint-4: cannot be written: .*--resume goes on"):
+    with (
+        quota(100_000),
+        pytest.raises(TrainingError, match=r"checkpoint-4: cannot be written: .*--resume"),
+    ):
         run(folder, registry, 4, resume=True)
     assert sorted(path.name for path in (folder / "run" / "checkpoints").iterdir()) == [
         f"checkpoint-{number}" for number in (2, 3)

@@ -48,7 +48,7 @@ def _scaled(rows: Tensor, factor: float | None) -> Tensor:
     """Rows times a float32 factor that is rounded to their dtype first, as scaled word embeddings do it."""
     if factor is None:
         return rows
-    return rows * torch.tensor(factor, dtype=torch.float32, device=rows.device).to(rows.dtype)
+    return rows * torch.tensor(factor, dtype=torch.float32).to(rows.dtype)
 
 
 def make_embedding(module: nn.Embedding, weight: Quantizer) -> None:

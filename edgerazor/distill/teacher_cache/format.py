@@ -10,7 +10,7 @@ rows-00000.safetensors    `shard_rows` rows of the training data each, in the or
     entropy               float32 [positions]
     label_log_probability float32 [positions]
 
-The metadata of such a file has a digest of the content; version 2.0 and earlier wrote none.
+The metadata of such a file has a digest of the content; version 0.1 wrote none.
 """
 
 import datetime
