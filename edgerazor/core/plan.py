@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, Quantizer
-from edgerazor.core.group_sizes import FittedSizes, columns_by_rule
+from edgerazor.core.group_sizes import columns_by_rule, fit_group_sizes
 from edgerazor.core.layers.attention import head_widths
 from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.layers.table import LAYER_KINDS, kind_named, kind_of
@@ -185,9 +185,9 @@ class _Planner:
         self.adapter = adapter
         self.rules = MatchedRules(quantization.weights, list(self.candidates))
         heads = head_widths(model) if quantization.kv_cache else ()
-        fitted = FittedSizes(quantization, columns_by_rule(self.candidates, self.rules.rule_of), heads)
-        self.quantization = quantization = fitted.section
-        self.notes = fitted.notes
+        columns = columns_by_rule(self.candidates, self.rules.rule_of)
+        quantization, self.notes = fit_group_sizes(quantization, columns, heads)
+        self.quantization = quantization
         self.quantizers: list[Quantizer | None] = [
             registry.build(rule.quantizer) if rule.quantizer else None for rule in quantization.weights
         ]

@@ -1,6 +1,8 @@
-"""The one thing that passes between training, checkpoints and exports: integer codes and their scales."""
+"""The one thing that passes between training, checkpoints and exports: integer codes and their scales; and the gradient
+through them.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +64,17 @@ def quantize_dequantize(x: Tensor, quantizer: Any, dtype: torch.dtype) -> tuple[
     return quantized, value.to(dtype)
 
 
+def straight_through(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """The straight-through estimator: `function(x)` with the gradient of the identity.
+
+    `function` must return a new tensor of the shape of `x`.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return _without_autocast(x, function)  # a graph that nobody asked for costs as much as the rounding
+    result: Tensor = _StraightThrough.apply(x, function)  # type: ignore[no-untyped-call]
+    return result
+
+
 def nominal_bits(qmax: int, symmetric: bool = True) -> float:
     """1.58 for the three levels of a ternary row, else the bits of an integer that reaches `qmax`."""
     if qmax == 1 and symmetric:
@@ -73,3 +86,20 @@ def mean_bits(weights_by_qmax: Mapping[int, int], symmetric: bool = True) -> flo
     """Nominal bits per weight, scales not counted."""
     total = sum(weights_by_qmax.values())
     return sum(count * nominal_bits(qmax, symmetric) for qmax, count in weights_by_qmax.items()) / total
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return _without_autocast(x, function)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, None]:
+        return gradients[0], None
+
+
+def _without_autocast(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    if not torch.is_autocast_enabled(x.device.type):
+        return function(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return function(x)

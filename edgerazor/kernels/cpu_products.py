@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from edgerazor.kernels.processor import Processor
 
-SHORTEST_GROUP = 256
 # Sums of one tile, as integers and as floats, stay in the processor's cache.
 TILE_ELEMENTS = 2**19
 
@@ -40,27 +39,6 @@ def emulated(dtype: torch.dtype, device: torch.device, processor: Processor) -> 
     if device.type != "cpu":
         return False
     return {torch.bfloat16: not processor.bfloat16, torch.float16: not processor.float16}.get(dtype, False)
-
-
-def multiplies_codes(
-    columns: int,
-    group_sizes: tuple[int | None, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-    processor: Processor,
-) -> bool:
-    """Whether `integer_linear` can take the place of a product of values in `dtype`, and is faster.
-
-    Args:
-        columns: that both matrices have.
-        group_sizes: of each of them; None is one group per row.
-    """
-    # Against native half-precision products it has not been measured.
-    replaceable = device.type == "cpu" and (dtype == torch.float32 or emulated(dtype, device, processor))
-    if not replaceable or not processor.vnni:
-        return False
-    sizes = [columns if size is None else size for size in group_sizes]
-    return min(sizes) >= SHORTEST_GROUP and max(sizes) % min(sizes) == 0
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, processor: Processor) -> Tensor:

@@ -20,6 +20,8 @@ from edgerazor.kernels.processor import Processor
 from edgerazor.kernels.reference import GroupRule
 
 SETTING = "EDGERAZOR_KERNELS"
+# With shorter groups, products of codes are slower than those of values.
+SHORTEST_CODED_GROUP = 256
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -100,9 +102,19 @@ def multiplies_codes(
     device: torch.device,
     processor: Processor,
 ) -> bool:
-    """Whether a product of codes is right and faster here (`cpu_products`), and values are not asked for by setting."""
-    allowed = os.environ.get(SETTING, "auto") != "reference"
-    return allowed and cpu_products.multiplies_codes(columns, group_sizes, dtype, device, processor)
+    """Whether `cpu_products.integer_linear` can take the place of a product of values in `dtype`, is faster, and values
+    are not asked for by the setting.
+
+    Args:
+        columns: that both matrices have.
+        group_sizes: of each of them; None is one group per row.
+    """
+    # Against native half-precision products it has not been measured.
+    replaceable = device.type == "cpu" and (dtype == torch.float32 or cpu_products.emulated(dtype, device, processor))
+    if not replaceable or not processor.vnni or os.environ.get(SETTING) == "reference":
+        return False
+    sizes = [columns if size is None else size for size in group_sizes]
+    return min(sizes) >= SHORTEST_CODED_GROUP and max(sizes) % min(sizes) == 0
 
 
 def chooses_triton(x: Tensor) -> bool:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from edgerazor.core.discovery import load_plugins
+from edgerazor.core.group_sizes import fitting_group_sizes
 from edgerazor.core.packing import pack, unpack
 from edgerazor.core.registry import Registry
-from edgerazor.core.shapes import fitting_group_sizes
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 from edgerazor.schemas.components import QuantizerParams
@@ -124,7 +124,7 @@ def the_gradient_passes_straight_through(quantizer: Any, example: TensorExample)
     x = example.tensor().requires_grad_(True)
     value = quantizer.fake_quantize(x)
     upstream = torch.linspace(-1, 1, x.numel()).reshape(x.shape).to(x.dtype)
-    expect(value.requires_grad, "fake_quantize gives no gradient; use edgerazor.core.ste.straight_through")
+    expect(value.requires_grad, "fake_quantize gives no gradient; use edgerazor.core.tensor.straight_through")
     (gradient,) = torch.autograd.grad(value, x, upstream, materialize_grads=True)
     expect_equal(gradient, upstream, "the gradient of x differs from the one of fake_quantize(x)")
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.ste import straight_through
-from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.core.tensor import QuantizedTensor, straight_through
 from edgerazor.plugins.quantizers.integer import IntQuantizer
 from edgerazor.testing import quantizer as laws
 from tests.testing.faults import law_of

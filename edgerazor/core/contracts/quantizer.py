@@ -56,6 +56,6 @@ class Quantizer(ABC):
 
     def fake_quantize(self, x: "Tensor") -> "Tensor":
         """`quantize(x).dequantize(x.dtype)` bit for bit; the gradient passes straight through."""
-        from edgerazor.core.ste import straight_through
+        from edgerazor.core.tensor import straight_through
 
         return straight_through(x, lambda values: self.quantize_dequantize(values)[1])

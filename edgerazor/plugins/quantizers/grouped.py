@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.shapes import check_group_size
-from edgerazor.core.ste import straight_through
-from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.core.group_sizes import check_group_size
+from edgerazor.core.tensor import QuantizedTensor, straight_through
 from edgerazor.kernels import dispatch
 from edgerazor.kernels.reference import GroupRule
 from edgerazor.schemas.components import QuantizerParams

@@ -8,7 +8,7 @@ from math import prod
 import torch
 
 from edgerazor import QuantizedTensor, Quantizer
-from edgerazor.core.shapes import check_group_size
+from edgerazor.core.group_sizes import check_group_size
 
 QMAX = 12
 
