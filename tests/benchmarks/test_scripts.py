@@ -1,4 +1,4 @@
-"""Every script of the training-speed scoreboard runs: tiny shapes, two rounds, its gates passed."""
+"""Every script of the scoreboards runs: tiny shapes, two rounds, its gates passed."""
 
 import json
 import re
@@ -52,6 +52,13 @@ def test_the_profile_finds_every_part(tmp_path):
     spent = {row["name"]: row["ms"] for row in written["rows"]}
     parts = {"teacher", "student forward", "loss", "backward", "optimizer", "fake quantization", "rest"}
     assert set(spent) == parts and all(spent.values())
+
+
+def test_packed_and_plain_models_are_measured_side_by_side(tmp_path):
+    written = run("packed_runtime", tmp_path / "out.json", "--quick")
+    plain, packed = written["rows"][0], [row for row in written["rows"] if row["name"].startswith("packed")]
+    assert plain["ratio"] == plain["load_ratio"] == 1 and len(packed) == 3
+    assert all(len(figures["token"]) == 4 and min(figures["token"]) > 0 for figures in written["measurements"].values())
 
 
 @pytest.mark.subprocess
