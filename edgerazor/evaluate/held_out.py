@@ -11,7 +11,7 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
 from edgerazor.inference.open_runtime import is_exported, open_runtime
 from edgerazor.schemas.data import DataSection
-from edgerazor.schemas.overrides import apply_overrides
+from edgerazor.schemas.overrides import apply_overrides, parse_overrides
 from edgerazor.schemas.recipe import key_path
 
 
@@ -40,10 +40,11 @@ def evaluation_data(
         stored |= {"sources": [str(path)], "held_out": None}
     elif not stored.get("held_out"):
         raise RecipeError(f"{checkpoint}: its recipe holds out no data (data.held_out); give a file with --data")
-    foreign = [override for override in overrides if not override.startswith("data.")]
-    changed, problems = apply_overrides({"data": stored}, [text for text in overrides if text not in foreign])
+    parsed = parse_overrides(overrides)
+    foreign = [override for override in parsed if override.path[:1] != ("data",) or len(override.path) == 1]
+    changed, problems = apply_overrides({"data": stored}, [override for override in parsed if override not in foreign])
     problems += [
-        f"{override}: evaluate takes data.key=value alone; what else the recipe says is fixed in the checkpoint"
+        f"{override.text}: evaluate takes data.key=value alone; what else the recipe says is fixed in the checkpoint"
         for override in foreign
     ]
     try:

@@ -15,7 +15,7 @@ from edgerazor.errors import ExportError
 from edgerazor.export.engine import try_engine
 from edgerazor.inference.open_runtime import exporter_of
 from edgerazor.schemas.components import unknown_component
-from edgerazor.schemas.overrides import apply_overrides
+from edgerazor.schemas.overrides import apply_overrides, parse_overrides
 from edgerazor.schemas.recipe import Recipe, key_path
 
 
@@ -111,7 +111,7 @@ def build_exporter(name: str, path: str | Path, settings: Sequence[str], registr
     declared = registry.declared("exporter", name)
     if declared is None:
         raise ExportError(unknown_component(registry, "exporter", name))
-    values, problems = apply_overrides({"name": name, "path": str(path)}, settings)
+    values, problems = apply_overrides({"name": name, "path": str(path)}, parse_overrides(settings))
     problems = [f"--set {line}" for line in problems]
     try:
         params = declared.model_validate(values, context={"registry": registry})

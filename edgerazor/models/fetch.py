@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.files import read_mapping
 from edgerazor.schemas.model import ModelSection
-from edgerazor.schemas.overrides import apply_overrides
+from edgerazor.schemas.overrides import apply_overrides, parse_overrides
 from edgerazor.schemas.preset import local_config
-from edgerazor.schemas.recipe import SECTIONS
+from edgerazor.schemas.recipe import SECTIONS, SETTLED_FIRST
 
 
 def fetch_config(source: str | Path | Mapping[str, Any], *, registry: Registry, overrides: Sequence[str] = ()) -> None:
@@ -27,7 +27,7 @@ def fetch_config(source: str | Path | Mapping[str, Any], *, registry: Registry, 
         CheckpointError: there is no such folder, and the hub cannot be reached or has no such model.
     """
     raw = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source), expected=SECTIONS)
-    raw, _ = apply_overrides(raw, [change for change in overrides if change.startswith(("preset", "model"))])
+    raw, _ = apply_overrides(raw, [change for change in parse_overrides(overrides) if change.path[:1] in SETTLED_FIRST])
     try:
         section = ModelSection.model_validate(raw.get("model"))
     except ValidationError:

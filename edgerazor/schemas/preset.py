@@ -2,8 +2,7 @@
 
 import copy
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -13,9 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from edgerazor.schemas.base import Schema, nearest
 from edgerazor.schemas.components import Declarations, GroupSizes, PresetWeights
+from edgerazor.schemas.overrides import Override
 
 WISHES = GroupSizes(weights=256, activations=256, kv_cache=256)
-_WRITTEN_SIZE = re.compile(r"quantization\.(weights|activations|kv_cache)\b.*group_size")
 GENERIC_WEIGHTS = PresetWeights(task=0.1, eakld=2.0, feature=0.1)
 
 
@@ -88,9 +87,13 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
     return result, []
 
 
-def keep_written_sizes(recipe: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def keep_written_sizes(recipe: Mapping[str, Any], overrides: Iterable[Override]) -> None:
     """Take the quantizers whose group size an override writes out of `quantization.fit`, in place."""
-    written = {found[1] for override in overrides if (found := _WRITTEN_SIZE.match(override))}
+    written = {
+        override.path[1]
+        for override in overrides
+        if override.path[:1] == ("quantization",) and len(override.path) > 1 and override.writes("group_size")
+    }
     quantization = recipe.get("quantization")
     if written and isinstance(quantization, dict) and isinstance(quantization.get("fit"), list):
         quantization["fit"] = [key for key in quantization["fit"] if key not in written]

@@ -16,12 +16,14 @@ from edgerazor.schemas.distillation import DistillationSection
 from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.files import read_mapping
 from edgerazor.schemas.model import ModelSection
-from edgerazor.schemas.overrides import apply_overrides
+from edgerazor.schemas.overrides import apply_overrides, parse_overrides
 from edgerazor.schemas.preset import PresetChoice, expand_preset, keep_written_sizes
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.training import TrainingSection
 
 SECTIONS = "sections such as model, data and quantization"
+# Overrides of these decide what a preset fills in; all others change what it filled in.
+SETTLED_FIRST = (("preset",), ("model",))
 
 
 class WrittenBy(Schema):
@@ -111,11 +113,12 @@ def load_recipe(
     """
     label = "recipe" if isinstance(source, Mapping) else str(source)
     raw = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source), expected=SECTIONS)
-    before = [override for override in overrides if override.startswith(("preset", "model"))]
+    parsed = parse_overrides(overrides)
+    before = [override for override in parsed if override.path[:1] in SETTLED_FIRST]
     raw, problems = apply_overrides(raw, before)
     raw, preset_problems = expand_preset(raw, registry)
-    raw, more_problems = apply_overrides(raw, [override for override in overrides if override not in before])
-    keep_written_sizes(raw, overrides)
+    raw, more_problems = apply_overrides(raw, [override for override in parsed if override not in before])
+    keep_written_sizes(raw, parsed)
     problems = [f"--set {line}" for line in problems + more_problems]
     problems += [f"{label}: {line}" for line in preset_problems]
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
-from edgerazor.schemas.overrides import apply_overrides, parse_path
+from edgerazor.schemas.overrides import apply_overrides, parse_overrides, parse_path
 from edgerazor.schemas.recipe import load_recipe
 
 RAW: dict[str, Any] = {"a": {"b": [1, {"c": 2}], "n": None}, "preset": "4-bit"}
@@ -25,7 +25,7 @@ RAW: dict[str, Any] = {"a": {"b": [1, {"c": 2}], "n": None}, "preset": "4-bit"}
     ],
 )
 def test_a_value_is_replaced(override: str, where: tuple[str | int, ...], expected: Any) -> None:
-    changed, problems = apply_overrides(RAW, [override])
+    changed, problems = apply_overrides(RAW, parse_overrides([override]))
     assert problems == []
     for part in where:
         changed = changed[part]  # type: ignore[index]
@@ -46,7 +46,7 @@ def test_a_value_is_replaced(override: str, where: tuple[str | int, ...], expect
     ],
 )
 def test_a_path_that_leads_nowhere(override: str, message: str) -> None:
-    assert apply_overrides(RAW, [override])[1] == [f"{override}: {message}"]
+    assert apply_overrides(RAW, parse_overrides([override]))[1] == [f"{override}: {message}"]
 
 
 def test_paths() -> None:

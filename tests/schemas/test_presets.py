@@ -79,7 +79,9 @@ def test_a_family_without_sizes_gets_those_that_fit(registry: Registry) -> None:
     [
         ("quantization.weights[1].quantizer.group_size=64", ("activations", "kv_cache")),
         ("quantization.kv_cache={name: int, bits: 8, group_size: 16}", ("weights", "activations")),
+        ("quantization.weights[0].quantizer={name: ternary, 'group_size': 64}", ("activations", "kv_cache")),
         ("quantization.activations.bits=6", ("weights", "activations", "kv_cache")),
+        ("quantization.weights[1].match=['*.group_size']", ("weights", "activations", "kv_cache")),
     ],
 )
 def test_a_size_that_an_override_writes_is_no_wish(override: str, left: tuple[str, ...], registry: Registry) -> None:
