@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from edgerazor.checkpoint.manifest import Manifest, matches, read_manifest
+from edgerazor.checkpoint.manifest import Manifest, manifest_fault, read_manifest
 from edgerazor.checkpoint.section import MANIFEST
 from edgerazor.errors import CheckpointError
 
@@ -45,14 +45,9 @@ class FileCheck:
             raise CheckpointError("\n".join(f"{self.folder / fault}; {hint}" for fault in faults))
 
     def _compare(self, manifest: Manifest) -> list[str]:
-        faults = []
-        for name, entry in manifest.files.items():
-            try:
-                if name != CARD and (self.folder / name).exists() and not matches(self.folder / name, entry):
-                    faults.append(f"{name}: its content differs from the digest in {MANIFEST}")
-            except OSError as error:
-                faults.append(f"{name}: cannot be read: {error.strerror or error}")
-        return faults
+        here = {name: entry for name, entry in manifest.files.items() if (self.folder / name).exists() and name != CARD}
+        found = {name: manifest_fault(self.folder / name, entry, compare="fast") for name, entry in here.items()}
+        return [f"{name}: {fault}" for name, fault in found.items() if fault]
 
 
 def check_small_files(folder: Path, manifest: Manifest) -> None:

@@ -1,6 +1,5 @@
 """`edgerazor.json`: the files of a checkpoint with their hashes, and its origin. Written last, so it means complete."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError
 
 from edgerazor.checkpoint.section import FORMAT_VERSION, MANIFEST, UnquantizedDtype, without_bfloat16
-from edgerazor.core.digests import both_digests, digest_file
+from edgerazor.core.digests import file_digests, file_fault
 from edgerazor.core.json_files import check_file_name, read_json
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
@@ -57,24 +56,19 @@ class Manifest(Schema):
 
 def hash_file(path: Path) -> FileEntry:
     """Bytes and hashes of a file."""
-    sha256, xxh3 = both_digests(path)
-    return FileEntry(bytes=path.stat().st_size, sha256=sha256, xxh3_128=xxh3)
+    return FileEntry(bytes=path.stat().st_size, **file_digests(path, "sha256", "xxh3_128"))
 
 
-def matches(path: Path, entry: FileEntry) -> bool:
-    """Whether a file is the one of the entry, by the fast hash where there is one.
+def manifest_fault(path: Path, entry: FileEntry, *, compare: Literal["size", "fast", "all"]) -> str | None:
+    """What is wrong with a file of the manifest, or None.
 
-    Raises:
-        OSError: it cannot be read.
+    Args:
+        compare: beside the size nothing, the fast digest where the entry has it, else the other, or both.
     """
-    if path.stat().st_size != entry.bytes:
-        return False
-    return digest_file(path) == entry.xxh3_128 if entry.xxh3_128 else _sha256(path) == entry.sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    secure = {"sha256": entry.sha256}
+    fast = {"xxh3_128": entry.xxh3_128} if entry.xxh3_128 else {}
+    digests = {"size": {}, "fast": fast or secure, "all": secure | fast}[compare]
+    return file_fault(path, entry.bytes, digests, listed_in=MANIFEST)
 
 
 def files_in(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgerazor.checkpoint.manifest import Manifest, read_manifest
+from edgerazor.checkpoint.manifest import Manifest, manifest_fault, read_manifest
 from edgerazor.checkpoint.section import CONFIG, PackedSection, read_section
 from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, TensorRole
 from edgerazor.core.discovery import load_plugins
@@ -161,11 +161,8 @@ def open_checkpoint(folder: str | Path, *, registry: Registry | None = None) -> 
         )
     manifest = read_manifest(folder)
     for name, entry in manifest.files.items():
-        path = folder / name
-        if not path.exists():
-            raise CheckpointError(f"{path}: is missing, although {folder.name}/edgerazor.json lists it")
-        if path.stat().st_size != entry.bytes:
-            raise CheckpointError(f"{path}: has {path.stat().st_size} bytes, edgerazor.json says {entry.bytes}")
+        if fault := manifest_fault(folder / name, entry, compare="size"):
+            raise CheckpointError(f"{folder / name}: {fault}")
     checkpoint = PackedCheckpoint(folder, config, section, manifest, registry or load_plugins())
     checkpoint.check_complete()
     return checkpoint

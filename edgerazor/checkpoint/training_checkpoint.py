@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, ValidationError
 
 from edgerazor.checkpoint.manifest import files_in
-from edgerazor.core.digests import digest_file
+from edgerazor.core.digests import file_digests, file_fault
 from edgerazor.core.json_files import check_file_name, read_json
 from edgerazor.errors import CheckpointError
 from edgerazor.schemas.base import Schema
@@ -47,7 +47,7 @@ class SavedFiles(Schema):
 def write_file_list(folder: Path) -> None:
     """List the files of a checkpoint of a run; all of them must be there."""
     files = {
-        name: {"bytes": (folder / name).stat().st_size, "xxh3_128": digest_file(folder / name)}
+        name: {"bytes": (folder / name).stat().st_size, **file_digests(folder / name, "xxh3_128")}
         for name in files_in(folder)
         if name != FILES
     }
@@ -108,16 +108,9 @@ def _damaged(folder: Path) -> Iterator[str]:
         yield str(error)
         return
     for name, entry in listed.items():
-        path = folder / name
-        try:
-            if not path.is_file():
-                yield f"{name}: is missing"
-            elif path.stat().st_size != entry.bytes:
-                yield f"{name}: has {path.stat().st_size} bytes, expected {entry.bytes}"
-            elif digest_file(path) != entry.xxh3_128:
-                yield f"{name}: is damaged: its content is not what was saved"
-        except OSError as error:
-            yield f"{name}: cannot be read: {error.strerror or error}"
+        fault = file_fault(folder / name, entry.bytes, {"xxh3_128": entry.xxh3_128}, listed_in=FILES)
+        if fault is not None:
+            yield f"{name}: {fault}"
 
 
 def _absent(folder: Path) -> Iterator[str]:

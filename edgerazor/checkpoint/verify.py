@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgerazor.checkpoint.hugging_face import register
 from edgerazor.checkpoint.load import load_model
-from edgerazor.checkpoint.manifest import Manifest, hash_file, read_manifest
+from edgerazor.checkpoint.manifest import Manifest, manifest_fault, read_manifest
 from edgerazor.checkpoint.read import PackedCheckpoint, check_header
 from edgerazor.checkpoint.section import CONFIG, MANIFEST, PackedSection, read_section
 from edgerazor.checkpoint.swap import swap_in_packed
@@ -111,16 +111,8 @@ def verify_checkpoint(folder: str | Path, *, logits: bool = False, registry: Reg
 
 def _file_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     for name, entry in manifest.files.items():
-        path = folder / name
-        try:
-            found = hash_file(path)
-        except OSError as error:
-            yield f"{name}: cannot be read: {error.strerror or error}"
-            continue
-        if found.bytes != entry.bytes:
-            yield f"{name}: has {found.bytes} bytes, {MANIFEST} says {entry.bytes}"
-        elif found.sha256 != entry.sha256 or entry.xxh3_128 not in (None, found.xxh3_128):
-            yield f"{name}: content differs from the hash in {MANIFEST}"
+        if fault := manifest_fault(folder / name, entry, compare="all"):
+            yield f"{name}: {fault}"
     for path in sorted(folder.glob("*.safetensors")):
         if path.name not in manifest.files:
             yield f"{path.name}: is not listed in {MANIFEST}"

@@ -1,33 +1,51 @@
 """Digests of files: XXH3 (128 bit) finds damage several times faster than sha256, which is a signature, too."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 _CHUNK = 1 << 20
+_HASHES: dict[str, Any] = {"sha256": hashlib.sha256, "xxh3_128": xxhash.xxh3_128}
 
 
-def digest_file(path: Path) -> str:
-    """XXH3 of a file, 32 hexadecimal digits.
+def file_digests(path: Path, *names: str) -> dict[str, str]:
+    """`{name: hexadecimal digits}` of a file, all in one pass.
+
+    Args:
+        names: "sha256" or "xxh3_128".
 
     Raises:
         OSError: it cannot be read.
     """
-    digest = xxhash.xxh3_128()
+    hashes = {name: _HASHES[name]() for name in names}
     for chunk in _chunks(path):
-        digest.update(chunk)
-    return digest.hexdigest()
+        for digest in hashes.values():
+            digest.update(chunk)
+    return {name: digest.hexdigest() for name, digest in hashes.items()}
 
 
-def both_digests(path: Path) -> tuple[str, str]:
-    """sha256 and XXH3 of a file in one pass; errors as for `digest_file`."""
-    secure, fast = hashlib.sha256(), xxhash.xxh3_128()
-    for chunk in _chunks(path):
-        secure.update(chunk)
-        fast.update(chunk)
-    return secure.hexdigest(), fast.hexdigest()
+def file_fault(path: Path, size: int, digests: Mapping[str, str], *, listed_in: str) -> str | None:
+    """What is wrong with a file, for people; None: it is the one of a list.
+
+    Args:
+        size: that it should have, in bytes.
+        digests: that it should have, as `file_digests` gives them; what is not among them is not compared.
+        listed_in: name of the file that holds the list.
+    """
+    try:
+        if not path.is_file():
+            return "is missing"
+        found = path.stat().st_size
+        if found != size:
+            return f"has {found} bytes, {listed_in} says {size}"
+        if digests and file_digests(path, *digests) != digests:
+            return f"its content differs from the digest in {listed_in}"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return None
 
 
 def _chunks(path: Path) -> Iterator[memoryview]:

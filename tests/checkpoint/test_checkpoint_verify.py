@@ -110,7 +110,10 @@ def test_all_faults_are_listed(folder):
 
 def test_a_flipped_bit_anywhere_is_found(folder):
     edit_tensors(folder, change(f"{EMBED}.weight_i4", 3, 1, 0x77), rehash=False)
-    assert verify_checkpoint(folder).faults[0] == "model.safetensors: content differs from the hash in edgerazor.json"
+    assert (
+        verify_checkpoint(folder).faults[0]
+        == "model.safetensors: its content differs from the digest in edgerazor.json"
+    )
     edit_json(folder / "generation_config.json", lambda content: content.update(top_k=3))
     (folder / "README.md").write_text("other")
     assert any(fault.startswith("README.md: has 5 bytes") for fault in verify_checkpoint(folder).faults)
@@ -118,7 +121,7 @@ def test_a_flipped_bit_anywhere_is_found(folder):
 
 def test_files_that_cannot_be_read_are_faults(folder):
     (folder / "README.md").unlink()
-    assert verify_checkpoint(folder).faults == ("README.md: cannot be read: No such file or directory",)
+    assert verify_checkpoint(folder).faults == ("README.md: is missing",)
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:-4])
     assert any("model.safetensors: is cut off" in fault for fault in verify_checkpoint(folder).faults)

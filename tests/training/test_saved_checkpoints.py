@@ -60,7 +60,11 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {"is missing": Path.unlink, "bytes, expected": cut, "is damaged": flip}
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "is missing": Path.unlink,
+    "bytes, checkpoint_files": cut,
+    "differs from the digest": flip,
+}
 
 
 @pytest.mark.parametrize("message", DAMAGES)
@@ -99,7 +103,7 @@ def test_with_no_whole_one_everything_is_named(folder: Path, registry: Registry)
     with pytest.raises(TrainingError, match=r"no checkpoint is whole\n.*checkpoint-3: model.*\n.*-2: model"):
         run(folder, registry, 3, resume=True)
     shutil.rmtree(folder / "run" / "packed")
-    with pytest.raises(CheckpointError, match=r"no whole checkpoint:\n.*checkpoint-3: model.safetensors: is damaged"):
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint:\n.*checkpoint-3: model.safetensors: its content"):
         pack_source(str(folder / "run"), registry=registry, output=folder / "packed")
 
 
@@ -120,9 +124,9 @@ def test_pack_takes_a_whole_one_and_says_which(folder: Path, registry: Registry)
     shutil.rmtree(folder / "run" / "packed")
     flip(step(folder, 3) / "model.safetensors")
     notes = pack_source(str(folder / "run"), registry=registry, output=folder / "packed").notes
-    assert "checkpoint-3: model.safetensors: is damaged" in notes[0]
+    assert "checkpoint-3: model.safetensors: its content" in notes[0]
     assert notes[1] == "checkpoint-2 is the newest whole checkpoint of the run"
-    with pytest.raises(CheckpointError, match=r"model.safetensors: is damaged"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors: its content"):
         pack_source(str(step(folder, 3)), registry=registry, output=folder / "x", recipe=folder / "run/recipe.yaml")
 
 
