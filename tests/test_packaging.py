@@ -27,7 +27,7 @@ EXTRAS_OF = {
     "quickstart": ["report"],
     "testing": ["testing"],
 }
-FOR_WORK_ON_THE_PACKAGE = {"test", "dev", "docs"}
+FOR_WORK_ON_THE_PACKAGE = {"test", "dev", "docs", "demo"}
 # Declared for other reasons than an import of ours.
 NOT_IMPORTED = {
     "onnx": "onnx-ir and onnxscript write files through it",

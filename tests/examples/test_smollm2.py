@@ -1,0 +1,161 @@
+"""The demonstration of examples/smollm2 on a tiny stand-in: every stage, once; nothing is downloaded."""
+
+import io
+import json
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from smollm2_demo import budget
+from smollm2_demo.demo import run
+from smollm2_demo.greedy import Written, compare
+from smollm2_demo.options import STUDENTS, Options
+from smollm2_demo.tasks import log_likelihood, read_items
+from smollm2_demo.teacher import PACKAGE, TEXTS, VERSION, compare_tokens, convert
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from edgerazor import load_recipe
+from edgerazor.checkpoint.pack_source import pack_source
+from edgerazor.errors import DataError, TrainingError
+from edgerazor.export.export import export_to
+from edgerazor.inference.open_runtime import open_runtime
+from edgerazor.inference.transformers_runtime import TransformersRuntime
+from tests.examples.smollm2_cases import LINES, save_dialogues, save_items, save_model, tokenizer
+
+ROOT = Path(__file__).parents[2]
+PROBES = {"4-bit": {"seconds": 2.0, "tokens": 512.0}, "2.79-bit": {"seconds": 2.5, "tokens": 512.0}}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("smollm2") / "model")
+
+
+@pytest.mark.slow
+def test_every_stage_runs_once_and_a_second_call_repeats_none(tmp_path: Path, model: Path, registry) -> None:
+    pytest.importorskip("llama_cpp")
+    data, task = save_dialogues(tmp_path / "data.jsonl"), save_items(tmp_path / "task.jsonl")
+    options = Options(tmp_path / "out", data, model=model, smoke=True, tasks=(task,), students=STUDENTS[1:])
+    assert run(options, console=Console(quiet=True), registry=registry) == 0
+    screen = Console(file=io.StringIO(), width=400)
+    assert run(options, console=screen, registry=registry) == 0
+    lines = [line for line in screen.file.getvalue().splitlines() if re.match(r"\[ +\d+ s\]", line)]
+    assert len(lines) > 12 and all(line.endswith("finished before") for line in lines)
+
+    results = json.loads((options.output / "results.json").read_text(encoding="utf-8"))
+    kinds = [f"{student.name} {kind}" for kind in ("rounded", "distilled") for student in options.students]
+    assert list(results["models"]) == ["teacher", *kinds]
+    assert results["models"]["teacher"]["kl_teacher"] == pytest.approx(0, abs=1e-6)
+    for student in options.students:
+        assert results["models"][f"{student.name} distilled"]["steps"] == 4
+        assert results["same_tokens"][student.name]["ONNX Runtime"][0]["parted"] is False
+        assert [row["engine"].split()[0] for row in results["speeds"][student.name]] == [
+            "Transformers",
+            "llama.cpp",
+            "ONNX",
+        ]
+        assert not (options.output / student.name / "onnx-float32").exists()
+    assert results["tasks"][task.name]["teacher"]["items"] == 4
+    report = (options.output / "report.md").read_text(encoding="utf-8")
+    assert all(claim["text"] in report for claim in results["claims"])
+    with pytest.raises(TrainingError, match="holds a run with seed 0"):
+        run(replace(options, seed=1), registry=registry)
+
+
+@pytest.mark.llamacpp
+@pytest.mark.slow
+def test_a_gguf_becomes_a_folder_whose_tokenizer_splits_digits_as_llama_cpp_does(tmp_path, model, registry) -> None:
+    packed, gguf, folder = tmp_path / "packed", tmp_path / "model.gguf", tmp_path / "teacher"
+    pack_source(str(model), registry=registry, output=packed, preset="4-bit")
+    export_to(packed, "gguf", gguf, registry=registry)
+    convert(gguf, folder)
+    words = AutoTokenizer.from_pretrained(folder)
+    assert words.tokenize("12345") == list("12345")
+    for text in (*LINES, *TEXTS):
+        assert words(text)["input_ids"] == tokenizer()(text)["input_ids"]
+    pytest.importorskip("llama_cpp")
+    runtime = open_runtime(gguf, registry=registry)
+    assert compare_tokens(runtime, folder) == len(TEXTS) + 1
+    runtime.close()
+    assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.bfloat16
+
+
+def test_the_plan_spends_what_measuring_leaves_and_says_how_many_minutes_are_too_few() -> None:
+    plan = budget.divide(20, 60, PROBES, STUDENTS)
+    assert sum(row["seconds"] for row in plan.values()) < 20 * 60 - 60
+    for name, row in plan.items():
+        assert row["steps"] == int(row["seconds"] / PROBES[name]["seconds"])
+        assert row["tokens"] == 512 * row["steps"]
+    with pytest.raises(TrainingError, match="is too short here") as error:
+        budget.divide(1, 60, PROBES, STUDENTS)
+    enough = float(re.search(r"at least ([\d.]+)$", str(error.value))[1])
+    assert all(row["steps"] >= budget.LEAST_STEPS for row in budget.divide(enough, 60, PROBES, STUDENTS).values())
+
+
+def written(*rows: list[float]) -> Written:
+    logits = np.array(rows, dtype=np.float32)
+    return Written(logits.argmax(-1).tolist(), logits)
+
+
+def test_a_first_difference_is_a_tie_only_within_what_the_engine_moves() -> None:
+    start = [5.0, 1.0, 0.0]
+    nearly, moved = written(start, [2.0, 1.9, 0.0]), written([5.0, 1.2, 0.0], [1.9, 2.0, 0.0])
+    (same,), (tie,) = compare([nearly], [nearly]), compare([nearly], [moved])
+    assert (same.tokens, same.parted) == (2, False)
+    assert (tie.tokens, tie.parted, tie.tie) == (1, True, True)
+    assert (tie.gap, tie.rounding) == (pytest.approx(0.1, abs=1e-5), pytest.approx(0.2, abs=1e-5))
+    (wrong,) = compare([written(start, [4.0, 0.0, 0.0])], [written([5.0, 1.2, 0.0], [0.0, 4.0, 0.0])])
+    assert (wrong.parted, wrong.tie, wrong.gap) == (True, False, 4.0)
+
+
+def test_a_text_that_ends_earlier_in_one_engine_is_a_difference() -> None:
+    (found,) = compare([written([5.0, 1.0], [5.0, 1.0])], [written([5.0, 1.0], [1.0, 5.0])])
+    assert (found.tokens, found.parted, found.tie) == (1, True, False)
+
+
+def test_a_choice_is_scored_by_the_tokens_behind_the_question(model: Path) -> None:
+    runtime = TransformersRuntime(AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model))
+    prompt, choice = "Question: What is 1 plus 2?\nAnswer:", " It is 3"
+    ids = torch.tensor([runtime.encode_text(prompt + choice)])
+    start = len(runtime.encode_text(prompt))
+    assert ids[0, :start].tolist() == runtime.encode_text(prompt)
+    with torch.no_grad():
+        log_probabilities = AutoModelForCausalLM.from_pretrained(model)(ids).logits.float().log_softmax(-1)[0]
+    expected = sum(float(log_probabilities[at - 1, ids[0, at]]) for at in range(start, ids.shape[1]))
+    assert log_likelihood(runtime, prompt, choice) == pytest.approx(expected, rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", '{"question": "a", "choices": ["b"], "label": 1}', '{"question": "a", "choices": [1], "label": 0}'],
+)
+def test_a_line_that_is_no_item_is_named(tmp_path: Path, line: str) -> None:
+    good = json.dumps({"question": "a", "choices": ["b"], "label": 0})
+    with pytest.raises(DataError, match=r"items\.jsonl:2: "):
+        read_items(save_items(tmp_path / "items.jsonl", [good, line]), 9)
+
+
+def test_files_that_are_absent_or_empty_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="absent"):
+        read_items(tmp_path / "absent", 9)
+    with pytest.raises(DataError, match="no items"):
+        read_items(save_items(tmp_path / "items.jsonl", []), 0)
+    with pytest.raises(DataError, match="--data"):
+        Options(tmp_path, tmp_path / "absent").deciding()
+
+
+@pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.name)
+def test_recipes_load(student, registry, model: Path) -> None:
+    recipe = load_recipe(student.recipe, registry=registry, overrides=[f"model.name_or_path={model}"])
+    assert recipe.training.max_seconds and recipe.distillation is not None
+
+
+def test_the_extra_and_the_constraint_name_the_version_that_the_example_reads() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"{PACKAGE}=={VERSION}" in project["optional-dependencies"]["demo"]
+    assert f"{PACKAGE}=={VERSION}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
