@@ -141,6 +141,8 @@ def check_header(name: str, header: Header | None, shape: tuple[int, ...], dtype
 def open_checkpoint(folder: str | Path, *, registry: Registry | None = None) -> PackedCheckpoint:
     """Open a packed checkpoint: configuration, manifest, sizes of all files and headers of all tensors are checked.
 
+    Transformers knows the model types of all adapters afterwards.
+
     Args:
         folder: of the checkpoint.
         registry: loaded plugins; None loads them.
@@ -148,6 +150,7 @@ def open_checkpoint(folder: str | Path, *, registry: Registry | None = None) -> 
     Raises:
         CheckpointError: the folder is no finished packed checkpoint, of a newer format, or a file or tensor is missing,
             cut off or of another shape; the message names file and key.
+        PluginError: the classes of a model type that an adapter brings cannot be imported.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -163,6 +166,8 @@ def open_checkpoint(folder: str | Path, *, registry: Registry | None = None) -> 
     for name, entry in manifest.files.items():
         if fault := manifest_fault(folder / name, entry, compare="size"):
             raise CheckpointError(f"{folder / name}: {fault}")
-    checkpoint = PackedCheckpoint(folder, config, section, manifest, registry or load_plugins())
+    registry = registry or load_plugins()
+    registry.register_models()
+    checkpoint = PackedCheckpoint(folder, config, section, manifest, registry)
     checkpoint.check_complete()
     return checkpoint

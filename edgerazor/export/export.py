@@ -1,8 +1,9 @@
 """Exports: a packed checkpoint through any exporter, ours or a plugin's, checked before and verified after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -43,7 +44,6 @@ def export_checkpoint(
         ExportError: a tensor does not fit the format, the file read back differs, or its engine cannot run it.
         CheckpointError: the checkpoint is damaged, or none of ours.
     """
-    registry.register_models()
     opened, path = open_checkpoint(checkpoint, registry=registry), Path(exporter.params.path)
     FileCheck(opened.folder, opened.manifest).finish()
     exporter.progress = progress
@@ -108,16 +108,21 @@ def export_to(
 
 def build_exporter(name: str, path: str | Path, settings: Sequence[str], registry: Registry) -> Exporter:
     """An exporter by its name; arguments and errors as for `export_to`."""
-    declared = registry.declared("exporter", name)
-    if declared is None:
+    if registry.declared("exporter", name) is None:
         raise ExportError(unknown_component(registry, "exporter", name))
     values, problems = apply_overrides({"name": name, "path": str(path)}, parse_overrides(settings))
-    problems = [f"--set {line}" for line in problems]
+    return _build(name, values, "--set", [f"--set {line}" for line in problems], registry)
+
+
+def _build(name: str, values: Mapping[str, Any], source: str, problems: list[str], registry: Registry) -> Exporter:
+    """The exporter with these parameters; `source`, which they are from, begins each line of an error."""
+    declared = registry.declared("exporter", name)
+    assert declared is not None
     try:
         params = declared.model_validate(values, context={"registry": registry})
     except ValidationError as error:
         faults = error.errors()
-        problems += [": ".join(filter(None, ["--set", key_path(fault["loc"]), fault["msg"]])) for fault in faults]
+        problems += [": ".join(filter(None, [source, key_path(fault["loc"]), fault["msg"]])) for fault in faults]
     if problems:
         raise ExportError("\n".join(problems))
     exporter: Exporter = registry.build(params)
@@ -149,6 +154,9 @@ def verify_export(
     if not path.exists():
         raise ExportError(f"{path}: there is no such file")
     exporter = build_exporter(name or exporter_of(path, registry), path, (), registry)
+    opened = open_checkpoint(checkpoint, registry=registry)
+    if settings := exporter.stated_settings(path):
+        name = exporter.params.name
+        exporter = _build(name, {**settings, "name": name, "path": str(path)}, f"{path}", [], registry)
     exporter.progress = progress
-    registry.register_models()
-    return _compare_and_run(exporter, path, open_checkpoint(checkpoint, registry=registry), registry)
+    return _compare_and_run(exporter, path, opened, registry)

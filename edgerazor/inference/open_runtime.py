@@ -41,7 +41,6 @@ def _open_packed(folder: Path, registry: Registry) -> Runtime:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")
     opened = open_checkpoint(folder, registry=registry)
-    registry.register_models()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:

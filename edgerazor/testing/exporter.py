@@ -85,6 +85,9 @@ def an_export_equals_its_checkpoint(case: ExporterCase) -> None:
     result = case.build().verify(case.path, case.open())
     expect(not result.different, f"verify finds differences in a sound export: {', '.join(result.different[:5])}")
     expect(result.tensors > 0, "verify compared no tensor")
+    result = case.build_as_stated().verify(case.path, case.open())
+    shown = ", ".join(result.different[:5])
+    expect(not result.different, f"built from what stated_settings says, verify finds differences: {shown}")
 
 
 def exporting_again_replaces_what_was_there(case: ExporterCase) -> None:

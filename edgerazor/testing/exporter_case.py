@@ -30,6 +30,11 @@ class ExporterCase:
         """The exporter, new, as every command builds it."""
         return self.registry.build(self.params)
 
+    def build_as_stated(self) -> Any:
+        """The exporter with the parameters that the export states, as `edgerazor verify` builds it."""
+        values = {**self.build().stated_settings(self.path), "name": self.params.name, "path": str(self.path)}
+        return self.registry.build(type(self.params).model_validate(values, context={"registry": self.registry}))
+
     def open(self) -> Any:
         """The checkpoint, opened anew."""
         return open_checkpoint(self.checkpoint, registry=self.registry)

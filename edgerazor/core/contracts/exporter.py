@@ -137,6 +137,17 @@ class Exporter(ABC, Generic[PlanT]):
             ExportError: it is damaged, or was written by something else.
         """
 
+    def stated_settings(self, path: Path) -> Mapping[str, Any]:
+        """Parameters other than the defaults that what is at `path` says it was written with; none of most formats.
+
+        `edgerazor verify` is not told how a file was exported: it builds the exporter from these before it asks for
+        `verify`. A format whose content depends on parameters writes them into its files.
+
+        Raises:
+            ExportError: it is damaged.
+        """
+        return {}
+
     def check(self, checkpoint: Checkpoint) -> None:
         """Raise ExportError with one line for everything that cannot be held exactly; nothing is written."""
         self.planned(checkpoint)

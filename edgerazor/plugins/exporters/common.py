@@ -7,16 +7,39 @@ from typing import Any
 
 from edgerazor.core.contracts import Checkpoint
 from edgerazor.errors import ExportError
+from edgerazor.schemas.components import ExporterParams
 from edgerazor.version import __version__
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 VERSION, DIGEST, RECIPE = "edgerazor.version", "edgerazor.content_sha256", "edgerazor.recipe"
+SETTINGS = "edgerazor.export_settings"
 
 
 def describe_origin(checkpoint: Checkpoint) -> dict[str, str]:
     """Version of the package, digest of the content, and the recipe as JSON; the keys are those of every format."""
     recipe = json.dumps(checkpoint.recipe, sort_keys=True)
     return {VERSION: __version__, DIGEST: checkpoint.digest, RECIPE: recipe}
+
+
+def describe_settings(params: ExporterParams, names: Iterable[str]) -> dict[str, str]:
+    """Those of the named parameters that are not as usual, as JSON under one key; no key if all are."""
+    changed = params.model_dump(mode="json", include=set(names), exclude_defaults=True)
+    return {SETTINGS: json.dumps(changed, sort_keys=True)} if changed else {}
+
+
+def read_settings(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters in the metadata of a file; empty if it holds none.
+
+    Raises:
+        ExportError: they are not what `describe_settings` writes.
+    """
+    try:
+        settings = json.loads(metadata.get(SETTINGS) or "{}")
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{SETTINGS}: cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ExportError(f"{SETTINGS}: expected parameters with values")
+    return settings
 
 
 def read_recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -71,7 +71,6 @@ def pack_case(
 ) -> Path:
     """Build a seeded random 16-bit model with its tokenizer, pack it, and return the packed folder."""
     source = folder / "float"
-    registry.register_models()
     config = AutoConfig.for_model(family, **{**(QWEN3 if family == "qwen3" else LLAMA), **values})
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

@@ -1,9 +1,11 @@
 """The exporter of GGUF files: what is planned, written and compared."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgerazor.core.contracts import Checkpoint, ComparisonResult, Exporter, ExportResult, NamedTensors
-from edgerazor.errors import install_hint
+from edgerazor.errors import ExportError, install_hint
 
 try:
     from edgerazor.plugins.exporters.gguf.write import write_gguf
@@ -12,9 +14,14 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(f"the package gguf is not installed: {install_hint('gguf')}") from error
 
+from edgerazor.plugins.exporters.common import describe_settings, read_settings
 from edgerazor.plugins.exporters.gguf.plan import GGUFPlan, plan_export
+from edgerazor.plugins.exporters.gguf.read import read_metadata
 from edgerazor.plugins.exporters.gguf.report import describe_export, general_keys
 from edgerazor.plugins.exporters.gguf.verify import verify_gguf
+
+# What decides keys; block types are those of the tensors in the file.
+_STATED = ("context_length", "tokenizer_differences")
 
 
 class GGUFExporter(Exporter[GGUFPlan]):
@@ -28,7 +35,7 @@ class GGUFExporter(Exporter[GGUFPlan]):
 
     def write(self, checkpoint: Checkpoint, plan: GGUFPlan, path: Path) -> None:
         """Write keys and tensors to one file, a tensor at a time."""
-        keys = {**general_keys(checkpoint, plan), **plan.metadata}
+        keys = {**general_keys(checkpoint, plan), **describe_settings(self.params, _STATED), **plan.metadata}
         write_gguf(
             path,
             plan.architecture.name,
@@ -41,6 +48,14 @@ class GGUFExporter(Exporter[GGUFPlan]):
     def describe(self, checkpoint: Checkpoint, plan: GGUFPlan, path: Path) -> ExportResult:
         """Size, bits per weight by block type, and remarks."""
         return describe_export(path, plan)
+
+    def stated_settings(self, path: Path) -> Mapping[str, Any]:
+        """Positions, and whether other tokens were tolerated, where the file was not written with the defaults."""
+        metadata = read_metadata(Path(path))
+        try:
+            return read_settings(metadata)
+        except ExportError as error:
+            raise ExportError(f"{path}: {error}") from error
 
     def verify(self, path: Path, checkpoint: Checkpoint) -> ComparisonResult:
         """Read the file back and compare every tensor, the digest, and the keys of model and tokenizer.
