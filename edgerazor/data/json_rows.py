@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from edgerazor.data.bad_rows import BadRows
-from edgerazor.data.tables import JsonTable
+from edgerazor.data.tables import JsonTable, Row, kept_row
 from edgerazor.errors import DataError
 
 NumberedRow = tuple[int, Any]
@@ -46,32 +46,27 @@ def _collect(
     file: Path, read: Callable[[Path, BinaryIO], Iterator[NumberedRow]], needed: Container[str], bad: BadRows
 ) -> JsonTable:
     names: dict[str, None] = {}
-    lines, numbers, bad_before = [], [], bad.count
+    kept, numbers, bad_before = [], [], bad.count
     with _opened(file) as stream:
         for number, row in read(file, stream):
             try:
-                line = _line(row, names, needed)
+                kept.append(_kept(row, names, needed))
             except ValueError as error:
                 bad.add(f"{file}: row {number}: {error}")
                 continue
-            lines.append(line)
             numbers.append(number)
-    if not lines and bad.count == bad_before:
+    if not kept and bad.count == bad_before:
         raise DataError(f"{file}: holds no rows")
-    return JsonTable(str(file), tuple(names), lines, np.array(numbers, dtype=np.int64))
+    return JsonTable(str(file), tuple(names), kept, np.array(numbers, dtype=np.int64))
 
 
-def _line(row: Any, names: dict[str, None], needed: Container[str]) -> bytes:
+def _kept(row: Any, names: dict[str, None], needed: Container[str]) -> Row | bytes:
     if isinstance(row, ValueError):
         raise row
     if not isinstance(row, dict):
         raise ValueError(f"is {type(row).__name__}; expected keys with values")
     names.update(dict.fromkeys(row))
-    kept = {key: value for key, value in row.items() if key in needed}
-    try:
-        return json.dumps(kept, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    return kept_row({key: value for key, value in row.items() if key in needed})
 
 
 def _json_lines(file: Path, stream: BinaryIO) -> Iterator[NumberedRow]:

@@ -38,26 +38,43 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class JsonTable:
-    """Rows as JSON, which keeps for each of them what was there: no key of another row, no other type.
+    """Rows as JSON has them: for each of them what was there, no key of another row, no other type.
 
     Attributes:
-        lines: of the needed columns.
+        kept: the needed columns of each row, as `kept_row` makes them.
         numbers: of the rows in the file; None: 1, 2, 3.
     """
 
     name: str
     names: tuple[str, ...]
-    lines: Sequence[bytes]
+    kept: Sequence[Row | bytes]
     numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.kept)
 
     def rows(self, index: Iterable[int]) -> list[Row]:
-        return [json.loads(self.lines[row]) for row in index]
+        return [json.loads(row) if isinstance(row, bytes) else dict(row) for row in map(self.kept.__getitem__, index)]
 
     def number(self, row: int) -> int:
         return row + 1 if self.numbers is None else int(self.numbers[row])
+
+
+def kept_row(row: Row) -> Row | bytes:
+    """A row in little memory: of text and numbers as it is, and where it holds lists or objects as JSON again.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair, which is no character.
+    """
+    try:
+        if any(isinstance(value, (dict, list)) for value in row.values()):
+            return json.dumps(row, ensure_ascii=False).encode()
+        for value in row.values():
+            if isinstance(value, str) and not value.isascii():
+                value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    return row
 
 
 @dataclass(frozen=True)

@@ -263,3 +263,22 @@ def test_an_empty_file_is_refused_whatever_was_bad_before(tmp_path: Path) -> Non
     (tmp_path / "b.jsonl").write_text("\n")
     with pytest.raises(DataError, match=r"b\.jsonl: holds no rows"):
         load(tmp_path, on_bad_row="skip")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_row_of_text_is_parsed_once(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"row {number} é" for number in range(100)]
+    lines = {".jsonl": [json.dumps({"text": row}) for row in rows], ".csv": ["text", *rows]}[suffix]
+    path = tmp_path / f"data{suffix}"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    parsed: list[str] = []
+    monkeypatch.setattr(json, "loads", lambda text, loads=json.loads: parsed.append(text) or loads(text))
+    assert load(path).usage.documents == (100,)
+    assert sum(b"row" in bytes(text) for text in parsed if not isinstance(text, str)) == 100 * (suffix == ".jsonl")
+
+
+@pytest.mark.parametrize("row", [{"text": "\ud83d"}, {"messages": [{"role": "user", "content": "\ud83d"}]}])
+def test_half_a_surrogate_pair_is_a_bad_row(row: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text(f"{json.dumps({next(iter(row)): MESSAGES})}\n{json.dumps(row)}\n")
+    with pytest.raises(DataError, match="row 2: holds half of a surrogate pair, which is no character"):
+        load(tmp_path / "data.jsonl")
