@@ -8,6 +8,7 @@ from jinja2 import TemplateError
 
 from edgerazor.data.boundaries import Span
 from edgerazor.data.dialogue import Dialogue
+from edgerazor.data.forms import Forms
 from edgerazor.data.template import ChatTemplate
 from edgerazor.data.turns import TurnFinder
 from edgerazor.errors import DataError
@@ -46,6 +47,8 @@ class ChatRenderer:
         return Rendered(text, tuple(self._with_end_of_turn(text, span) for span in spans))
 
     def _found(self, dialogue: Dialogue, text: str, where: str) -> list[Span]:
+        if (known := self._forms.find(dialogue, text)) is not None:
+            return known
         finder = TurnFinder(self.template, dialogue.messages, dialogue.tools, text, self._special_tokens)
         spans = []
         for index in dialogue.turns:
@@ -74,6 +77,10 @@ class ChatRenderer:
         if dialogue.turns and not spans:
             raise DataError(f"{where}: the chat template leaves nothing of the assistant's turns")
         return text, spans
+
+    @cached_property
+    def _forms(self) -> Forms:
+        return Forms(self.template, self._special_tokens)
 
     @cached_property
     def _special_tokens(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from datetime import date, datetime, time
 from functools import cached_property
 from typing import Any
 
+from jinja2 import nodes
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template, _render_with_assistant_indices
 
@@ -64,6 +65,12 @@ class ChatTemplate:
     def marks_answers(self, tools: Tools) -> bool:
         """Whether the template itself says what the assistant writes."""
         return bool(_GENERATION.search(self._texts[bool(tools)]))
+
+    @property
+    def tree(self) -> nodes.Template:
+        """What jinja reads in the template for dialogues without tools."""
+        parsed: nodes.Template = self._compiled(None).environment.parse(self._texts[False])
+        return parsed
 
     def render(self, messages: Sequence[Message], tools: Tools, *, prompt: bool = False, **more: Any) -> str:
         """Text of the messages; with `prompt` up to where the assistant's next turn begins.

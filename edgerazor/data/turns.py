@@ -18,7 +18,7 @@ from edgerazor.data.template import ChatTemplate, Tools
 # Variables by which templates are told that no thought is wanted; the prompt then ends behind an empty one.
 _THINKING = ("enable_thinking", "thinking")
 _PROMPT = "add_generation_prompt"
-_PRIVATE_USE = range(0xF0000, 0xFFFFE)
+PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class TurnFinder:
         or the template refuses it.
         """
         used = set(self.text)
-        stand_in = {"role": "assistant", "content": next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)}
+        stand_in = {"role": "assistant", "content": next(chr(code) for code in PRIVATE_USE if chr(code) not in used)}
         after = () if alone else self.messages[index + 1 :]
         text = self._render([*self.messages[:index], stand_in, *after], tools)
         return text if text is not None and stand_in["content"] in text else None
