@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, __version__
 
 from edgerazor.core.contracts import TokenizerRuntime
+from edgerazor.models.special_tokens import stop_tokens
 
 
 class TransformersRuntime(TokenizerRuntime):
@@ -29,7 +30,7 @@ class TransformersRuntime(TokenizerRuntime):
         text_config = model.config.get_text_config()
         self.vocabulary_size = int(text_config.vocab_size)
         self.context_length = int(getattr(text_config, "max_position_embeddings", None) or 1 << 31)
-        self.stop_ids = _stop_ids(model, tokenizer)
+        self.stop_ids = frozenset(stop_tokens(model, tokenizer))
 
     @property
     def tokenizer(self) -> Any:
@@ -53,10 +54,3 @@ class TransformersRuntime(TokenizerRuntime):
     def close(self) -> None:
         """Drop model and cache."""
         self._model = self._cache = None
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    found: set[int] = set()
-    for stated in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
-        found |= set(stated) if isinstance(stated, list) else {stated} if stated is not None else set()
-    return frozenset(found)

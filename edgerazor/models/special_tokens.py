@@ -41,6 +41,14 @@ def padding_token(tokenizer: Any, vocabulary: int) -> int:
     return next((number for number in stated if number is not None and 0 <= number < vocabulary), 0)
 
 
+def stop_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Numbers of all tokens that end a text: those of generation settings, configuration and tokenizer."""
+    config = model.config
+    parts = (getattr(model, "generation_config", None), config, config.get_text_config(), tokenizer)
+    stated = [_numbers(getattr(part, "eos_token_id", None)) for part in parts]
+    return {number for numbers in stated for number in numbers if _is_row(number, config)}
+
+
 def _settle_padding(model: Any, tokenizer: Any) -> Iterator[str]:
     vocabulary = vocabulary_size(model.config)
     drop_impossible_padding(model.config)
@@ -61,9 +69,7 @@ def _settle_stops(model: Any, tokenizer: Any, ends: Iterable[int]) -> Iterator[s
     if generation is None:
         return
     before = _numbers(generation.eos_token_id)
-    stops = before | _numbers(model.config.get_text_config().eos_token_id) | set(ends)
-    stops |= _numbers(getattr(tokenizer, "eos_token_id", None))
-    stops = {number for number in stops if _is_row(number, model.config)}
+    stops = stop_tokens(model, tokenizer) | {number for number in ends if _is_row(number, model.config)}
     generation.eos_token_id = sorted(stops) if len(stops) > 1 else next(iter(stops), None)
     if before and stops - before:
         added = ", ".join(map(str, sorted(stops - before)))

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from edgerazor.checkpoint import load_model, pack_model, verify_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.inference.open_runtime import open_runtime
-from edgerazor.plugins.exporters.common import stop_ids
+from edgerazor.plugins.exporters.token_ids import stop_ids
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training import train
 from tests.commands import fail
@@ -83,7 +83,7 @@ def test_a_base_model_stops_at_the_end_of_the_turns_it_was_trained_on(tmp_path: 
     assert folder is not None
     stops = {words.eos_token_id, words.convert_tokens_to_ids("<|im_end|>")}
     assert set(load_model(folder).generation_config.eos_token_id) == stops
-    assert set(stop_ids(folder)) == stops
+    assert set(stop_ids(folder, 320)) == stops
     runtime = open_runtime(folder, registry=registry)
     assert runtime.stop_ids == stops
     runtime.close()
@@ -112,7 +112,7 @@ def test_configuration_generation_and_tokenizer_state_three_ends_and_all_count(
     own = AutoTokenizer.from_pretrained(tmp_path / "model").eos_token_id
     folder = pack_model(loaded, registry=registry, output=tmp_path / "packed").folder
     assert load_model(folder).generation_config.eos_token_id == sorted({7, 8, 9, own})
-    assert stop_ids(folder) == sorted({7, 8, 9, own})
+    assert stop_ids(folder, 320) == sorted({7, 8, 9, own})
 
 
 BROKEN: dict[str, tuple[dict[str, str | None], str]] = {

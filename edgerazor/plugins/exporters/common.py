@@ -72,35 +72,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def token_numbers(content: Mapping[str, Any]) -> dict[str, int]:
-    """`{text: number}` of all tokens, from the content of a tokenizer.json."""
-    vocabulary = content["model"]["vocab"]
-    known = vocabulary if isinstance(vocabulary, Mapping) else {}
-    return {**known, **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
-
-
-def stop_ids(folder: Path) -> list[int]:
-    """Numbers of all tokens that end a text, ascending: those of generation, model and tokenizer.
-
-    Args:
-        folder: with generation_config.json, config.json, tokenizer_config.json and tokenizer.json, as far as they are.
-
-    Raises:
-        ExportError: one of them is damaged.
-    """
-    found: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        content = read_json(folder / name, optional=True)
-        stated = content.get("eos_token_id", (content.get("text_config") or {}).get("eos_token_id"))
-        found |= {int(number) for number in (stated if isinstance(stated, list) else [stated]) if number is not None}
-    token = read_json(folder / TOKENIZER_CONFIG, optional=True).get("eos_token")
-    text = token.get("content") if isinstance(token, Mapping) else token
-    if text and (folder / TOKENIZER).is_file():
-        number = token_numbers(read_json(folder / TOKENIZER)).get(text)
-        found |= set() if number is None else {number}
-    return sorted(found)
-
-
 def rows_by_type(stored: Iterable[tuple[str, int, int]]) -> dict[str, dict[str, Any]]:
     """Rows of a report: `{type: {tensors, weights, bytes, bits_per_weight}}`, in the order in which types occur.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from gguf_cases import make
+from gguf_cases import byte_level_tokenizer, make, pack_case
 from gguf_tokenizers import byte_level
 from tokenizers import AddedToken
 from transformers import GenerationConfig
@@ -69,6 +69,26 @@ def test_every_runtime_stops_at_the_end_of_a_turn(runtimes: list[Runtime]) -> No
         runtime.restart()
         assert int(runtime.feed(runtime.encode("Hello"))[0].argmax()) in runtime.stop_ids
         assert generate_text(runtime, "Hello", GenerationSettings(max_new_tokens=4)) == ""
+
+
+@pytest.mark.parametrize("end", ["<|end|>", None])
+def test_llama_cpp_adds_no_end_of_its_own(end: str | None, registry: Registry, tmp_path: Path) -> None:
+    """`<|im_end|>`, which its programs always stop at, is an ordinary token here."""
+    pytest.importorskip("llama_cpp")
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|im_end|>", normalized=False)])
+    tokenizer.eos_token = tokenizer.pad_token = end
+    folder, path = (
+        pack_case(tmp_path, registry, tokenizer=tokenizer, num_hidden_layers=1, eos_token_id=None),
+        tmp_path / "a.gguf",
+    )
+    result = make(registry, path).export(open_checkpoint(folder, registry=registry), path)
+    assert any("stop also at" in note for note in result.details["notes"]) is (end is not None)
+    expected = set() if end is None else {tokenizer.convert_tokens_to_ids(end)}
+    for opened in (folder, path):
+        runtime = open_runtime(opened, registry=registry)
+        assert runtime.stop_ids == expected
+        runtime.close()
 
 
 def test_every_runtime_reads_the_same_tokens(runtimes: list[Runtime]) -> None:

@@ -15,7 +15,7 @@ from export_contents import describe_gguf, describe_onnx, without_names_of_the_t
 from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.inference.open_runtime import open_runtime
-from edgerazor.plugins.exporters.common import stop_ids
+from edgerazor.plugins.exporters.token_ids import stop_ids
 from tests.commands import fail, succeed
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "version_0_1"
@@ -39,8 +39,8 @@ def test_gguf_files_are_the_same(name: str, profile: str, registry: Registry, tm
 
 def restore_end_of_text(folder: Path) -> None:
     """Version 0.1 told onnxruntime-genai to end at token 0 where config.json names no end; now the tokenizer does."""
-    (end,) = stop_ids(folder)
     path = folder / "genai_config.json"
+    (end,) = stop_ids(folder, json.loads(path.read_text())["model"]["vocab_size"])
     path.write_text(path.read_text().replace(f'_token_id": {end},', '_token_id": 0,'))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from gguf_cases import byte_level_tokenizer, sentencepiece_tokenizer
-from tokenizers import pre_tokenizers
+from tokenizers import AddedToken, pre_tokenizers
 
 from edgerazor.plugins.exporters.gguf.tokenizer import TokenizerKeys, describe_tokenizer, token_scores
 
@@ -43,6 +43,23 @@ def test_a_token_that_config_json_alone_names(tmp_path: Path) -> None:
     keys = describe(byte_level_tokenizer(), tmp_path, {"bos_token_id": 7, "eos_token_id": [3, 4]}).keys
     assert keys["tokenizer.ggml.bos_token_id"] == 7
     assert keys["tokenizer.ggml.tokens"][keys["tokenizer.ggml.eos_token_id"]] == "<|end|>"
+
+
+def test_the_text_model_of_a_larger_one_names_its_tokens(tmp_path: Path) -> None:
+    tokenizer = byte_level_tokenizer()
+    tokenizer.eos_token = tokenizer.pad_token = None
+    config = {"eos_token_id": None, "text_config": {"eos_token_id": [320, 7], "bos_token_id": 3, "pad_token_id": -1}}
+    keys = describe(tokenizer, tmp_path, config).keys
+    assert [keys.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "padding")] == [3, 7, None]
+
+
+@pytest.mark.parametrize("name", ["<|im_end|>", "</s>", "<|repo_name|>", "<tool>"])
+def test_tokens_that_llama_cpp_would_stop_at_make_the_file_name_the_ends(name: str, tmp_path: Path) -> None:
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens([AddedToken(name, normalized=False)])
+    keys = describe(tokenizer, tmp_path).keys
+    ends = [tokenizer.convert_tokens_to_ids("<|end|>")]
+    assert keys.get("edgerazor.stop_token_ids") == (None if name == "<tool>" else ends)
 
 
 def test_sentencepiece(tmp_path: Path) -> None:

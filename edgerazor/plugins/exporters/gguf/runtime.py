@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from edgerazor.core.contracts import Runtime
 from edgerazor.errors import ExportError, install_hint
-from edgerazor.plugins.exporters.common import read_recipe
+from edgerazor.plugins.exporters.common import VERSION, read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
-from edgerazor.plugins.exporters.gguf.special_tokens import STOP_IDS, TEMPLATE
+from edgerazor.plugins.exporters.gguf.special_tokens import EOS, STOP_IDS, TEMPLATE
 
 try:
     import llama_cpp
@@ -57,7 +57,7 @@ class LlamaCppRuntime(Runtime):
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
         self.vocabulary_size = int(self._model.n_vocab())
         self.context_length = min(length, int(self._model.n_ctx()))  # llama.cpp rounds it up
-        self.stop_ids = frozenset(metadata.get(STOP_IDS) or self._named_stops())
+        self.stop_ids = frozenset(metadata.get(STOP_IDS) or self._named_stops(metadata))
 
     def has_chat_template(self) -> bool:
         return bool(self._model.metadata.get(TEMPLATE))
@@ -115,8 +115,10 @@ class LlamaCppRuntime(Runtime):
             raise ExportError(f"{self.path}: llama.cpp has no logits of token {index}")
         return np.ctypeslib.as_array(row, shape=(self.vocabulary_size,)).copy()
 
-    def _named_stops(self) -> list[int]:
-        """Tokens that llama.cpp itself takes for the end of a text."""
+    def _named_stops(self, metadata: Mapping[str, Any]) -> list[int]:
+        """Tokens that llama.cpp itself takes for the end of a text; none in a file of ours that names none."""
+        if VERSION in metadata and EOS not in metadata:
+            return []
         is_end = llama_cpp.llama_vocab_is_eog
         return [index for index in range(self.vocabulary_size) if is_end(self._vocabulary, index)]
 

@@ -4,11 +4,24 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgerazor.plugins.exporters.token_ids import stated_ids, token_text
+
 STOP_IDS = "edgerazor.stop_token_ids"
 TEMPLATE = "tokenizer.chat_template"
 _KEY = "tokenizer.ggml.{}_token_id"
 _NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+EOS = _KEY.format("eos")
 _END_OF_MESSAGE = "<|eom_id|>"
+# Tokens that llama.cpp takes for the end of a text by their names, whatever the file says of them.
+_ENDS_BY_NAME = frozenset(
+    (
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+        *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<eos>"),
+        *("<end_of_utterance>", "<turn|>", "<|tool_response>", "<\uff5cend\u2581of\u2581sentence\uff5c>"),
+        *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>"),
+        *("<REPO>", "<reponame>", "<|file_sep|>"),
+    )
+)
 
 
 def special_ids(
@@ -17,12 +30,10 @@ def special_ids(
     """Numbers of the special tokens that tokenizer_config.json names, else config.json: `{"bos": 1, ...}`."""
     found = {}
     for name in _NAMES:
-        stated = settings.get(f"{name}_token")
-        text = stated.get("content") if isinstance(stated, Mapping) else stated
-        number = numbers.get(text) if isinstance(text, str) else config.get(f"{name}_token_id")
-        number = number[0] if isinstance(number, list) and number else number
-        if isinstance(number, int) and 0 <= number < rows:
-            found[name] = number
+        text = token_text(settings, name)
+        known = stated_ids(config, name, rows) if text is None else [numbers[text]] if text in numbers else []
+        if known and known[0] < rows:
+            found[name] = known[0]
     return found
 
 
@@ -31,8 +42,9 @@ def special_keys(
 ) -> dict[str, Any]:
     """Keys of special tokens, and of all that end a text.
 
-    llama.cpp stops at the tokens of the keys eos, eot and eom, and at others whose names it knows. A list of all is
-    for this package's runtime, where eos does not say it or another control token could be taken for an end.
+    llama.cpp stops at the tokens of the keys eos, eot and eom, and at others whose names it knows, of whatever type
+    they are. A list of all is for this package's runtime, where eos does not say it or another token could be taken
+    for an end.
 
     Args:
         special: `{"bos": 1, ...}`.
@@ -43,13 +55,14 @@ def special_keys(
     keys: dict[str, Any] = {_KEY.format(_NAMES[name]): number for name, number in special.items()}
     further = [number for number in stops if number != special.get("eos")]
     if "eos" not in special and further:
-        keys[_KEY.format("eos")] = further.pop(0)
+        keys[EOS] = further.pop(0)
     message = next((number for number in further if tokens[number] == _END_OF_MESSAGE), None)
     further = [number for number in further if number != message]
     keys |= {_KEY.format(name): number for name, number in zip(("eot", "eom"), further, strict=False)}
     if message is not None:
         keys[_KEY.format("eom")] = message
-    if stops and (stops != [special.get("eos")] or set(controls) - set(special.values())):
+    others = {number for number, text in enumerate(tokens) if text in _ENDS_BY_NAME} | set(controls)
+    if stops and (stops != [special.get("eos")] or others - set(special.values())):
         keys[STOP_IDS] = stops
     return keys
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.common import TOKENIZER, TOKENIZER_CONFIG, read_json, stop_ids, token_numbers
+from edgerazor.plugins.exporters.common import TOKENIZER, TOKENIZER_CONFIG, read_json
 from edgerazor.plugins.exporters.gguf.special_tokens import special_ids, special_keys, surrounding_keys, template_keys
 from edgerazor.plugins.exporters.gguf.splitting import NAMES, Splitting, recognize_splitting, split_pair
+from edgerazor.plugins.exporters.token_ids import stop_ids, token_numbers
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
@@ -75,9 +76,9 @@ def _describe(
         "tokenizer.ggml.token_type": types,
     }
     problems = _add_merges(keys, content, splitting, tokens, types)
-    special, stops = special_ids(settings, config, numbers, rows), stop_ids(folder)
+    special, stops = special_ids(settings, config, numbers, rows), stop_ids(folder, rows)
     controls = [number for number, kind in enumerate(types) if kind == CONTROL]
-    keys |= special_keys(special, [number for number in stops if number < rows], tokens, controls)
+    keys |= special_keys(special, stops, tokens, controls)
     around, surrounding = surrounding_keys(
         content, {tokens[number]: name for name, number in reversed(special.items())}
     )

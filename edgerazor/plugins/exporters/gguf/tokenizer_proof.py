@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.gguf.special_tokens import STOP_IDS
+from edgerazor.plugins.exporters.gguf.special_tokens import EOS, STOP_IDS
 from edgerazor.plugins.exporters.gguf.tokenizer import CONTROL, USER_DEFINED, TokenizerKeys
 from edgerazor.plugins.exporters.gguf.torture_text import torture_texts
 
@@ -103,7 +103,7 @@ def _short(text: str) -> str:
 
 def _stop_notes(vocabulary: "LlamaVocabulary", keys: dict[str, Any]) -> list[str]:
     """Where llama.cpp's own programs stop, if not at the tokens that end a text by the checkpoint."""
-    tokens, wanted = keys["tokenizer.ggml.tokens"], set(keys.get(STOP_IDS, ()))
+    tokens, wanted = keys["tokenizer.ggml.tokens"], set(keys.get(STOP_IDS, ())) or {keys.get(EOS)} - {None}
     stops = vocabulary.stop_ids()
     notes = []
     for numbers, said in ((wanted - stops, "do not stop at"), (stops - wanted if wanted else set(), "stop also at")):

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Checkpoint
-from edgerazor.plugins.exporters.common import read_json, stop_ids, write_json
+from edgerazor.plugins.exporters.common import read_json, write_json
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 from edgerazor.plugins.exporters.params import ONNXParams
+from edgerazor.plugins.exporters.token_ids import stated_ids, stop_ids
 from edgerazor.version import __version__
 
 MODEL, DATA, GENAI, CARD = "model.onnx", "model.onnx.data", "genai_config.json", "edgerazor_onnx.json"
@@ -38,7 +39,8 @@ def write_companions(folder: Path, checkpoint: Checkpoint, plan: ONNXPlan, param
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, folder / name)
     generation = read_json(checkpoint.folder / GENERATION, optional=True)
-    write_json(folder / GENAI, _genai(config, generation, stop_ids(checkpoint.folder), plan, portable=params.portable))
+    stops = stop_ids(checkpoint.folder, plan.facts.vocab)
+    write_json(folder / GENAI, _genai(config, generation, stops, plan, portable=params.portable))
     card = {
         "version": __version__,
         "content_sha256": checkpoint.digest,
@@ -62,14 +64,11 @@ def read_card(folder: Path) -> dict[str, Any]:
 def _genai(
     config: Mapping[str, Any], generation: Mapping[str, Any], stops: list[int], plan: ONNXPlan, *, portable: bool
 ) -> dict[str, Any]:
-    special = {
-        name: generation.get(name, config.get(name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-    }
-    if stops:
-        special["eos_token_id"] = stops if len(stops) > 1 else stops[0]
-    fallback = stops[0] if stops else 0
-    known = {name: fallback if value is None else value for name, value in special.items()}
-    facts = plan.facts
+    facts, fallback = plan.facts, stops[0] if stops else 0
+    bos, pad = (
+        next((number for part in (generation, config) for number in stated_ids(part, name, facts.vocab)), fallback)
+        for name in ("bos", "pad")
+    )
     decoder = {
         "filename": MODEL,
         "head_size": facts.head_dim,
@@ -94,7 +93,9 @@ def _genai(
         "type": facts.genai or str(config.get("model_type")),
         "vocab_size": facts.vocab,
         "context_length": plan.context_length,
-        **known,
+        "bos_token_id": bos,
+        "eos_token_id": stops if len(stops) > 1 else fallback,
+        "pad_token_id": pad,
         "decoder": decoder,
     }
     search = {

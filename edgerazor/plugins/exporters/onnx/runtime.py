@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from edgerazor.core.contracts import TokenizerRuntime
 from edgerazor.errors import ExportError, install_hint
-from edgerazor.plugins.exporters.common import read_json, stop_ids
+from edgerazor.plugins.exporters.common import read_json
 from edgerazor.plugins.exporters.onnx.folder import CARD, GENAI, MODEL, read_card
+from edgerazor.plugins.exporters.token_ids import stop_ids
 
 try:
     import onnxruntime
@@ -49,7 +50,7 @@ class OnnxRuntime(TokenizerRuntime):
             self._last_only = card["settings"]["logits"] == "last"
         except (KeyError, TypeError, ValueError) as error:
             raise ExportError(f"{self.path}: {GENAI} or {CARD} is not as edgerazor writes it: {error!r}") from error
-        self.stop_ids = frozenset(stop_ids(self.path))
+        self.stop_ids = frozenset(stop_ids(self.path, self.vocabulary_size))
         self._session = _open_session(self.path / MODEL, threads, level)
         self._names = [f"{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")]
         self._tokenizer: Any = None
