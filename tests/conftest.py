@@ -3,6 +3,8 @@
 import gc
 import os
 from collections.abc import Callable, Generator
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -47,6 +49,11 @@ QUANTIZATION = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that at the end no worker waits for another."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays to the end; a garbage collection, of which every training run asks several, skips it."""
     gc.collect()
@@ -58,6 +65,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """A test and the fixtures made for it start another Python only if it is marked so."""
     with other_pythons(allowed=item.get_closest_marker("subprocess") is not None):
         return (yield)
+
+
+@pytest.fixture(scope="session")
+def onnx_operators() -> None:
+    """torch's table of ONNX operators, made once: every `torch.onnx.export` would spend a second on the same again."""
+    if not find_spec("onnxscript"):
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,7 @@ def test_a_run_rounds_to_the_dtype_of_its_base(name: str, registry: Registry, tm
     assert once.keys() == twice.keys() and all(torch.equal(tensor, twice[key]) for key, tensor in once.items())
 
 
+@pytest.mark.usefixtures("onnx_operators")
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("target", ["gguf", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_exports_hold_the_same_values(name: str, target: str, registry: Registry, tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +11,7 @@ import pytest
 from edgerazor.checkpoint import verify_checkpoint
 from tests.commands import invoke
 from tests.faults.campaign import kills
+from tests.forked_commands import end, start
 from tests.runs import recipe, write_recipe
 
 TRAINING = {"max_steps": 3, "save_steps": 1, "per_device_train_batch_size": 2}
@@ -40,17 +38,6 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def start(command: list[object], log: Path) -> "subprocess.Popen[bytes]":
-    """Run a command in a process of its own: a fork of this one could wait for threads that it does not have."""
-    with log.open("wb") as output:
-        words = [sys.executable, "-m", "edgerazor", *map(str, command)]
-        return subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
-
-
-def end(child: "subprocess.Popen[bytes]") -> int:
-    return child.wait(timeout=300)
-
-
 @pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.parametrize("name", COMMANDS)
@@ -67,7 +54,7 @@ def test_a_killed_command_ends_well_the_second_time(name: str, folder: Path, tmp
             shutil.rmtree(output.parent)
         child = start(command, log)
         time.sleep(chance.uniform(0, whole))
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         end(child)
         if replaces:
             assert output.exists()  # what was finished is not lost

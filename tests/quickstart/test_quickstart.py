@@ -57,6 +57,7 @@ def test_claims_follow_the_numbers_whichever_way_they_come_out():
     assert good.compression(good.rows[2]) == pytest.approx(16 / 1.58, rel=0.01)
 
 
+@pytest.mark.usefixtures("onnx_operators")
 @pytest.mark.slow
 def test_a_short_run_does_the_whole_job(tmp_path, registry):
     # A part of what it takes by default: tokenizing all of the standard library would take longer than two trainings.

@@ -22,6 +22,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packed_example(tmp_path_factory.mktemp("example"), REGISTRY)
 
 
+@pytest.mark.usefixtures("onnx_operators")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY.names("exporter"))
 def test_built_in_exporters_keep_the_laws(packed: Path, name: str) -> None:

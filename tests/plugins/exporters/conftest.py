@@ -9,6 +9,10 @@ from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint
 from edgerazor.core.registry import Registry
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _faster_exports(onnx_operators: None) -> None: ...
+
+
 @pytest.fixture(scope="session")
 def packed(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     """`packed(case)`: an opened checkpoint; read only."""

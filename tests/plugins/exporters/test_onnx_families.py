@@ -1,7 +1,6 @@
 """Every family in ONNX Runtime: logits of its folder against Transformers' own classes, and the operators it takes."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,25 +66,35 @@ CASES = {
     "Gemma 3, portable": Case("gemma3", TWO_KINDS, INT4, portable=True),
     "Phi-4-mini, portable": Case("phi4-mini", SHORT, INT4, portable=True),
 }
-FUSED = [name for name, case in CASES.items() if not case.portable]
-Family = Callable[[str], tuple[PackedCheckpoint, Path, list[str]]]
+
+
+@dataclass
+class Family:
+    """A case, its checkpoint, the exported folder and the notes on it."""
+
+    case: Case
+    checkpoint: PackedCheckpoint
+    path: Path
+    notes: list[str]
 
 
 @pytest.fixture(scope="module")
-def family(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    """`family(case)`: the checkpoint, its exported folder, and the notes on it; each is made once."""
-    made: dict[str, tuple[PackedCheckpoint, Path, list[str]]] = {}
+def family(request: pytest.FixtureRequest, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """One case, exported once: pytest runs the tests of a case one after the other."""
+    case, root = CASES[request.param], tmp_path_factory.mktemp("family")
+    checkpoint = pack_family(case, registry, root)
+    settings = {"accuracy_level": 0, "portable": case.portable}
+    result = make_onnx(registry, root / "out", **settings).export(checkpoint, root / "out")
+    return Family(case, checkpoint, root / "out", result.details["notes"])
 
-    def make(name: str) -> tuple[PackedCheckpoint, Path, list[str]]:
-        if name not in made:
-            case, root = CASES[name], tmp_path_factory.mktemp("family")
-            checkpoint = pack_family(case, registry, root)
-            settings = {"accuracy_level": 0, "portable": case.portable}
-            result = make_onnx(registry, root / "out", **settings).export(checkpoint, root / "out")
-            made[name] = checkpoint, root / "out", result.details["notes"]
-        return made[name]
 
-    return make
+def families(*names: str) -> pytest.MarkDecorator:
+    """The fixture `family` with each of these cases."""
+    return pytest.mark.parametrize("family", names, indirect=True, scope="module")
+
+
+every_family = families(*CASES)
+every_fused_family = families(*(name for name, case in CASES.items() if not case.portable))
 
 
 def pack_family(case: Case, registry: Registry, root: Path) -> PackedCheckpoint:
@@ -101,15 +110,14 @@ def test_the_guide_lists_what_is_tested_here() -> None:
     assert [row.split(" | ")[0].removeprefix("| ") for row in table.splitlines()[2:]] == list(CASES)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_logits_are_those_of_transformers(name: str, family: Family, registry: Registry) -> None:
+@every_family
+def test_logits_are_those_of_transformers(family: Family, registry: Registry) -> None:
     """At once and, past every window, token by token."""
-    checkpoint, path, _ = family(name)
     ids = torch.randint(3, 96, (28,), generator=torch.Generator().manual_seed(3)).tolist()
-    model = load_model(checkpoint.folder, dtype=torch.float32, dequantize=True)
+    model = load_model(family.checkpoint.folder, dtype=torch.float32, dequantize=True)
     with torch.no_grad():
         expected = model(input_ids=torch.tensor([ids])).logits[0].numpy()
-    runtime = open_runtime(path, registry=registry)
+    runtime = open_runtime(family.path, registry=registry)
     whole = runtime.feed(ids, every=True)
     runtime.restart()
     steps = np.concatenate([runtime.feed(ids[:4], every=True), *(runtime.feed([token]) for token in ids[4:])])
@@ -122,41 +130,38 @@ def distance(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float
     return float((np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max())
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_tensors_and_tables_are_those_of_the_checkpoint(name: str, family: Family, registry: Registry) -> None:
-    checkpoint, path, _ = family(name)
-    assert make_onnx(registry, path).verify(path, checkpoint).different == ()
-    model = ir.load(path / "model.onnx")
+@every_family
+def test_tensors_and_tables_are_those_of_the_checkpoint(family: Family, registry: Registry) -> None:
+    assert make_onnx(registry, family.path).verify(family.path, family.checkpoint).different == ()
+    model = ir.load(family.path / "model.onnx")
     assert all(list(value.uses()) for value in model.graph.initializers.values())
-    if CASES[name].portable:
+    if family.case.portable:
         assert set(model.opset_imports) == {""}
 
 
-@pytest.mark.parametrize("name", FUSED)
-def test_the_operator_has_windows_and_tables_of_its_layer(name: str, family: Family) -> None:
-    _, path, _ = family(name)
-    nodes = [node for node in ir.load(path / "model.onnx").graph if node.op_type == "GroupQueryAttention"]
+@every_fused_family
+def test_the_operator_has_windows_and_tables_of_its_layer(family: Family) -> None:
+    nodes = [node for node in ir.load(family.path / "model.onnx").graph if node.op_type == "GroupQueryAttention"]
     windows = [
         node.attributes["local_window_size"].value if "local_window_size" in node.attributes else None for node in nodes
     ]
     tables = [node.inputs[7].shape[1] if len(node.inputs) > 7 else 0 for node in nodes]
-    assert (tuple(windows), tuple(tables)) == (CASES[name].windows, CASES[name].tables)
+    assert (tuple(windows), tuple(tables)) == (family.case.windows, family.case.tables)
     assert [node.attributes["do_rotary"].value for node in nodes] == [int(columns > 0) for columns in tables]
 
 
 @pytest.mark.genai
-@pytest.mark.parametrize("name", FUSED)
-def test_onnxruntime_genai_writes_the_same(name: str, family: Family, registry: Registry) -> None:
+@every_fused_family
+def test_onnxruntime_genai_writes_the_same(family: Family, registry: Registry) -> None:
     genai = pytest.importorskip("onnxruntime_genai")
-    _, path, _ = family(name)
     ids = torch.randint(3, 96, (9,), generator=torch.Generator().manual_seed(5)).tolist()
-    runtime, expected = open_runtime(path, registry=registry), list(ids)
+    runtime, expected = open_runtime(family.path, registry=registry), list(ids)
     pending = expected
     while len(expected) < 21 and not runtime.stop_ids.intersection(pending):
         pending = [int(runtime.feed(pending)[0].argmax())]
         expected = expected + pending
     runtime.close()
-    model = genai.Model(str(path))
+    model = genai.Model(str(family.path))
     parameters = genai.GeneratorParams(model)
     parameters.set_search_options(max_length=21, do_sample=False)
     generator = genai.Generator(model, parameters)
@@ -168,23 +173,23 @@ def test_onnxruntime_genai_writes_the_same(name: str, family: Family, registry: 
     assert written == [token for token in expected if token not in runtime.stop_ids]
 
 
+@families("Gemma 3")
 def test_local_and_global_tables_are_verified_each(family: Family, registry: Registry, tmp_path: Path) -> None:
-    checkpoint, path, _ = family("Gemma 3")
-    model = ir.load(path / "model.onnx")
+    model = ir.load(family.path / "model.onnx")
     for name in ("cos_full_attention", "sin_sliding_attention"):
         table = model.graph.initializers[name]
         table.const_value = ir.Tensor(-table.const_value.numpy(), name=name)
-    shutil.copytree(path, tmp_path / "changed")
+    shutil.copytree(family.path, tmp_path / "changed")
     ir.save(model, tmp_path / "changed" / "model.onnx", external_data="model.onnx.data")
-    found = make_onnx(registry, tmp_path).verify(tmp_path / "changed", checkpoint).different
+    found = make_onnx(registry, tmp_path).verify(tmp_path / "changed", family.checkpoint).different
     assert set(found) == {"cos_full_attention", "sin_sliding_attention"}
 
 
-@pytest.mark.parametrize(("name", "limited"), [("Phi-4-mini", True), ("Qwen2.5", False)])
-def test_a_context_that_longrope_limits_is_noted(name: str, limited: bool, family: Family) -> None:
-    checkpoint, _, notes = family(name)
-    said = [note for note in notes if note.startswith("context_length 32: in longer texts longrope")]
-    assert bool(said) is limited and checkpoint.facts.context == 64
+@families("Phi-4-mini", "Qwen2.5")
+def test_a_context_that_longrope_limits_is_noted(family: Family) -> None:
+    said = [note for note in family.notes if note.startswith("context_length 32: in longer texts longrope")]
+    assert bool(said) is (family.case == CASES["Phi-4-mini"])
+    assert family.checkpoint.facts.context == 64
 
 
 def test_what_the_operator_cannot_turn_is_refused_by_fact(registry: Registry, tmp_path: Path) -> None:
