@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from edgerazor.core.plan_notes import layer_pattern
+from edgerazor.core.names import layer_pattern
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
 from edgerazor.errors import RecipeError

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgerazor.core.plan_notes import group_name, layer_pattern
+from edgerazor.core.names import group_name, layer_pattern
 from edgerazor.core.registry import Plugin
 
 if TYPE_CHECKING:

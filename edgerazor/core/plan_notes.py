@@ -1,28 +1,13 @@
-"""What a plan says: modules that differ in their layer alone as one, and matrices that stay at 16 bit, so that none is
-passed over in silence (METHOD 3).
-"""
+"""What a plan says about matrices it leaves at 16 bit, so that none is passed over in silence (METHOD 3)."""
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from edgerazor.core.names import group_name, layer_pattern
+
 Why = Callable[[str], str | None]
-_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
-
-
-def layer_pattern(name: str) -> str:
-    """`model.layers.3.mlp.up_proj` as `model.layers.*.mlp.up_proj`; only the first index is replaced."""
-    return _INDEX.sub("*", name, count=1)
-
-
-def group_name(names: Sequence[str]) -> str:
-    """`model.layers.{0-27}.mlp.up_proj ×28` for names that share a `layer_pattern`."""
-    if len(names) == 1:
-        return names[0]
-    indices = sorted(int(match[0]) for name in names if (match := _INDEX.search(name)))
-    return f"{_INDEX.sub('{' + _ranges(indices) + '}', names[0], count=1)} ×{len(names)}"
 
 
 def left_out_notes(
@@ -78,13 +63,3 @@ def _reason(model: nn.Module, parameter_name: str, candidates: Collection[str], 
     if isinstance(module, nn.MultiheadAttention) or isinstance(attention, nn.MultiheadAttention):
         return shown, "nn.MultiheadAttention is not quantized, because it uses its weights in a way of its own"
     return shown, f"{kind} cannot be quantized here"
-
-
-def _ranges(indices: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
