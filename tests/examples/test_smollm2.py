@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from smollm2_demo import budget
 from smollm2_demo.demo import run
-from smollm2_demo.greedy import Written, compare
+from smollm2_demo.greedy import Written, compare, read_along, write_greedily
 from smollm2_demo.options import STUDENTS, Options
 from smollm2_demo.tasks import log_likelihood, read_items
 from smollm2_demo.teacher import PACKAGE, TEXTS, VERSION, compare_tokens, convert
@@ -53,7 +53,7 @@ def test_every_stage_runs_once_and_a_second_call_repeats_none(tmp_path: Path, mo
     assert results["models"]["teacher"]["kl_teacher"] == pytest.approx(0, abs=1e-6)
     for student in options.students:
         assert results["models"][f"{student.name} distilled"]["steps"] == 4
-        assert results["same_tokens"][student.name]["ONNX Runtime"][0]["parted"] is False
+        assert results["same_tokens"][student.name]["ONNX Runtime"][0]["tokens"] == 12
         assert [row["engine"].split()[0] for row in results["speeds"][student.name]] == [
             "Transformers",
             "llama.cpp",
@@ -102,20 +102,23 @@ def written(*rows: list[float]) -> Written:
     return Written(logits.argmax(-1).tolist(), logits)
 
 
-def test_a_first_difference_is_a_tie_only_within_what_the_engine_moves() -> None:
-    start = [5.0, 1.0, 0.0]
-    nearly, moved = written(start, [2.0, 1.9, 0.0]), written([5.0, 1.2, 0.0], [1.9, 2.0, 0.0])
-    (same,), (tie,) = compare([nearly], [nearly]), compare([nearly], [moved])
-    assert (same.tokens, same.parted) == (2, False)
-    assert (tie.tokens, tie.parted, tie.tie) == (1, True, True)
+def test_a_first_difference_is_a_tie_only_within_what_the_engine_moves_elsewhere() -> None:
+    ours = written([2.0, 1.9, 0.0], [5.0, 1.0, 0.0], [0.0, 1.0, 5.0])
+    same = compare(ours, ours)
+    assert (same.tokens, same.wanted, same.tie) == (3, 3, True)
+    other = Written(ours.ids, np.array([[1.9, 2.0, 0.0], [5.0, 1.2, 0.0], [0.0, 1.0, 5.0]], dtype=np.float32))
+    tie = compare(ours, other)
+    assert (tie.tokens, tie.tie) == (0, True)
     assert (tie.gap, tie.rounding) == (pytest.approx(0.1, abs=1e-5), pytest.approx(0.2, abs=1e-5))
-    (wrong,) = compare([written(start, [4.0, 0.0, 0.0])], [written([5.0, 1.2, 0.0], [0.0, 4.0, 0.0])])
-    assert (wrong.parted, wrong.tie, wrong.gap) == (True, False, 4.0)
+    wrong = compare(ours, Written(ours.ids, np.array([[2.0, 1.9, 0.0], [0.0, 1.2, 0.0], [0.0, 1.0, 5.0]])))
+    assert (wrong.tokens, wrong.gap, wrong.tie) == (1, 4.0, False)
 
 
-def test_a_text_that_ends_earlier_in_one_engine_is_a_difference() -> None:
-    (found,) = compare([written([5.0, 1.0], [5.0, 1.0])], [written([5.0, 1.0], [1.0, 5.0])])
-    assert (found.tokens, found.parted, found.tie) == (1, True, False)
+def test_an_engine_that_reads_along_has_the_logits_of_one_that_writes(model: Path) -> None:
+    runtime = TransformersRuntime(AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model))
+    text = write_greedily(runtime, "What is 1 plus 2?", 6)
+    assert compare(text, read_along(runtime, "What is 1 plus 2?", text.ids)).rounding == 0
+    assert compare(text, read_along(runtime, "What is 3 plus 2?", text.ids)).rounding > 0
 
 
 def test_a_choice_is_scored_by_the_tokens_behind_the_question(model: Path) -> None:

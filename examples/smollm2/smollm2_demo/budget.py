@@ -18,7 +18,7 @@ from edgerazor.schemas.recipe import Recipe
 from smollm2_demo.options import Student
 
 # Everything but training, as a number of seconds and of the 4-bit student's steps; measured, and a fifth added.
-FIXED_SECONDS, IN_STEPS = 60.0, 45.0
+FIXED_SECONDS, IN_STEPS = 30.0, 50.0
 LEAST_STEPS = 10
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from edgerazor import load_plugins
 from edgerazor.core.registry import Registry
+from edgerazor.errors import TrainingError
 from edgerazor.inference.open_runtime import open_runtime
 from smollm2_demo import budget
 from smollm2_demo.engines import Engines
@@ -57,8 +58,8 @@ class Demo:
         results["same_tokens"] = self._each("greedy tokens of {} in every engine", self.engines.same_tokens)
         results["tasks"] = self._tasks()
         results["answers"] = {
-            name: self.stages(f"answers: {name}", lambda path=path: self.engines.ask(path))
-            for name, path in self._contestants().items()
+            "teacher": self.stages("answers of the teacher", lambda: self.engines.ask(None)),
+            **self._each("answers of {}", self.engines.ask),
         }
         results["machine"] = self._machine()
         write_report(results, self.options.output, self.console)
@@ -76,13 +77,13 @@ class Demo:
         convert(gguf, self.students.teacher)
         if not self.engines.has_llama_cpp:
             self.say("llama.cpp is not installed: tokens are not compared with its own, and GGUF files are not run")
-            return {"origin": gguf.name, "texts": None}
+            return {"origin": gguf.stem, "texts": None}
         runtime = open_runtime(gguf, registry=self.registry)
         try:
             compared = compare_tokens(runtime, self.students.teacher)
         finally:
             runtime.close()
-        return {"origin": gguf.name, "texts": compared}
+        return {"origin": gguf.stem, "texts": compared}
 
     def _plan(self) -> Mapping[str, Any]:
         probes = {
@@ -97,9 +98,15 @@ class Demo:
                 self.options.minutes, self.earlier + time.monotonic() - self.started, probes, self.options.students
             )
 
-        plan = self.stages("plan", divide)
-        budget.show(plan, None if self.options.smoke else self.options.minutes, self.console)
-        return plan
+        minutes = None if self.options.smoke else self.options.minutes
+        plan = self.stages("plan", lambda: {"minutes": minutes, "students": divide()})
+        if plan["minutes"] != minutes:
+            raise TrainingError(
+                f"{self.options.output}: was planned for --minutes {plan['minutes']:g}; give these to go on with it, "
+                "or another --output"
+            )
+        budget.show(plan["students"], minutes, self.console)
+        return plan["students"]
 
     def _train_and_measure(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         measured = {"teacher": self.stages("held-out figures of the teacher", self.students.teacher_figures)}

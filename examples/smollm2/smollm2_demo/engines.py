@@ -20,7 +20,7 @@ from edgerazor.export.export import export_to
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.inference.transformers_runtime import TransformersRuntime
 from edgerazor.kernels.processor import this_processor
-from smollm2_demo.greedy import Written, compare, write_greedily
+from smollm2_demo.greedy import compare, read_along, write_greedily
 from smollm2_demo.measure import GREEDY_PROMPTS, QUESTIONS, answers, speed
 from smollm2_demo.options import Options
 from smollm2_demo.tasks import read_items, score
@@ -74,8 +74,9 @@ class Engines:
         with self._opened(self._open_teacher) as runtime:
             return [{"kind": "packed", **speed(runtime, self.options.sizes.speed_tokens)}]
 
-    def ask(self, path: Path | None) -> list[str]:
-        """Answers of a packed checkpoint, of the teacher without one."""
+    def ask(self, student: str | None) -> list[str]:
+        """Answers of a student, of the file for llama.cpp where that can be run; of the teacher without one."""
+        path = None if student is None else self._exports(student).get("gguf", self.packed(student))
         with self._opened(lambda: self._open(path)) as runtime:
             return answers(runtime, QUESTIONS[: self.options.sizes.questions], self.options.sizes.answer_tokens)
 
@@ -93,12 +94,18 @@ class Engines:
         """
         exact = self.folder(student) / "onnx-float32"
         leave_inputs(self.folder(student) / "onnx", exact)
-        reference = self._texts(lambda: self._open_exact(self.packed(student)))
-        places = {**self._exports(student), "onnx": exact}
+        sizes = self.options.sizes
+        prompts = GREEDY_PROMPTS[: sizes.greedy_prompts]
+        with self._opened(lambda: self._open_exact(self.packed(student))) as runtime:
+            references = [write_greedily(runtime, prompt, sizes.greedy_tokens) for prompt in prompts]
         found = {}
-        for engine, path in places.items():
-            texts = self._texts(lambda path=path: open_runtime(path, registry=self.registry))
-            found[ENGINES[engine]] = [asdict(agreement) for agreement in compare(reference, texts)]
+        for engine, path in {**self._exports(student), "onnx": exact}.items():
+            with self._opened(lambda path=path: open_runtime(path, registry=self.registry)) as runtime:
+                pairs = [
+                    compare(text, read_along(runtime, prompt, text.ids))
+                    for prompt, text in zip(prompts, references, strict=True)
+                ]
+            found[ENGINES[engine]] = [{**asdict(pair), "tie": pair.tie} for pair in pairs]
         shutil.rmtree(exact)
         return found
 
@@ -106,14 +113,6 @@ class Engines:
         """What can be run here."""
         gguf = {"gguf": self.folder(student) / "model.gguf"} if self.has_llama_cpp else {}
         return {**gguf, "onnx": self.folder(student) / "onnx"}
-
-    def _texts(self, opening: Callable[[], Runtime]) -> list[Written]:
-        sizes = self.options.sizes
-        with self._opened(opening) as runtime:
-            return [
-                write_greedily(runtime, prompt, sizes.greedy_tokens)
-                for prompt in GREEDY_PROMPTS[: sizes.greedy_prompts]
-            ]
 
     def _export(self, student: str, exporter: str, place: str, *settings: str) -> Mapping[str, Any]:
         path = self.folder(student) / place

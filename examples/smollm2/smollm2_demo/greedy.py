@@ -1,6 +1,5 @@
 """Whether two engines write the same greedy tokens; where they part, whether the two likeliest were nearly tied."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from edgerazor.core.contracts import Runtime
 
 @dataclass(frozen=True)
 class Written:
-    """Greedy tokens, and the logits `[tokens, vocabulary]` that each was chosen from."""
+    """Tokens behind a prompt, and the logits `[tokens, vocabulary]` that an engine had for each."""
 
     ids: list[int]
     logits: NDArray[np.float32]
@@ -22,21 +21,22 @@ class Agreement:
     """Two engines on one prompt.
 
     Attributes:
-        tokens: that were written and are equal, up to the first that is not.
-        wanted: how many were to be written; fewer if the text ends.
-        parted: they differ behind those.
-        gap: there, the reference's logit of its own token above that of the other engine's token.
-        rounding: the most by which the lead of the likeliest token over the second differs between the engines, at the
-            equal tokens of all prompts.
-        tie: the gap is at most that.
+        tokens: that both write, up to the first that differs.
+        wanted: that the reference wrote.
+        gap: where they part, the reference's logit of its own token above that of the other engine's.
+        rounding: the most by which the engines differ, at all other tokens of the reference's text, in the lead of the
+            likeliest token over the second.
     """
 
     tokens: int
     wanted: int
-    parted: bool = False
     gap: float = 0.0
     rounding: float = 0.0
-    tie: bool = True
+
+    @property
+    def tie(self) -> bool:
+        """They never part, or where they do, the gap is one that the other engine's rounding bridges elsewhere too."""
+        return self.tokens == self.wanted or self.gap <= self.rounding
 
 
 def write_greedily(runtime: Runtime, prompt: str, tokens: int) -> Written:
@@ -52,32 +52,20 @@ def write_greedily(runtime: Runtime, prompt: str, tokens: int) -> Written:
     return Written(ids, np.stack(logits))
 
 
-def compare(references: Sequence[Written], others: Sequence[Written]) -> list[Agreement]:
-    """How far texts of two engines are the same, and what the first differences are worth."""
-    texts = list(zip(references, others, strict=True))
-    equal = [_equal_tokens(ours.ids, theirs.ids) for ours, theirs in texts]
-    moved = max(_moved(ours.logits[:n], theirs.logits[:n]) for n, (ours, theirs) in zip(equal, texts, strict=True))
-    return [_compare(ours, theirs, n, moved) for n, (ours, theirs) in zip(equal, texts, strict=True)]
+def read_along(runtime: Runtime, prompt: str, ids: list[int]) -> Written:
+    """What another engine has for each of these tokens, given those before: what it writes until it parts from them."""
+    runtime.restart()
+    logits = [runtime.feed(pending)[0] for pending in (runtime.encode(prompt), *([token] for token in ids[:-1]))]
+    return Written(ids, np.stack(logits))
 
 
-def _compare(reference: Written, other: Written, equal: int, moved: float) -> Agreement:
-    wanted = len(reference.ids)
-    if equal == wanted:
-        return Agreement(equal, wanted, rounding=moved)
-    here = reference.logits[equal]
-    gap = float(here[reference.ids[equal]] - here[other.ids[equal]])
-    return Agreement(equal, wanted, True, gap, moved, gap <= moved)
-
-
-def _equal_tokens(ours: list[int], theirs: list[int]) -> int:
-    pairs = zip(ours, theirs, strict=False)
-    return next((index for index, pair in enumerate(pairs) if pair[0] != pair[1]), len(ours))
-
-
-def _moved(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """The largest change of the lead of the likeliest token over the second, between two engines."""
-    if not len(ours):
-        return 0.0
-    rows, pair = np.arange(len(ours))[:, None], np.argsort(ours, -1)[:, -2:]
-    leads = [np.diff(logits[rows, pair].astype(np.float64), axis=-1) for logits in (ours, theirs)]
-    return float(np.abs(leads[0] - leads[1]).max())
+def compare(reference: Written, other: Written) -> Agreement:
+    """How far the other engine writes the reference's text, which it has read along."""
+    ours, theirs = reference.logits.astype(np.float64), other.logits.astype(np.float64)
+    wanted, chosen = len(reference.ids), theirs.argmax(-1)
+    parted = np.flatnonzero(chosen != reference.ids)
+    at = int(parted[0]) if len(parted) else wanted
+    rows, pair = np.arange(wanted)[:, None], np.argsort(ours, -1)[:, -2:]
+    moved = np.abs(np.diff(ours[rows, pair]) - np.diff(theirs[rows, pair]))[:, 0]
+    gap = 0.0 if at == wanted else float(ours[at, reference.ids[at]] - ours[at, chosen[at]])
+    return Agreement(at, wanted, gap, float(np.delete(moved, at if at < wanted else []).max(initial=0.0)))

@@ -44,7 +44,7 @@ class Sizes:
 
     changes: tuple[str, ...] = ()
     steps: int | None = None
-    probe_steps: int = 3
+    probe_steps: int = 2
     questions: int = 6
     answer_tokens: int = 64
     greedy_prompts: int = 2
@@ -105,7 +105,6 @@ class Options:
         return {
             "model": str(self.model) if self.model else None,
             "data": sha256(self.data.read_bytes()).hexdigest()[:16],
-            "minutes": None if self.smoke else self.minutes,
             "seed": self.seed,
             "smoke": self.smoke,
         }

@@ -100,13 +100,14 @@ def _speeds(results: Mapping[str, Any]) -> Iterator[str]:
 def _same(prompts: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for prompt in prompts:
-        if not prompt["parted"]:
+        if prompt["tokens"] == prompt["wanted"]:
             parts.append(f"all {prompt['wanted']} greedy tokens are those of the packed checkpoint")
             continue
         kind = "a near-tie" if prompt["tie"] else "no tie"
         parts.append(
             f"{prompt['tokens']} of {prompt['wanted']} greedy tokens, then {kind}: the two likeliest are "
-            f"{prompt['gap']:.3f} apart, the engine moves such a lead by up to {prompt['rounding']:.3f}"
+            f"{prompt['gap']:.3f} apart, and elsewhere in the text the engine moves such a lead by up to "
+            f"{prompt['rounding']:.3f}"
         )
     return "; ".join(parts)
 
@@ -126,6 +127,7 @@ def _share(figures: Mapping[str, float]) -> str:
 
 
 def _answers(answers: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    yield "The likeliest tokens, cut where long; students answer from `model.gguf` where llama.cpp is installed.\n"
     for index in range(len(answers["teacher"])):
         yield f"### {QUESTIONS[index]}\n"
         rows = [(name, _cell(texts[index])) for name, texts in answers.items()]
