@@ -44,7 +44,7 @@ class GGUFParams(ExporterParams):
     context_length: Annotated[int | None, Field(gt=0, description="Positions; null: those of the model.")] = None
     tokenizer_differences: Annotated[
         Literal["error", "note"],
-        Field(description="Texts in which llama.cpp finds other tokens: refuse the checkpoint, or note it."),
+        Field(description="Texts in which llama.cpp finds other tokens: refuse the checkpoint, or note them."),
     ] = "error"
     types: Annotated[
         tuple[TypeRule, ...], Field(description="Block types by module name, before the profile; first match wins.")

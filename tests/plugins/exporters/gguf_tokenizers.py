@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, processors, trai
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from edgerazor.plugins.exporters.gguf.torture_text import torture_texts
+from edgerazor.plugins.exporters.gguf.probe_texts import probe_texts
 
 SIZE = 900
 SPACE = "\u2581"
@@ -97,7 +97,7 @@ def _trained(normalizer: str, pre_tokenizer: str) -> str:
     )
     trainer: Any = trainers.BpeTrainer
     tokenizer.train_from_iterator(
-        list(torture_texts()) * 2,
+        list(probe_texts()) * 2,
         trainer(vocab_size=SIZE, initial_alphabet=ByteLevel.alphabet(), show_progress=False, max_token_length=24),
     )
     return tokenizer.to_str()
@@ -128,7 +128,7 @@ def sentencepiece(name: str) -> PreTrainedTokenizerFast:
 @cache
 def _trained_words() -> tuple[list[str], list[str]]:
     tokenizer = Tokenizer(models.BPE())
-    replaced = [text.replace(" ", SPACE).replace("\0", "") for text in torture_texts()]
+    replaced = [text.replace(" ", SPACE).replace("\0", "") for text in probe_texts()]
     trainer: Any = trainers.BpeTrainer
     tokenizer.train_from_iterator(replaced * 2, trainer(vocab_size=SIZE, show_progress=False, max_token_length=12))
     vocabulary = tokenizer.get_vocab()

@@ -49,6 +49,25 @@ def test_what_llama_cpp_splits_differently_is_refused_with_the_first_difference(
     assert tolerated.problems == () and any("llama.cpp finds other tokens in" in note for note in tolerated.notes)
 
 
+@pytest.mark.parametrize("choices", [("gpt-2", "tekken"), ("tekken", "gpt-2"), ("no such name", "tekken")])
+def test_the_closest_of_several_splits_is_taken(choices: tuple[str, ...], tmp_path: Path) -> None:
+    """A name that this llama.cpp does not know is none of them."""
+    found = replace(described(byte_level("tekken", TEKKEN), tmp_path), choices=choices)
+    tolerated = prove_tokenizer(tmp_path, found, tolerant=True)
+    assert tolerated.problems == () and tolerated.keys[PRE] == "tekken"
+    assert sum("(pre-tokenizer 'tekken')" in note for note in tolerated.notes) == 1
+    (problem,) = prove_tokenizer(tmp_path, found, tolerant=False).problems
+    assert "(pre-tokenizer 'tekken'); set tokenizer_differences to note" in problem
+
+
+@pytest.mark.parametrize("tolerant", [True, False])
+def test_a_tokenizer_that_llama_cpp_cannot_load_is_refused(tolerant: bool, tmp_path: Path) -> None:
+    found = replace(described(byte_level("GPT-2"), tmp_path), choices=("no such name", "nor this"))
+    assert prove_tokenizer(tmp_path, found, tolerant=tolerant).problems == (
+        "this llama.cpp cannot load the tokenizer (pre-tokenizer 'no such name' or 'nor this')",
+    )
+
+
 def test_the_difference_names_text_position_and_both_tokens(tmp_path: Path) -> None:
     tokenizer = byte_level("Qwen2, Qwen3")
     wrong = replace(described(tokenizer, tmp_path), choices=("gpt-2",))
@@ -67,7 +86,7 @@ def test_the_same_split_written_differently_is_found_by_what_it_does(tmp_path: P
     content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = possessive
     (folder / "tokenizer.json").write_text(json.dumps(content))
     found = describe_tokenizer(folder, {}, ROWS)
-    assert found.choices[0] == "dbrx" and any("splits" in note and "as" in note for note in found.notes)
+    assert found.choices[0] == "dbrx" and any(note.endswith("texts as dbrx does") for note in found.notes)
     assert prove_tokenizer(folder, found, tolerant=False).problems == ()
 
 

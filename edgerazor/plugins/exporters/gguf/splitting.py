@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgerazor.plugins.exporters.gguf.torture_text import torture_texts
+from edgerazor.plugins.exporters.gguf.probe_texts import probe_texts
 
 _SPACE = "\u2581"
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -104,8 +104,9 @@ def recognize_splitting(content: Mapping[str, Any]) -> Splitting | None:
     known = _KNOWN.get(parts or ())
     if known is None:
         known = _find_by_behaviour(content)
-        notes += [_BY_BEHAVIOUR.format(count=len(torture_texts()), name=known[0].name)] if known else []
     choices = _suited(known, content) if known else ()
+    if choices and parts not in _KNOWN:
+        notes.append(_BY_BEHAVIOUR.format(count=len(probe_texts()), name=choices[0]))
     return Splitting("gpt2", choices, composes=bool(kinds), notes=tuple(notes)) if choices else None
 
 
@@ -159,10 +160,10 @@ def _regexes(splitters: list[Mapping[str, Any]]) -> tuple[str, ...] | None:
 
 
 def _find_by_behaviour(content: Mapping[str, Any]) -> tuple[PreTokenizer, ...] | None:
-    """Names whose parts split every torture text as this tokenizer's pre-tokenizer does."""
+    """Names whose parts split every probe text as this tokenizer's pre-tokenizer does."""
     if content.get("pre_tokenizer") is None:
         return None
-    mine, texts = _stub(pre_tokenizer=content["pre_tokenizer"]).pre_tokenizer, torture_texts()
+    mine, texts = _stub(pre_tokenizer=content["pre_tokenizer"]).pre_tokenizer, probe_texts()
     pieces = [mine.pre_tokenize_str(text) for text in texts]
     bytewise = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     for regexes, known in _KNOWN.items():
@@ -180,7 +181,7 @@ def _sentencepiece(content: Mapping[str, Any]) -> Splitting | None:
     stub = _stub(normalizer=content.get("normalizer"), pre_tokenizer=content.get("pre_tokenizer"))
     prefixed = _whole(stub, "x") == _SPACE + "x"
     notes = {}
-    for text in torture_texts():
+    for text in probe_texts():
         escaped, found = text.replace(" ", _SPACE), _whole(stub, text)
         if found == (_SPACE if prefixed else "") + escaped:
             continue

@@ -7,26 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.gguf.probe_texts import probe_texts
 from edgerazor.plugins.exporters.gguf.special_tokens import EOS, STOP_IDS
 from edgerazor.plugins.exporters.gguf.tokenizer import CONTROL, USER_DEFINED, TokenizerKeys
-from edgerazor.plugins.exporters.gguf.torture_text import torture_texts
 
 if TYPE_CHECKING:
     from edgerazor.plugins.exporters.gguf.llama_vocabulary import LlamaVocabulary
 
 _PRE = "tokenizer.ggml.pre"
 _UNPROVED = "llama.cpp is not installed, so that it finds the same tokens is not proved"
+_HINT = "; set tokenizer_differences to note to export it with this one all the same"
 _MOST_SPECIAL = 40
 _SHOWN = 60
 
 
 def prove_tokenizer(folder: Path, described: TokenizerKeys, *, tolerant: bool) -> TokenizerKeys:
-    """The first pre-tokenizer with which llama.cpp finds equal ids, or a problem that shows the first difference.
+    """The pre-tokenizer with which llama.cpp finds the same ids, or one that differs least and the first difference.
 
     Args:
         folder: of the checkpoint, with its tokenizer.
         described: what the file would say.
-        tolerant: take the pre-tokenizer that llama.cpp has had longest and make a difference a note.
+        tolerant: a difference is a note; else it is a problem.
     """
     try:
         from edgerazor.plugins.exporters.gguf.llama_vocabulary import open_vocabulary
@@ -39,27 +40,34 @@ def prove_tokenizer(folder: Path, described: TokenizerKeys, *, tolerant: bool) -
     except Exception as error:  # the package tokenizers raises this class itself
         problem = f"transformers cannot load the tokenizer: {(str(error) or repr(error)).splitlines()[0]}"
         return replace(described, problems=(*described.problems, problem))
-    differences = []
-    for choice in reversed(described.choices) if tolerant else described.choices:
+    closest: tuple[int, str, TokenizerKeys] | None = None
+    for choice in described.choices:
         keys = {**described.keys, _PRE: choice}
         try:
             with open_vocabulary(keys) as vocabulary:
-                difference = _difference(vocabulary, reference, keys, composes=described.composes)
-                stops = _stop_notes(vocabulary, keys)
+                count, difference = _difference(vocabulary, reference, keys, composes=described.composes)
+                notes = (*described.notes, *([difference] if count else []), *_stop_notes(vocabulary, keys))
         except ExportError:
-            differences.append(f"llama.cpp cannot load this tokenizer (pre-tokenizer '{choice}')")
             continue
-        if not difference or tolerant:
-            notes = [*described.notes, *([difference] if difference else []), *stops]
-            return replace(described, keys=keys, notes=tuple(notes))
-        differences.append(difference)
-    hint = "; set tokenizer_differences to note to export it all the same"
-    return replace(described, problems=(*described.problems, differences[0] + hint))
+        if closest is None or count < closest[0]:
+            closest = count, difference, replace(described, keys=keys, notes=notes)
+        if not count:
+            break
+    if closest is None:
+        names = " or ".join(f"'{choice}'" for choice in described.choices)
+        problem = f"this llama.cpp cannot load the tokenizer (pre-tokenizer {names})"
+        return replace(described, problems=(*described.problems, problem))
+    count, difference, proved = closest
+    if count and not tolerant:
+        return replace(described, problems=(*described.problems, difference + _HINT))
+    return proved
 
 
-def _difference(vocabulary: "LlamaVocabulary", reference: Any, keys: dict[str, Any], *, composes: bool) -> str:
-    """What the first text is whose tokens differ, and how many there are; "" if there is none."""
-    texts = [*torture_texts(), *_special_texts(keys)]
+def _difference(
+    vocabulary: "LlamaVocabulary", reference: Any, keys: dict[str, Any], *, composes: bool
+) -> tuple[int, str]:
+    """How many texts have other tokens, and what differs in the shortest of them."""
+    texts = [*probe_texts(), *_special_texts(keys)]
     if composes:
         texts = [unicodedata.normalize("NFC", text) for text in texts]
     expected = reference(texts)["input_ids"]
@@ -69,13 +77,13 @@ def _difference(vocabulary: "LlamaVocabulary", reference: Any, keys: dict[str, A
         if found != list(ids):
             different.append((text, list(ids), found))
     if not different:
-        return ""
+        return 0, ""
     text, ids, found = min(different, key=lambda entry: len(entry[0]))
     pairs = zip([*ids, -1], [*found, -1], strict=False)
     position = next(index for index, (mine, theirs) in enumerate(pairs) if mine != theirs)
     tokens = keys["tokenizer.ggml.tokens"]
     mine, theirs = (_token(list_of_ids, position, tokens) for list_of_ids in (ids, found))
-    return (
+    return len(different), (
         f"llama.cpp finds other tokens in {len(different)} of {len(texts)} texts; in {_short(text)} token {position} "
         f"is {mine} in the tokenizer and {theirs} in llama.cpp (pre-tokenizer '{keys[_PRE]}')"
     )

@@ -40,7 +40,7 @@ _KINDS = (
 
 
 @cache
-def torture_texts(drawn: int = 200) -> tuple[str, ...]:
+def probe_texts(drawn: int = 200) -> tuple[str, ...]:
     """Written texts, then `drawn` random ones of up to 24 characters, always the same."""
     generator = random.Random(20240229)
     return (*_WRITTEN, *(_draw(generator) for _ in range(drawn)))
