@@ -8,6 +8,10 @@ from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.contracts import GGUFArchitecture, ModelFacts
 from edgerazor.errors import PlanError
 
+_GEMMA3 = GGUFArchitecture(
+    "gemma3", activation="gelu_pytorch_tanh", root_embedding=True, logit_softcap=True, window_period=6
+)
+
 
 class Gemma3TextAdapter(DecoderAdapter):
     """Models of the type `gemma3_text`, whose embeddings are multiplied by the root of the hidden size."""
@@ -32,14 +36,13 @@ class Gemma3TextAdapter(DecoderAdapter):
             attention_scale=float(values["query_pre_attn_scalar"]) ** -0.5,
             attention_softcap=None if attention is None else float(attention),
             logit_softcap=None if logits is None else float(logits),
-            gguf=GGUFArchitecture("gemma3"),
+            gguf=_GEMMA3,
             genai="gemma3_text",
         )
 
     def _logit_divisor(self, config: Any) -> float:
         if config.final_logit_softcapping is not None:
             raise PlanError(
-                f"final_logit_softcapping {config.final_logit_softcapping}: losses that run inside the head cannot see "
-                "capped logits; expected none, as in every published Gemma 3"
+                f"final_logit_softcapping {config.final_logit_softcapping}: losses cannot see capped logits"
             )
         return 1.0

@@ -8,7 +8,14 @@ from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.contracts import GGUFArchitecture, ModelFacts
 
 _EVERY_MATRIX = frozenset(("q", "k", "v", "o", "gate", "up", "down"))
-_LLAMA = GGUFArchitecture("llama", permuted=True, biases=_EVERY_MATRIX)
+_ATTENTION = frozenset({"attention_scale"})
+_LLAMA = GGUFArchitecture("llama", permuted=True, biases=_EVERY_MATRIX, scales=_ATTENTION, frequencies=True)
+_SMOLLM3 = GGUFArchitecture("smollm3", permuted=True, scales=_ATTENTION, unrotated_every=4)
+_GRANITE = replace(
+    _LLAMA,
+    name="granite",
+    scales=_ATTENTION | {"embedding_scale", "residual_scale", "logit_scale"},
+)
 
 
 class LlamaAdapter(DecoderAdapter):
@@ -33,7 +40,7 @@ class Qwen2Adapter(DecoderAdapter):
     def facts(self, config: Any) -> ModelFacts:
         """What the configuration says, and the biases."""
         biases = frozenset(("q", "k", "v"))
-        architecture = GGUFArchitecture("qwen2", biases=biases)
+        architecture = GGUFArchitecture("qwen2", biases=biases, whole_heads=True)
         return replace(super().facts(config), biases=biases, gguf=architecture, genai="qwen2")
 
 
@@ -42,7 +49,7 @@ class SmolLM3Adapter(DecoderAdapter):
 
     def facts(self, config: Any) -> ModelFacts:
         """What the configuration says; its `no_rope_layers` are the layers without rotation."""
-        return replace(super().facts(config), gguf=GGUFArchitecture("smollm3", permuted=True), genai="smollm3")
+        return replace(super().facts(config), gguf=_SMOLLM3, genai="smollm3")
 
 
 class GraniteAdapter(DecoderAdapter):
@@ -57,7 +64,7 @@ class GraniteAdapter(DecoderAdapter):
             attention_scale=float(values["attention_multiplier"]),
             residual_scale=float(values["residual_multiplier"]),
             logit_scale=1 / float(values["logits_scaling"]),
-            gguf=GGUFArchitecture("granite", permuted=True, biases=_EVERY_MATRIX),
+            gguf=_GRANITE,
             genai="granite",
         )
 

@@ -18,6 +18,5 @@ class Olmo2Adapter(DecoderAdapter):
 
     def facts(self, config: Any) -> ModelFacts:
         """What the configuration says, and where the norms stand."""
-        return replace(
-            super().facts(config), norms="post", qk_norm="all_heads", gguf=GGUFArchitecture("olmo2"), genai="olmo"
-        )
+        architecture = GGUFArchitecture("olmo2", whole_heads=True, own_head=True)
+        return replace(super().facts(config), norms="post", qk_norm="all_heads", gguf=architecture, genai="olmo")

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 from edgerazor.adapters.decoder import DecoderAdapter
 from edgerazor.core.contracts import GGUFArchitecture, ModelFacts
 
+_PHI3 = GGUFArchitecture("phi3", whole_heads=True, fused=True, partial_rotation=True, long_frequencies=True)
+
 
 class Phi3Adapter(DecoderAdapter):
     """Models of the type `phi3`."""
@@ -24,4 +26,4 @@ class Phi3Adapter(DecoderAdapter):
             "qkv": (("q", queries), ("k", keys), ("v", keys)),
             "gate_up": (("gate", stated.intermediate), ("up", stated.intermediate)),
         }
-        return replace(stated, fused=fused, gguf=GGUFArchitecture("phi3"), genai="phi3")
+        return replace(stated, fused=fused, gguf=_PHI3, genai="phi3")

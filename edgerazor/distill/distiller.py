@@ -95,14 +95,20 @@ class Distiller:
         return bool(self.teacher_signals)
 
     def check_models(self, student_config: Any, teacher_config: Any) -> None:
-        """Ask every loss whether it can compare these two models.
+        """Ask every loss whether it can compare these two models, and the models whether losses see their logits.
 
         Args:
             student_config, teacher_config: of the models; of those around a language model that of the latter is taken.
 
         Raises:
-            PlanError: a loss cannot, for example because depths differ.
+            PlanError: a loss cannot, for example because depths differ, or a model caps its logits.
         """
+        for adapter, config in ((self.adapter, student_config), (self.teacher_adapter, teacher_config)):
+            if (cap := adapter.facts(config).logit_softcap) is not None:
+                raise PlanError(
+                    f"final_logit_softcapping {cap}: losses that run inside the head cannot see capped logits; "
+                    "expected none, as in every published Gemma 3"
+                )
         student, teacher = self.adapter.text_config(student_config), self.teacher_adapter.text_config(teacher_config)
         self._teacher_depth = getattr(teacher, "num_hidden_layers", None)
         for loss in self.losses:

@@ -191,8 +191,7 @@ def _build_trainer(
         teacher_adapter=models.teacher_adapter,
     )
     _check_recomputed(recipe, distiller)
-    if distiller.needs_teacher:
-        distiller.check_models(config, models.teacher.config)
+    distiller.check_models(config, models.teacher.config if distiller.needs_teacher else config)
     tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
     data = data or load_data(recipe.data, tokenizer, vocabulary_size=vocabulary)
     check_rows(data, arguments, config)

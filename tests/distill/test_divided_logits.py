@@ -1,5 +1,6 @@
 """A model that divides the product of its head, as Granite does: losses see the logits that the model gives."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from edgerazor.adapters.decoder import output_head
 from edgerazor.core.contracts import Signal
 from edgerazor.core.outputs import ModelOutput, Targets
 from edgerazor.core.registry import Registry
+from edgerazor.errors import PlanError
 from edgerazor.kernels.cpu_products import CodedMatrix, CodedOperands
 from edgerazor.kernels.projection import Projection
 from tests.distill.distillers import distiller
-from tests.families import family_model
+from tests.families import family_config, family_model
 
 IDS = torch.randint(3, 96, (2, 9), generator=torch.Generator().manual_seed(0))
 LOSSES: list[dict[str, Any]] = [{"name": "eakld", "weight": 2.0}, {"name": "reverse_kl", "weight": 0.5}]
@@ -48,6 +50,14 @@ def test_logits_of_a_forward_pass_are_the_models_own(granites: tuple[Any, Any], 
         output = registry.adapter_for("granite").forward(granites[0], {"input_ids": IDS}, {Signal.LOGITS})
         assert torch.equal(output.logits, granites[0](input_ids=IDS).logits)
     assert output_head(granites[0]).projection().divisor == 1
+
+
+def test_capped_logits_are_refused_before_training(registry: Registry) -> None:
+    composed, plain = distiller(registry, LOSSES, family="gemma3_text"), family_config("gemma3")
+    composed.check_models(plain, plain)
+    for pair in itertools.permutations((plain, family_config("gemma3", final_logit_softcapping=30.0))):
+        with pytest.raises(PlanError, match="losses that run inside the head cannot see"):
+            composed.check_models(*pair)
 
 
 def test_products_of_codes_are_divided_too() -> None:

@@ -37,17 +37,42 @@ class Rope:
 
 @dataclass(frozen=True)
 class GGUFArchitecture:
-    """What llama.cpp calls a family, and what its loader expects of it.
+    """What llama.cpp calls a family, what its loader expects, and what its graph computes beyond a plain decoder.
 
     Attributes:
         name: value of `general.architecture`, one of `gguf.MODEL_ARCH_NAMES`.
         permuted: rows of q and k are reordered in the file, since rotation there turns neighbouring columns.
         biases: roles whose bias llama.cpp reads for this architecture.
+        activation: of the gate.
+        scales: facts that are keys of the file (`"residual_scale"`); others must be as usual.
+        root_embedding: embeddings are multiplied by the root of their width.
+        logit_softcap: a key bounds the logits.
+        whole_heads: rows of q are as many as the hidden size.
+        own_head: the output head is a tensor of its own, also where it equals the embedding.
+        fused: gate and up are one matrix, q, k and v another.
+        partial_rotation: a head may be rotated in part.
+        frequencies: a tensor divides every frequency, as llama3 scaling needs it.
+        long_frequencies: two such tensors, for short and for long contexts.
+        window_period: layers with a window have a rotation of their own; every so many layers one sees all positions
+            where the file states no other pattern; 0: no layer has a window.
+        unrotated_every: every so many layers one does not rotate; 0: all rotate.
     """
 
     name: str
     permuted: bool = False
     biases: frozenset[str] = frozenset()
+    activation: str = "silu"
+    scales: frozenset[str] = frozenset()
+    root_embedding: bool = False
+    logit_softcap: bool = False
+    whole_heads: bool = False
+    own_head: bool = False
+    fused: bool = False
+    partial_rotation: bool = False
+    frequencies: bool = False
+    long_frequencies: bool = False
+    window_period: int = 0
+    unrotated_every: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Facts of the model that is exported, and the refusals that both formats share."""
 
-from edgerazor.core.contracts import Checkpoint, ModelFacts
+from collections.abc import Iterable, Sequence
+
+from edgerazor.core.contracts import Checkpoint, ModelFacts, Rope
 from edgerazor.errors import CheckpointError, ExportError
 
 
@@ -16,17 +18,25 @@ def stated_facts(checkpoint: Checkpoint) -> ModelFacts:
         raise ExportError(str(error)) from error
 
 
-def short_windows(facts: ModelFacts, context_length: int) -> dict[int, list[int]]:
-    """`{window: layers}` of the layers that attend to less than a context of that many positions."""
-    found: dict[int, list[int]] = {}
-    for layer, window in enumerate(facts.windows):
-        if window is not None and window < context_length:
-            found.setdefault(window, []).append(layer)
+def short_windows(facts: ModelFacts, context_length: int) -> dict[int, int]:
+    """`{layer: window}` of the layers that attend to less than a context of that many positions."""
+    windows = enumerate(facts.windows)
+    return {layer: window for layer, window in windows if window is not None and window < context_length}
+
+
+def distinct_ropes(ropes: Iterable[Rope | None]) -> list[Rope]:
+    """Each rotary embedding once, in the order of the layers."""
+    found: list[Rope] = []
+    for rope in ropes:
+        if rope is not None and rope not in found:
+            found.append(rope)
     return found
 
 
-def name_layers(layers: list[int]) -> str:
-    """`layer 3`, or `layers 0, 2 and 5 more`."""
+def name_layers(layers: Sequence[int]) -> str:
+    """`layer 3`, `layers 0, 2 and 5 more`, or `no layer`."""
+    if not layers:
+        return "no layer"
     shown = ", ".join(str(layer) for layer in layers[:3])
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
     return f"layer{'s' if len(layers) > 1 else ''} {shown}{more}"

@@ -85,7 +85,10 @@ def test_an_architecture_that_nobody_knows(stated: Any) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "some still": ({"ropes": (Rope(1e4), None)}, "no rotary embedding on layer 1; every layer must rotate"),
+    "an unrotated layer": (
+        {"ropes": (Rope(1e4), None)},
+        "without rotary embedding: layer 1; llama.cpp expects no layer",
+    ),
     "two bases": (
         {"ropes": (Rope(1e4), Rope(1e6))},
         "layers with rotary embeddings of their own are not supported",

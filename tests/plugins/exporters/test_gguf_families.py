@@ -58,6 +58,7 @@ EXPRESSED: dict[str, tuple[str, dict[str, Any]]] = {
     "Gemma 3, five of six layers local": ("gemma3", GEMMA_PERIOD),
     "Phi-4-mini": ("phi4-mini", SHORT),
     "Phi-4-mini, long contexts": ("phi4-mini", {}),
+    "Gemma 3, capped logits": ("gemma3", {"final_logit_softcapping": 2.0}),
     "OLMo 2": ("olmo2", {}),
     "Granite 3": ("granite3", {"attention_multiplier": 1.5}),
     "Granite 3, llama3": ("granite3", {"rope_parameters": LLAMA3_ROPE}),
@@ -71,10 +72,20 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {},
         "window 6 on layers 0, 1: llama.cpp has none for this architecture; set context_length to 6",
     ),
-    "SmolLM3, other layers still": (
+    "SmolLM3, other layers unrotated": (
         "smollm3",
         {},
-        "no rotary embedding on layer 1; every layer must rotate",
+        "without rotary embedding: layer 1; llama.cpp expects no layer",
+    ),
+    "Gemma 3, capped scores": (
+        "gemma3",
+        {"attn_logit_softcapping": 50.0},
+        "attention_softcap 50.0 is not supported",
+    ),
+    "Granite 3, heads rotated in part": (
+        "granite3",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+        "partial_rotary_factor 0.5 is not supported; every column of a head must be rotated",
     ),
     "OLMo 2, tied": ("olmo2", {"tie_word_embeddings": True}, "llama.cpp's olmo2 needs an output head of its own"),
     "Qwen2, llama3": (

@@ -9,7 +9,6 @@ from gguf import MODEL_TENSOR
 
 from edgerazor.core.contracts import GGUFArchitecture, ModelFacts, TensorRole
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.gguf.graphs import Graph, graph_of
 from edgerazor.plugins.exporters.gguf.rotation import Constants, rotation_keys, unsupported_positions
 from edgerazor.schemas.base import nearest
 
@@ -57,7 +56,7 @@ def tensor_name(role: TensorRole, architecture: GGUFArchitecture) -> str | None:
     if role.bias and role.kind not in architecture.biases:
         return None
     of_architecture = gguf.MODEL_TENSORS[_ARCHITECTURES[architecture.name]]
-    if role.kind == "gate_up" and graph_of(architecture.name).fused:
+    if role.kind == "gate_up" and architecture.fused:
         role = replace(role, kind="up")
     tensor = next((tensor for tensor in _TENSORS.get(role.kind, ()) if tensor in of_architecture), None)
     if tensor is None:
@@ -88,8 +87,7 @@ def describe_model(
         architecture: what llama.cpp calls it.
         context: positions that the file is made for.
     """
-    graph, name = graph_of(architecture.name), architecture.name
-    problems = _unsupported(facts, graph) + unsupported_positions(facts, graph, context)
+    problems = _unsupported(facts, architecture) + unsupported_positions(facts, architecture, context)
     if problems:
         return {}, {}, problems
     keys: Metadata = {
@@ -104,55 +102,50 @@ def describe_model(
         "attention.value_length": facts.head_dim,
         "attention.layer_norm_rms_epsilon": facts.norm_eps,
     }
-    rotation, constants = rotation_keys(facts, graph, context)
-    base = {"rope.freq_base": rotation.pop("rope.freq_base")} if rotation else {}
-    keys |= base
-    if architecture.permuted:
-        keys["rope.dimension_count"] = facts.head_dim
-    keys |= rotation
-    keys |= _scale_keys(facts, graph)
-    return {f"{name}.{key}": value for key, value in keys.items()}, constants, []
+    rotation, constants = rotation_keys(facts, architecture)
+    keys |= rotation | _scale_keys(facts, architecture)
+    return {f"{architecture.name}.{key}": value for key, value in keys.items()}, constants, []
 
 
-def _scale_keys(facts: ModelFacts, graph: Graph) -> Metadata:
+def _scale_keys(facts: ModelFacts, architecture: GGUFArchitecture) -> Metadata:
     stated: Metadata = {}
-    if "attention_scale" in graph.scales and facts.attention_scale is not None:
+    if "attention_scale" in architecture.scales and facts.attention_scale is not None:
         stated["attention.scale"] = facts.attention_scale
-    if "logit_scale" in graph.scales:  # llama.cpp divides by it
+    if "logit_scale" in architecture.scales:  # llama.cpp divides by it
         stated["logit_scale"] = 1 / facts.logit_scale
     for fact in ("embedding_scale", "residual_scale"):
-        if fact in graph.scales:
+        if fact in architecture.scales:
             stated[fact] = getattr(facts, fact)
-    if graph.logit_softcap and facts.logit_softcap is not None:
+    if architecture.logit_softcap and facts.logit_softcap is not None:
         stated["final_logit_softcapping"] = facts.logit_softcap
     return stated
 
 
-def _unsupported(facts: ModelFacts, graph: Graph) -> list[str]:
+def _unsupported(facts: ModelFacts, architecture: GGUFArchitecture) -> list[str]:
     """Properties of a model that would be lost without a word."""
     problems = []
     if facts.repeats != 1:
         problems.append(f"every layer runs {facts.repeats} times; a GGUF would hold every shared layer more than once")
     if facts.experts:
         problems.append(f"mixtures of experts are not supported; every layer has {facts.experts}")
-    if facts.activation != graph.activation:
-        problems.append(f"activation {facts.activation} is not supported; expected {graph.activation}")
+    if facts.activation != architecture.activation:
+        problems.append(f"activation {facts.activation} is not supported; expected {architecture.activation}")
     rows = facts.heads * facts.head_dim
-    if graph.whole_heads and rows != facts.hidden:
+    if architecture.whole_heads and rows != facts.hidden:
         problems.append(f"{facts.heads} heads of {facts.head_dim} are {rows} rows; llama.cpp expects {facts.hidden}")
-    embedding = facts.hidden**0.5 if graph.root_embedding else 1.0
+    embedding = facts.hidden**0.5 if architecture.root_embedding else 1.0
     usual = {
         "embedding_scale": embedding,
         "attention_scale": None,
         "residual_scale": 1.0,
         "logit_scale": 1.0,
-        "logit_softcap": facts.logit_softcap if graph.logit_softcap else None,
+        "logit_softcap": facts.logit_softcap if architecture.logit_softcap else None,
         "attention_softcap": None,
     }
     for name, expected in usual.items():
         value = getattr(facts, name)
         if name == "attention_scale" and value is not None and math.isclose(value, facts.head_dim**-0.5):
             continue
-        if value != expected and name not in graph.scales:
+        if value != expected and name not in architecture.scales:
             problems.append(f"{name} {value} is not supported")
     return problems

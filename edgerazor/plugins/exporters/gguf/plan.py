@@ -11,7 +11,6 @@ from edgerazor.core.tensor import mean_bits
 from edgerazor.plugins.exporters.gguf.architectures import architecture_of, describe_model, needed_names, tensor_name
 from edgerazor.plugins.exporters.gguf.blocks import BLOCK_TYPES, BlockType
 from edgerazor.plugins.exporters.gguf.choose import choose_type, match_rules
-from edgerazor.plugins.exporters.gguf.graphs import graph_of
 from edgerazor.plugins.exporters.gguf.rotation import Constants
 from edgerazor.plugins.exporters.gguf.tensor_facts import TensorFacts, collect_tensor_facts
 from edgerazor.plugins.exporters.gguf.tokenizer import describe_tokenizer
@@ -129,7 +128,7 @@ class _Planner:
         """The head is dropped only if it equals the embedding, whatever the configuration says."""
         of = {facts.role.kind: facts for facts in tensors if facts.fingerprint and not facts.role.bias}
         head, embedding = of.get("head"), of.get("embedding")
-        if graph_of(self.architecture.name).own_head:
+        if self.architecture.own_head:
             if head is None:
                 self.problems.append(f"llama.cpp's {self.architecture.name} needs an output head of its own")
             return tensors

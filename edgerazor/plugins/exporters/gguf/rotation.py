@@ -7,83 +7,81 @@ import numpy as np
 from gguf import MODEL_TENSOR, TENSOR_NAMES
 from numpy.typing import NDArray
 
-from edgerazor.core.contracts import ModelFacts, Rope
-from edgerazor.plugins.exporters.gguf.graphs import Graph
-from edgerazor.plugins.exporters.model_facts import name_layers, short_windows
+from edgerazor.core.contracts import GGUFArchitecture, ModelFacts, Rope
+from edgerazor.plugins.exporters.model_facts import distinct_ropes, name_layers, short_windows
 
 Constants = dict[str, NDArray[np.float32]]
 
-_GEMMA_PERIOD = 6
 _IN_KEYS = ("default", "linear", "yarn")
 _YARN_KEYS = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
 
 
-def global_rope(facts: ModelFacts, graph: Graph) -> Rope | None:
+def global_rope(facts: ModelFacts, architecture: GGUFArchitecture) -> Rope | None:
     """The rotary embedding of layers that see all positions, where layers with windows may have another."""
-    rotating = [rope for rope, window in _layers(facts) if rope and not (graph.windows and window)]
-    return rotating[0] if rotating else facts.rope
+    ropes = _ropes(facts, architecture, local=False)
+    return ropes[0] if ropes else facts.rope
 
 
-def unsupported_positions(facts: ModelFacts, graph: Graph, context: int) -> list[str]:
+def unsupported_positions(facts: ModelFacts, architecture: GGUFArchitecture, context: int) -> list[str]:
     """A line for everything about rotation and windows that the graph of an architecture does not compute."""
     problems = []
-    windows = short_windows(facts, context)
-    if windows and not (graph.windows and len({window for window in facts.windows if window}) == 1):
-        problems += [
-            f"window {window} on {name_layers(layers)}: llama.cpp has none for this architecture; "
-            f"set context_length to {window}"
-            for window, layers in windows.items()
-        ]
-    still = [layer for layer, rope in enumerate(facts.ropes) if rope is None]
-    every = graph.still_every
+    windows, sizes = short_windows(facts, context), {window for window in facts.windows if window}
+    for size in dict.fromkeys(windows.values()):
+        if architecture.window_period and len(sizes) == 1:
+            continue
+        layers = name_layers([layer for layer, window in windows.items() if window == size])
+        problems.append(
+            f"window {size} on {layers}: llama.cpp has none for this architecture; set context_length to {size}"
+        )
+    unrotated = [layer for layer, rope in enumerate(facts.ropes) if rope is None]
+    every = architecture.unrotated_every
     expected = [layer for layer in range(facts.layers) if every and (layer + 1) % every == 0]
-    if still != expected:
-        wanted = f"llama.cpp rotates none on {name_layers(expected)}" if expected else "every layer must rotate"
-        problems.append(f"no rotary embedding on {name_layers(still) if still else 'no layer'}; {wanted}")
-    problems += _unsupported_ropes(facts, graph)
-    return problems
+    if unrotated != expected:
+        problems.append(
+            f"without rotary embedding: {name_layers(unrotated)}; llama.cpp expects {name_layers(expected)}"
+        )
+    return problems + _unsupported_ropes(facts, architecture)
 
 
-def _unsupported_ropes(facts: ModelFacts, graph: Graph) -> list[str]:
-    chosen = global_rope(facts, graph)
-    local = {rope for rope, window in _hashable(facts) if window and graph.windows}
-    others = {rope for rope, window in _hashable(facts) if not (window and graph.windows)}
-    problems = []
+def _unsupported_ropes(facts: ModelFacts, architecture: GGUFArchitecture) -> list[str]:
+    chosen, problems = global_rope(facts, architecture), []
+    local, others = (_ropes(facts, architecture, local=local) for local in (True, False))
     if len(local) > 1 or len(others) > 1:
         problems.append("layers with rotary embeddings of their own are not supported")
-    kinds = [*_IN_KEYS, *(["llama3"] if graph.frequencies else []), *(["longrope"] if graph.long_frequencies else [])]
+    tensors = {"llama3": architecture.frequencies, "longrope": architecture.long_frequencies}
+    kinds = [*_IN_KEYS, *(kind for kind, known in tensors.items() if known)]
     if chosen is not None and chosen.kind not in kinds:
         problems.append(f"rope_type '{chosen.kind}' is not supported; expected {' or '.join(kinds)}")
-    for rope, window in _layers(facts):
-        if rope and window and graph.windows and (rope.kind != "default" or rope.partial != 1.0):
+    for rope in local:
+        if rope.kind != "default" or rope.partial != 1.0:
             problems.append(f"rope_type '{rope.kind}' of layers with a window is not supported; expected 'default'")
             break
-    if chosen is not None and chosen.partial != 1.0 and not graph.partial:
+    if chosen is not None and chosen.partial != 1.0 and not architecture.partial_rotation:
         problems.append(
             f"partial_rotary_factor {chosen.partial} is not supported; every column of a head must be rotated"
         )
     return problems
 
 
-def rotation_keys(facts: ModelFacts, graph: Graph, context: int) -> tuple[dict[str, Any], Constants]:
+def rotation_keys(facts: ModelFacts, architecture: GGUFArchitecture) -> tuple[dict[str, Any], Constants]:
     """Keys behind the name of the architecture, and tensors that no checkpoint holds."""
-    rope = global_rope(facts, graph)
+    rope = global_rope(facts, architecture)
     if rope is None:
         return {}, {}
     keys: dict[str, Any] = {"rope.freq_base": rope.base}
-    if rope.partial != 1.0:
+    if architecture.permuted or rope.partial != 1.0:
         keys["rope.dimension_count"] = int(facts.head_dim * rope.partial)
     if rope.sections:
         keys["rope.dimension_sections"] = [*rope.sections, 0, 0, 0, 0][:4]
-    if graph.windows:
-        keys |= _window_keys(facts, context)
+    if architecture.window_period:
+        keys |= _window_keys(facts, architecture)
     scaling = {"linear": _linear, "yarn": _yarn, "llama3": _llama3, "longrope": _longrope}.get(rope.kind)
     more, constants = scaling(facts, rope) if scaling else ({}, {})
     return keys | more, constants
 
 
-def _window_keys(facts: ModelFacts, context: int) -> dict[str, Any]:
-    local = [rope for rope, window in _layers(facts) if window and rope]
+def _window_keys(facts: ModelFacts, architecture: GGUFArchitecture) -> dict[str, Any]:
+    local = _ropes(facts, architecture, local=True)
     if not local:
         return {"attention.sliding_window": 0}
     keys: dict[str, Any] = {
@@ -91,7 +89,7 @@ def _window_keys(facts: ModelFacts, context: int) -> dict[str, Any]:
         "rope.freq_base_swa": local[0].base,
     }
     slides = [window is not None for window in facts.windows]
-    usual = [layer % _GEMMA_PERIOD < _GEMMA_PERIOD - 1 for layer in range(facts.layers)]
+    usual = [(layer + 1) % architecture.window_period > 0 for layer in range(facts.layers)]
     # Releases of before this key could be a list know the usual pattern alone.
     return keys if slides == usual else {**keys, "attention.sliding_window_pattern": slides}
 
@@ -147,9 +145,7 @@ def _tensor(kind: MODEL_TENSOR) -> str:
     return f"{TENSOR_NAMES[kind]}.weight"
 
 
-def _layers(facts: ModelFacts) -> list[tuple[Rope | None, int | None]]:
-    return list(zip(facts.ropes, facts.windows, strict=True))
-
-
-def _hashable(facts: ModelFacts) -> list[tuple[str, int | None]]:
-    return [(repr(rope), window) for rope, window in _layers(facts) if rope is not None]
+def _ropes(facts: ModelFacts, architecture: GGUFArchitecture, *, local: bool) -> list[Rope]:
+    """Rotary embeddings of the layers whose window brings a rotation of its own, or of the others."""
+    layers = zip(facts.ropes, facts.windows, strict=True)
+    return distinct_ropes(rope for rope, window in layers if bool(architecture.window_period and window) is local)

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from edgerazor.core.contracts import Checkpoint, ExportPlan, ModelFacts, NamedTensors, Rope
+from edgerazor.core.contracts import Checkpoint, ExportPlan, ModelFacts, NamedTensors
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
-from edgerazor.plugins.exporters.model_facts import stated_facts
+from edgerazor.plugins.exporters.model_facts import distinct_ropes, stated_facts
 from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, split_rows
 from edgerazor.plugins.exporters.params import ONNXParams
 
@@ -134,23 +134,14 @@ def _context_length(facts: ModelFacts, params: ONNXParams, problems: list[str]) 
 
 def positions_of_one_rotation(facts: ModelFacts) -> int:
     """Longest text in which the rotation of a position does not depend on the length of the text."""
-    longropes = [rope for rope in _ropes(facts) if rope.kind == "longrope"]
+    longropes = [rope for rope in distinct_ropes(facts.ropes) if rope.kind == "longrope"]
     original = (rope.scaling.get("original_max_position_embeddings") for rope in longropes)
     return min((int(positions) for positions in original if positions), default=facts.context)
 
 
-def _ropes(facts: ModelFacts) -> list[Rope]:
-    """Rotary embeddings of the layers, each once."""
-    found: list[Rope] = []
-    for rope in facts.ropes:
-        if rope is not None and rope not in found:
-            found.append(rope)
-    return found
-
-
 def _unsupported(facts: ModelFacts) -> list[str]:
     """What the graph has no operator for."""
-    kinds = dict.fromkeys(rope.kind for rope in _ropes(facts) if rope.kind not in ROPE_TYPES)
+    kinds = dict.fromkeys(rope.kind for rope in distinct_ropes(facts.ropes) if rope.kind not in ROPE_TYPES)
     problems = [f"rope_type '{kind}' has no fixed table; known: {', '.join(ROPE_TYPES)}" for kind in kinds]
     if facts.attention_softcap is not None:
         problems.append(f"attention_softcap {facts.attention_softcap} is not covered")
@@ -165,7 +156,7 @@ def _unsupported(facts: ModelFacts) -> list[str]:
 
 def _unfit_heads(facts: ModelFacts) -> list[str]:
     """Heads that ONNX Runtime's attention operator cannot turn."""
-    turned = dict.fromkeys(int(facts.head_dim * rope.partial) for rope in _ropes(facts))
+    turned = dict.fromkeys(int(facts.head_dim * rope.partial) for rope in distinct_ropes(facts.ropes))
     parts = {columns: "" if columns == facts.head_dim else f", {columns} columns of which turn" for columns in turned}
     return [
         f"head_dim {facts.head_dim}{part}: ONNX Runtime's GroupQueryAttention takes multiples of {_MULTIPLE}; "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgerazor.core.contracts import ModelFacts
 from edgerazor.core.layers.attention import attention_modules
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.model_facts import short_windows
 from edgerazor.plugins.exporters.onnx.attention import FusedAttention, StandardAttention
 from edgerazor.plugins.exporters.onnx.rotary import Tables, rotary_tables, table_names, turned_by_operator
 
@@ -38,9 +39,7 @@ def trace_model(model: Any, facts: ModelFacts, context_length: int, *, last: boo
     Raises:
         ExportError: the model does what cannot be traced.
     """
-    windows = {
-        layer: window for layer, window in enumerate(facts.windows) if window is not None and window < context_length
-    }
+    windows = short_windows(facts, context_length)
     wrapper = (_PortableWrapper if portable else _Wrapper)(model, context_length, windows, last=last)
     past = [torch.zeros(BATCH, facts.kv_heads, PAST, facts.head_dim) for _ in range(2 * facts.layers)]
     ids = torch.ones(BATCH, LENGTH, dtype=torch.long)
