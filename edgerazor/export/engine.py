@@ -48,5 +48,8 @@ def _run(runtime: Runtime, path: Path) -> None:
     except ExportError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise ExportError(f"{path}: equals the checkpoint, but {runtime.engine} cannot run it: {reason}") from error
-    if any(len(row) != runtime.vocabulary_size or not np.isfinite(row).all() for row in rows):
-        raise ExportError(f"{path}: equals the checkpoint, but {runtime.engine} gives logits that are no numbers")
+    equal, width = f"{path}: equals the checkpoint, but {runtime.engine}", len(rows[-1])
+    if width != runtime.vocabulary_size:
+        raise ExportError(f"{equal} gives {width} logits a token; its vocabulary has {runtime.vocabulary_size} tokens")
+    if not all(np.isfinite(row).all() for row in rows):
+        raise ExportError(f"{equal} gives logits that are no numbers")

@@ -11,6 +11,7 @@ from edgerazor.schemas.components import ExporterParams
 from edgerazor.version import __version__
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+CHAT_TEMPLATE, CHAT_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 VERSION, DIGEST, RECIPE = "edgerazor.version", "edgerazor.content_sha256", "edgerazor.recipe"
 SETTINGS = "edgerazor.export_settings"
 

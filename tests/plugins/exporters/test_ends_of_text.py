@@ -6,7 +6,7 @@ import pytest
 from gguf_cases import byte_level_tokenizer, make, pack_case
 from gguf_tokenizers import byte_level
 from tokenizers import AddedToken
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from edgerazor.checkpoint import open_checkpoint, pack_model
 from edgerazor.core.contracts import Runtime
@@ -112,3 +112,15 @@ def test_the_file_names_every_end_and_every_template(packed: Path, runtimes: lis
     assert set(metadata["edgerazor.stop_token_ids"]) == runtimes[0].stop_ids and ends < runtimes[0].stop_ids
     assert metadata["tokenizer.chat_template"] == TEMPLATE and metadata["tokenizer.chat_templates"] == ["tool_use"]
     assert metadata["tokenizer.chat_template.tool_use"] == NAMED["tool_use"]
+
+
+def test_a_folder_holds_every_template(packed: Path, runtimes: list[Runtime], registry: Registry) -> None:
+    checkpoint, folder = open_checkpoint(packed, registry=registry), packed.parent / "onnx"
+    exporter = registry.build(registry.params("exporter", "onnx", path=str(folder)))
+    exporter.check_target(folder)
+    assert exporter.verify(folder, checkpoint).different == ()
+    further = folder / "additional_chat_templates" / "tool_use.jinja"
+    assert AutoTokenizer.from_pretrained(folder).chat_template == NAMED
+    further.write_text("other")
+    assert exporter.verify(folder, checkpoint).different == ("additional_chat_templates/tool_use.jinja",)
+    further.write_text(NAMED["tool_use"])

@@ -16,6 +16,7 @@ pytest.importorskip("onnxruntime")
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Component, Registry
 from edgerazor.errors import ExportError
+from edgerazor.export.engine import try_engine
 from edgerazor.export.export import export_to, verify_export
 from edgerazor.plugins.exporters.onnx.runtime import OnnxRuntime
 from edgerazor.plugins.exporters.params import ONNXParams
@@ -36,6 +37,24 @@ class Nonsense(OnnxRuntime):
 
     def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:
         return super().compute(ids, every=every) * np.float32("nan")
+
+
+class Narrow(OnnxRuntime):
+    """An engine that knows one token fewer than it says."""
+
+    def __init__(self, path: Path):
+        self.path, self.engine, self.vocabulary_size, self.context_length = path, "Narrow 1", 10, 8
+
+    def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:
+        return np.zeros((len(ids) if every else 1, 9), dtype=np.float32)
+
+    def close(self) -> None:
+        """There is nothing to drop."""
+
+
+class NarrowParams(ONNXParams):
+    name: Literal["narrow"] = "narrow"  # type: ignore[assignment]
+    runtime: ClassVar[str] = f"{__name__}:Narrow"
 
 
 class FailingParams(ONNXParams):
@@ -70,6 +89,11 @@ def test_what_its_engine_cannot_run_never_takes_its_place(
     with pytest.raises(ExportError, match=f"^{path}: equals the checkpoint, but ONNX Runtime .*{reason}"):
         export_to(checkpoint, params.component_name(), path, registry=registry)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_logits_of_another_width_are_refused_with_both_widths(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"but Narrow 1 gives 9 logits a token; its vocabulary has 10 tokens$"):
+        try_engine("narrow", tmp_path, registry_with(NarrowParams))
 
 
 def test_a_head_that_the_operator_does_not_take_is_refused_and_portable_runs(

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgerazor.plugins.exporters.common import CHAT_TEMPLATE, CHAT_TEMPLATES
 from edgerazor.plugins.exporters.token_ids import stated_ids, token_text
 
 STOP_IDS = "edgerazor.stop_token_ids"
@@ -108,8 +109,8 @@ def template_keys(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     named = {"default": stated} if isinstance(stated, str) else {}
     if isinstance(stated, list):
         named = {entry["name"]: entry["template"] for entry in stated}
-    files = {"default": folder / "chat_template.jinja"}
-    files |= {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    files = {"default": folder / CHAT_TEMPLATE}
+    files |= {path.stem: path for path in sorted((folder / CHAT_TEMPLATES).glob("*.jinja"))}
     named |= {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.exists()}
     default = named.pop("default", None)
     keys: dict[str, Any] = {TEMPLATE: default} if default else {}

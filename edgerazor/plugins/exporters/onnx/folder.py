@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Checkpoint
-from edgerazor.plugins.exporters.common import read_json, write_json
+from edgerazor.plugins.exporters.common import (
+    CHAT_TEMPLATE,
+    CHAT_TEMPLATES,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    read_json,
+    write_json,
+)
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 from edgerazor.plugins.exporters.params import ONNXParams
 from edgerazor.plugins.exporters.token_ids import stated_ids, stop_ids
@@ -16,17 +23,17 @@ MODEL, DATA, GENAI, CARD = "model.onnx", "model.onnx.data", "genai_config.json",
 # The card of version 0.1 had the name of a packed checkpoint's manifest.
 FORMER_CARD = "edgerazor.json"
 CONFIG, GENERATION = "config.json", "generation_config.json"
-COPIED = (
+_COPIED = (
     GENERATION,
-    "tokenizer.json",
-    "tokenizer_config.json",
+    TOKENIZER,
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
 )
-FILES = frozenset({MODEL, DATA, GENAI, CARD, FORMER_CARD, CONFIG, *COPIED})
+FILES = frozenset({MODEL, DATA, GENAI, CARD, FORMER_CARD, CONFIG, CHAT_TEMPLATES, *_COPIED})
 # The buffer of keys and values is made for so many tokens at once.
 _LONGEST = 4096
 
@@ -35,9 +42,9 @@ def write_companions(folder: Path, checkpoint: Checkpoint, plan: ONNXPlan, param
     """Everything but the graph."""
     config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
     write_json(folder / CONFIG, config)
-    for name in COPIED:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, folder / name)
+    for name in copied_files(checkpoint.folder):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(checkpoint.folder / name, folder / name)
     generation = read_json(checkpoint.folder / GENERATION, optional=True)
     stops = stop_ids(checkpoint.folder, plan.facts.vocab)
     write_json(folder / GENAI, _genai(config, generation, stops, plan, portable=params.portable))
@@ -49,6 +56,15 @@ def write_companions(folder: Path, checkpoint: Checkpoint, plan: ONNXPlan, param
         "settings": params.model_dump(exclude={"name", "path"}),
     }
     write_json(folder / CARD, card)
+
+
+def copied_files(folder: Path) -> list[str]:
+    """Names of the files of a checkpoint that lie unchanged beside the graph: those of generation and tokenizer."""
+    templates = sorted((folder / CHAT_TEMPLATES).glob("*.jinja"))
+    return [
+        *(name for name in _COPIED if (folder / name).is_file()),
+        *(f"{CHAT_TEMPLATES}/{path.name}" for path in templates),
+    ]
 
 
 def read_card(folder: Path) -> dict[str, Any]:

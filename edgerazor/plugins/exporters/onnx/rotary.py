@@ -25,12 +25,18 @@ def rotary_tables(model: Any, positions: int) -> dict[str, Tables]:
     """
     rotary, found = model.base_model.rotary_emb, {}
     arguments = torch.zeros(1), torch.arange(positions)[None]
-    for kind in _layer_types(rotary):
+    for kind in layer_types(model):
         with torch.no_grad():
             cos, sin = rotary(*arguments, kind) if kind else rotary(*arguments)
         half = cos.shape[-1] // 2
         found[kind] = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
     return found
+
+
+def layer_types(model: Any) -> list[str]:
+    """Types of layers that turn in ways of their own; "" alone where all turn alike."""
+    kinds = getattr(model.base_model.rotary_emb, "rope_type", None)
+    return list(kinds) if isinstance(kinds, dict) else [""]
 
 
 def frequencies(model: Any) -> dict[str, Tensor]:
@@ -96,8 +102,3 @@ def _homes(model: nn.Module) -> list[Any]:
     if not homes:
         raise ExportError(f"{type(model).__name__}: no attention module was found")
     return list(dict.fromkeys(homes))
-
-
-def _layer_types(rotary: Any) -> list[str]:
-    kinds = getattr(rotary, "rope_type", None)
-    return list(kinds) if isinstance(kinds, dict) else [""]

@@ -12,10 +12,10 @@ from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.common import DIGEST
-from edgerazor.plugins.exporters.onnx.folder import COPIED, DATA, MODEL
+from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL, copied_files
 from edgerazor.plugins.exporters.onnx.model import empty_model
 from edgerazor.plugins.exporters.onnx.read import operators_fit, read_codes, read_scales
-from edgerazor.plugins.exporters.onnx.rotary import frequencies, rotary_tables, table_names
+from edgerazor.plugins.exporters.onnx.rotary import frequencies, layer_types, rotary_tables, table_names
 
 TENSORS = "edgerazor.tensors"
 
@@ -96,7 +96,7 @@ def _equal_floats(graph: ir.Graph, name: str, expected: np.ndarray) -> bool:
 def _different_tables(graph: ir.Graph, checkpoint: Checkpoint) -> Iterator[str]:
     """Rotary tables, or the frequencies of a portable file, that are not what the configuration says."""
     model = empty_model(checkpoint)
-    stored = [_array(graph, table_names(kind)[0]) for kind in rotary_tables(model, 1)]
+    stored = [_array(graph, table_names(kind)[0]) for kind in layer_types(model)]
     positions = max((len(table) for table in stored if table is not None), default=0)
     expected = {} if positions else frequencies(model)
     if positions:
@@ -110,9 +110,9 @@ def _different_tables(graph: ir.Graph, checkpoint: Checkpoint) -> Iterator[str]:
 
 def _different_files(path: Path, checkpoint: Checkpoint) -> Iterator[str]:
     """Files of the tokenizer that are not those of the checkpoint."""
-    for name in COPIED:
+    for name in copied_files(checkpoint.folder):
         ours, theirs = path / name, checkpoint.folder / name
-        if theirs.is_file() and not (ours.is_file() and ours.read_bytes() == theirs.read_bytes()):
+        if not ours.is_file() or ours.read_bytes() != theirs.read_bytes():
             yield name
 
 
