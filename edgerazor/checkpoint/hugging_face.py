@@ -46,7 +46,8 @@ class EdgeRazorConfig(QuantizationConfigMixin):
     quantization-aware training, mode "packed" rounds it; `recipe` is a file, a dict or a `Recipe`.
 
     Args:
-        registry: loaded plugins; transformers, which builds this from config.json, has none to give: they are loaded.
+        registry: loaded plugins; None loads them, as where transformers builds this from config.json alone, which holds
+            none (`load_model` adds the caller's).
         content: of `quantization_config`.
     """
 

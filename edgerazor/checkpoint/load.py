@@ -39,7 +39,7 @@ def load_model(
             (small and slow).
         activations: False leaves the inputs of linear layers unquantized; keys and values stay as trained.
         device_map: as in transformers.
-        registry: loaded plugins; None loads them.
+        registry: loaded plugins, which the model's quantizers are built from; None loads them.
         verify: compare every file but the card with its digest, beside the loading; False loads files as they are.
 
     Raises:
@@ -72,5 +72,6 @@ def _load(checkpoint: PackedCheckpoint, verify: bool, **options: Any) -> Any:
     if verify:
         check_small_files(checkpoint.folder, checkpoint.manifest)
     config = AutoConfig.from_pretrained(checkpoint.folder)
-    config.quantization_config["verify"] = verify
+    # A dict until transformers makes an `EdgeRazorConfig` of it.
+    config.quantization_config |= {"verify": verify, "registry": checkpoint.registry}
     return auto_class(config).from_pretrained(checkpoint.folder, config=config, **options)

@@ -1,5 +1,7 @@
 """What is loaded is the student, bit for bit, in every way of loading."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -9,9 +11,12 @@ from edgerazor.core.layers.attention import attention_modules
 from edgerazor.core.layers.embedding import PackedEmbedding
 from edgerazor.core.layers.linear import PackedLinear, TiedPackedLinear
 from edgerazor.core.layers.packed import PackedWeight
+from edgerazor.core.registry import Component, Registry
 from edgerazor.errors import CheckpointError
+from edgerazor.plugins.quantizers.params import IntParams
 from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import CASES, logits, make_student
+from tests.runs import quantization, recipe
 
 
 @pytest.mark.slow
@@ -136,3 +141,22 @@ def test_the_output_is_checked_before_the_model_is_loaded(registry, tmp_path):
         pack_model(recipe, registry=registry, output=tmp_path / "out")
     with pytest.raises(CheckpointError, match="nowhere"):
         pack_model(recipe, registry=registry, output=tmp_path / "free")
+
+
+class MyIntParams(IntParams):
+    name: Literal["mine.int"] = "mine.int"
+
+
+def test_a_registry_that_is_handed_in_builds_the_quantizers(registry, tmp_path):
+    """Its plugin is installed nowhere: every command and transformers alone know nothing of it."""
+    mine = Registry({**registry._components, ("quantizer", "mine.int"): Component(MyIntParams, "mine", __name__)}, [])
+    own = {"name": "mine.int", "bits": 8, "group_size": 16}
+    content = recipe(tmp_path, quantization={**quantization(), "activations": own, "kv_cache": own})
+    pack_model(load_recipe(content, registry=mine), registry=mine, output=tmp_path / "packed")
+    model = load_model(tmp_path / "packed", registry=mine)
+    assert all(module.kv_quantizer.params.name == "mine.int" for _, module in attention_modules(model))
+    model.save_pretrained(tmp_path / "saved")
+    assert '"registry"' not in (tmp_path / "saved" / "config.json").read_text()
+    assert verify_checkpoint(tmp_path / "packed", logits=True, registry=mine).ok
+    with pytest.raises(CheckpointError, match=r"no plugin 'mine' is installed"):
+        load_model(tmp_path / "packed")
