@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgerazor.cli.self_prompted import SelfPromptedOptions
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.synthesis import (
     DEFAULT_MAX_NEW_TOKENS,
@@ -18,15 +19,18 @@ from edgerazor.schemas.synthesis import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgerazor.synthesize.connection import ServerAddress
-    from edgerazor.synthesize.drafts import Writer
+    from edgerazor.synthesize.drafts import Draft, Writer
     from edgerazor.synthesize.synthesis import SynthesisResult
 
 _BATCH_SIZE, _CONCURRENCY, _KEY_VARIABLE = 8, 8, "EDGERAZOR_API_KEY"
 _REFUSED_SHOWN = 10
 
 Sources = Annotated[
-    list[str], typer.Argument(metavar="SOURCE...", help="Files or folders of messages or text.", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="SOURCE...", help="Files or folders of messages or text.", show_default=False),
 ]
 Output = Annotated[Path, typer.Option(help="JSON-lines file to write or go on with.", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="Teacher: folder or hub name; with --server the name it serves.")]
@@ -54,11 +58,26 @@ StandardOnly = Annotated[bool, typer.Option("--standard-only", help="Send only w
 SkipRefused = Annotated[
     bool, typer.Option("--skip-refused", help="Leave out dialogues that cannot be answered; absent: stop there.")
 ]
+SelfPrompted = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Without sources: the teacher writes the questions too, for N dialogues."),
+]
+Turns = Annotated[int | None, typer.Option(min=1, help="Self-prompted: questions of a dialogue; absent: 1.")]
+Script = Annotated[str | None, typer.Option(help="Self-prompted: of the letters of every turn, such as latin.")]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replace a limit of self-prompting, such as max_similarity=0.8; repeatable."
+    ),
+]
+MaxAttempts = Annotated[
+    int | None, typer.Option(min=1, help="Self-prompted: dialogues to try; absent: ten for each wanted, at least 100.")
+]
 
 
 def synthesize(
-    sources: Sources,
     output: Output,
+    sources: Sources = None,
     *,
     model: Model = None,
     server: Server = None,
@@ -77,45 +96,85 @@ def synthesize(
     api_key_variable: KeyVariable = None,
     standard_only: StandardOnly = False,
     skip_refused: SkipRefused = False,
+    self_prompted: SelfPrompted = None,
+    turns: Turns = None,
+    script: Script = None,
+    limits: Limits = None,
+    max_attempts: MaxAttempts = None,
 ) -> None:
-    """Let a teacher write the assistant's turns of dialogues anew; started again, it goes on where it stopped."""
+    """Let a teacher write the assistant's turns of dialogues anew, or all turns; started again, it goes on."""
+    alone = SelfPromptedOptions(self_prompted, turns, script, limits or (), max_attempts)
+    alone.check(sources, server, {"--field": field, "--limit": limit, "--skip-refused": skip_refused})
     _check_options(model, server, batch_size, concurrency, standard_only)
-    from edgerazor.schemas.data import Source
-    from edgerazor.synthesize.connection import ServerAddress
-    from edgerazor.synthesize.server import find_model
-    from edgerazor.synthesize.synthesis import synthesize as run
-
-    address = None
-    if server is not None:
-        address = ServerAddress(server, _api_key(api_key_variable), timeout, retries, _notify)
+    address = _address(server, api_key_variable, timeout, retries)
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     settings = build_synthesis_settings(
         writer="local" if address is None else "server",
-        model=model if address is None else find_model(address, model),
+        model=_model(address, model),
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
         system_prompt=system_prompt,
         standard_only=standard_only,
+        self_prompted=alone.settings(model),
+        **sampling,
     )
     open_writer = partial(_open_writer, settings, address, batch_size or _BATCH_SIZE, concurrency or _CONCURRENCY)
-    read = [Source(path=path, field=field) for path in sources]
-    result = run(read, output, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused)
-    _print(result, output)
-    if result.interrupted:
+    if self_prompted is not None:
+        interrupted = alone.write(output, settings, open_writer)
+    else:
+        read = partial(_write, sources or [], field=field, limit=limit, skip_refused=skip_refused)
+        interrupted = read(output, settings, open_writer)
+    if interrupted:
         raise typer.Exit(130)
 
 
+def _write(
+    sources: list[str],
+    output: Path,
+    settings: SynthesisSettings,
+    open_writer: "Callable[[], Writer]",
+    *,
+    field: str | None,
+    limit: int | None,
+    skip_refused: bool,
+) -> bool:
+    from edgerazor.schemas.data import Source
+    from edgerazor.synthesize.synthesis import synthesize as run
+
+    read = [Source(path=path, field=field) for path in sources]
+    result = run(read, output, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused)
+    _print(result, output)
+    return result.interrupted
+
+
+def _address(server: str | None, key_variable: str | None, timeout: float, retries: int) -> "ServerAddress | None":
+    if server is None:
+        return None
+    from edgerazor.synthesize.connection import ServerAddress
+
+    return ServerAddress(server, _api_key(key_variable), timeout, retries, _notify)
+
+
+def _model(address: "ServerAddress | None", model: str | None) -> str | None:
+    if address is None:
+        return model
+    from edgerazor.synthesize.server import find_model
+
+    return find_model(address, model)
+
+
 def _open_writer(
-    settings: SynthesisSettings, address: "ServerAddress | None", batch_size: int, concurrency: int
+    settings: SynthesisSettings,
+    address: "ServerAddress | None",
+    batch_size: int,
+    concurrency: int,
+    check: "Callable[[Draft], None] | None" = None,
 ) -> "Writer":
     """What writes the answers: a model that is loaded here, or a client of a server, which needs no code for models."""
     if address is None:
         from edgerazor.core.discovery import load_plugins
         from edgerazor.synthesize.local import load_local_writer
 
-        return load_local_writer(settings, registry=load_plugins(), batch_size=batch_size)
+        return load_local_writer(settings, registry=load_plugins(), batch_size=batch_size, check=check)
     from edgerazor.synthesize.server import ServerWriter
 
     return ServerWriter(address, settings, concurrency=concurrency)

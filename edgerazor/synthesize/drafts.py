@@ -13,16 +13,21 @@ _OPEN_THOUGHT, _CLOSE_THOUGHT = "<think>", "</think>"
 
 
 class RefusalError(SynthesisError):
-    """This dialogue cannot be answered; others may be."""
+    """This dialogue cannot be answered; others may be. `kind` says why in a word, to be counted."""
+
+    def __init__(self, message: str, kind: str = "refused"):
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A dialogue without the assistant's words.
+    """A dialogue without the words that a teacher is to write.
 
     Attributes:
         id: 64 hexadecimal digits, of the messages and the settings.
-        messages: as the file has them; the assistant's are `{"role": "assistant"}`, to be filled in.
+        messages: as the file has them; the assistant's are `{"role": "assistant"}`, to be filled in, and so are those
+            of the user where there is no file.
         where: file and row, for messages.
         tools: descriptions of functions that the assistant may call; None: none.
     """
@@ -56,10 +61,19 @@ class FinishedDialogue:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A dialogue that the teacher cannot answer, and why."""
+    """A dialogue that the teacher cannot answer, and why.
+
+    Attributes:
+        prompt: of the dialogue.
+        reason: a sentence.
+        kind: in a word, to be counted.
+        messages: as far as they were written.
+    """
 
     prompt: Prompt
     reason: str
+    kind: str = "refused"
+    messages: tuple[Message, ...] = ()
 
 
 class Writer(Protocol):
@@ -83,7 +97,7 @@ class Draft:
 
     def __init__(self, prompt: Prompt):
         self.prompt = prompt
-        self._slots = [index for index, message in enumerate(prompt.messages) if message["role"] == "assistant"]
+        self._slots = [index for index, message in enumerate(prompt.messages) if "content" not in message]
         self._answers: list[Answer] = []
 
     @property
@@ -96,8 +110,27 @@ class Draft:
         """No turn is missing."""
         return len(self._answers) == len(self._slots)
 
+    @property
+    def role(self) -> str:
+        """Who speaks in the turn to come."""
+        return str(self.prompt.messages[self._slots[len(self._answers)]]["role"])
+
+    @property
+    def last(self) -> tuple[str, Answer]:
+        """Who spoke last, and what."""
+        return str(self.prompt.messages[self._slots[len(self._answers) - 1]]["role"]), self._answers[-1]
+
+    def written_messages(self) -> list[Message]:
+        """The messages up to the last turn that was written."""
+        return self._filled(self._slots[len(self._answers) - 1] + 1)
+
+    def refusal(self, error: RefusalError) -> Refusal:
+        """The dialogue as it stands, refused."""
+        written = tuple(self.written_messages()) if self._answers else ()
+        return Refusal(self.prompt, str(error), error.kind, written)
+
     def context(self) -> list[Message]:
-        """The messages that the next turn answers."""
+        """The messages that come before the next turn."""
         messages = self._filled(self._slots[len(self._answers)])
         return [{key: value for key, value in message.items() if key != "weight"} for message in messages]
 
@@ -107,13 +140,15 @@ class Draft:
 
     def written(self) -> FinishedDialogue:
         """The whole dialogue."""
-        reasons = [answer.finish_reason for answer in self._answers]
+        roles = [self.prompt.messages[slot]["role"] for slot in self._slots]
+        turns = zip(roles, self._answers, strict=True)
+        reasons = [answer.finish_reason for role, answer in turns if role == "assistant"]
         return FinishedDialogue(self.prompt, self._filled(len(self.prompt.messages)), reasons)
 
     def _filled(self, end: int) -> list[Message]:
         answers = iter(self._answers)
         return [
-            {**message, "content": next(answers).text} if message["role"] == "assistant" else dict(message)
+            {**message, "content": next(answers).text} if "content" not in message else dict(message)
             for message in self.prompt.messages[:end]
         ]
 
@@ -129,6 +164,6 @@ def without_thought(text: str) -> str:
         return answer.lstrip()
     if text.lstrip().startswith(_OPEN_THOUGHT):
         raise RefusalError(
-            "the teacher was still thinking when the tokens ran out, and its thinking cannot be turned off"
+            "the teacher was still thinking when the tokens ran out, and its thinking cannot be turned off", "thought"
         )
     return text

@@ -1,18 +1,15 @@
-"""A teacher on this machine: a Transformers model that answers several dialogues at a time."""
+"""A teacher on this machine, in any engine: dialogues turn by turn, several at a time."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import TemplateError
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from edgerazor.core.registry import Registry
-from edgerazor.data.messages import Message
 from edgerazor.errors import SynthesisError
-from edgerazor.inference.transformers_runtime import TransformersRuntime
 from edgerazor.models.load import Models, pick_device
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.synthesis import SynthesisSettings
@@ -26,146 +23,163 @@ from edgerazor.synthesize.drafts import (
     RefusalError,
     without_thought,
 )
-from edgerazor.synthesize.sampling import RowSampling
+from edgerazor.synthesize.engine import Engine, Turn, Written
+from edgerazor.synthesize.opening import UserTurn, find_user_turn
 
 _SWITCH = "enable_thinking"
 _OPEN_THOUGHT = "<think>"
 
+Check = Callable[[Draft], None]
+
 
 def load_local_writer(
-    settings: SynthesisSettings, *, registry: Registry, batch_size: int, use_cpu: bool = False
+    settings: SynthesisSettings,
+    *,
+    registry: Registry,
+    batch_size: int,
+    use_cpu: bool = False,
+    check: Check | None = None,
 ) -> "LocalWriter":
-    """Load `settings.model`: as stored on CUDA, in float32 on a CPU.
+    """Load `settings.model`: an exported file in its engine; a 16-bit model as stored on CUDA, in float32 on a CPU.
 
     Raises:
-        CheckpointError: it cannot be loaded, or is quantized already.
+        CheckpointError: it cannot be loaded, or is a quantized model that was not exported.
+        ExportError: its engine cannot load it.
     """
+    from edgerazor.inference.open_runtime import is_exported, open_runtime
+
+    if is_exported(Path(settings.model), registry):
+        from edgerazor.synthesize.runtime_engine import RuntimeEngine
+
+        runtime = open_runtime(settings.model, registry=registry)
+        engine: Engine = RuntimeEngine(runtime, settings, batch_size=batch_size)
+        return LocalWriter(engine, settings, check=check)
+    from edgerazor.synthesize.transformers_engine import TransformersEngine
+
     models = Models(ModelSection(name_or_path=settings.model), registry)
     model = models.load_teacher(device=pick_device(use_cpu=use_cpu))
-    return LocalWriter(model, models.teacher.tokenizer, settings, batch_size=batch_size)
+    engine = TransformersEngine(model, models.teacher.tokenizer, settings, batch_size=batch_size)
+    return LocalWriter(engine, settings, check=check)
 
 
 class LocalWriter:
-    """A causal language model as a `Writer`; a dialogue that is finished makes room for the next.
+    """An engine as a `Writer`; a dialogue that is finished makes room for the next.
 
     Args:
-        model: on the device where it is to run; its generation config is replaced.
-        tokenizer: of the model; without a chat template the contents of a dialogue are put one after the other.
-        settings: of the run.
-        batch_size: dialogues at a time.
+        engine: without a chat template the contents of a dialogue are put one after the other.
+        settings: of the run; with `self_prompted`, prompts may leave the user's turns open.
+        check: called after every turn; a RefusalError ends the dialogue.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, settings: SynthesisSettings, *, batch_size: int):
-        runtime = TransformersRuntime(model, tokenizer)
-        self._model, self._tokenizer, self._settings, self._batch_size = model, tokenizer, settings, batch_size
-        self._context_length, self._stop_ids = runtime.context_length, runtime.stop_ids
-        padding = tokenizer.pad_token_id
-        self._padding = min(self._stop_ids, default=0) if padding is None else int(padding)
-        # The model's own sampling defaults and penalties are not those of the run.
-        model.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=sorted(self._stop_ids) or None, pad_token_id=self._padding
-        )
-        self.stopped = False
+    def __init__(self, engine: Engine, settings: SynthesisSettings, *, check: Check | None = None):
+        self.engine, self._settings = engine, settings
+        self._check: Check = check or (lambda draft: None)
 
     def stop(self) -> None:
         """End at the next token."""
-        self.stopped = True
+        self.engine.stop()
 
     def write(self, prompts: Iterable[Prompt]) -> Iterator[FinishedDialogue | Refusal]:
         """See `Writer.write`."""
-        waiting, drafts = map(Draft, prompts), list[Draft]()
-        while drafts := drafts + list(islice(waiting, self._batch_size - len(drafts))):
-            turns: list[_Turn] = []
-            for draft in drafts:
-                try:
-                    turns.append(self._turn(draft))
-                except RefusalError as error:
-                    yield Refusal(draft.prompt, str(error))
-            texts = self._generate(turns) if turns else []
-            if self.stopped:
-                return
-            drafts = []
-            for turn, (text, ended) in zip(turns, texts, strict=True):
-                try:
-                    turn.draft.add(Answer(without_thought(turn.begun + text), "stop" if ended else CUT))
-                except RefusalError as error:
-                    yield Refusal(turn.draft.prompt, str(error))
-                    continue
-                if turn.draft.finished:
-                    yield turn.draft.written()
-                else:
-                    drafts.append(turn.draft)
+        waiting, ready, refused = map(Draft, prompts), deque[Draft](), list[Refusal]()
 
-    def _turn(self, draft: Draft) -> "_Turn":
-        text = self._render(draft.context(), draft.prompt.tools)
-        chat = bool(self._tokenizer.chat_template)
-        ids = self._tokenizer(text, add_special_tokens=not chat)["input_ids"]
+        def take() -> Turn | None:
+            while (draft := ready.popleft() if ready else next(waiting, None)) is not None:
+                try:
+                    return self._turn(draft)
+                except RefusalError as error:
+                    refused.append(draft.refusal(error))
+            return None
+
+        for turn, written in self.engine.run(take, self._length):
+            draft = turn.draft
+            try:
+                draft.add(self._answer(turn, written))
+                self._check(draft)
+            except RefusalError as error:
+                refused.append(draft.refusal(error))
+            else:
+                if draft.finished:
+                    yield draft.written()
+                else:
+                    ready.append(draft)
+            while refused:
+                yield refused.pop(0)
+        if not self.engine.stopped:
+            yield from refused
+
+    def _turn(self, draft: Draft) -> Turn:
+        settings = self._settings
+        if draft.role == "assistant":
+            text, after, limit = self._prompt(draft), "", settings.max_new_tokens
+        else:
+            assert settings.self_prompted is not None
+            around = self._user_turn(draft)
+            # A blank before the first word is a part of its token.
+            text, after, limit = around.before.rstrip(" "), around.after, settings.self_prompted.question_tokens
+        ids = self.engine.encode(text, rendered=bool(self.engine.template))
         if not ids:
             raise RefusalError("the dialogue has no tokens")
-        if len(ids) + self._settings.max_new_tokens > self._context_length:
+        if len(ids) + limit > self._length:
             raise RefusalError(
-                f"{len(ids)} tokens and {self._settings.max_new_tokens} new ones do not fit a context of "
-                f"{self._context_length} positions; max_new_tokens can be lowered"
+                f"{len(ids)} tokens and {limit} new ones do not fit a context of {self._length} positions; "
+                "max_new_tokens can be lowered"
             )
-        return _Turn(draft, ids, _OPEN_THOUGHT if text.rstrip().endswith(_OPEN_THOUGHT) else "")
+        stop_ids, until = self._ends(after)
+        begun = _OPEN_THOUGHT if draft.role == "assistant" and text.rstrip().endswith(_OPEN_THOUGHT) else ""
+        return Turn(draft, ids, limit, stop_ids, begun, until)
 
-    def _render(self, messages: list[Message], tools: Sequence[dict[str, Any]] | None) -> str:
+    def _answer(self, turn: Turn, written: Written) -> Answer:
+        text, ended = self.engine.decode(written.ids), written.ended
+        if turn.draft.role == "assistant":
+            return Answer(without_thought(turn.begun + text), "stop" if ended else CUT)
+        if not self.engine.special_ids.isdisjoint(written.ids):
+            raise RefusalError("the user's turn holds special tokens", "markup")
+        if turn.until is not None and turn.until in text:
+            text, ended = text[: text.index(turn.until)], True
+        return Answer(text.strip(), "stop" if ended else CUT)
+
+    def _prompt(self, draft: Draft) -> str:
         """The text that the answer follows, thinking off where the template has a switch for it."""
-        if not self._tokenizer.chat_template:
+        messages, tools = draft.context(), draft.prompt.tools
+        if not self.engine.template:
             return "".join(message["content"] for message in messages)
-        listed: Any = list(tools) if tools else None
-        switch = {_SWITCH: False} if _SWITCH in self._tokenizer.get_chat_template(tools=listed) else {}
         try:
-            text = self._tokenizer.apply_chat_template(
-                messages, tools=listed, tokenize=False, add_generation_prompt=True, **switch
-            )
+            return self.engine.template.render(messages, tools, prompt=True, **self._switch)
         except (TemplateError, TypeError) as error:
             raise RefusalError(f"the chat template refuses this dialogue: {error}") from error
-        return str(text)
 
-    def _generate(self, turns: list["_Turn"]) -> list[tuple[str, bool]]:
-        """For each turn the new text, and whether the teacher ended it."""
-        settings, device = self._settings, self._model.device
-        length = max(len(turn.ids) for turn in turns)
-        ids = torch.tensor([[self._padding] * (length - len(turn.ids)) + turn.ids for turn in turns], device=device)
-        mask = torch.tensor([[0] * (length - len(turn.ids)) + [1] * len(turn.ids) for turn in turns], device=device)
-        processors = LogitsProcessorList()
-        if settings.temperature > 0:
-            processors.append(RowSampling([turn.draft.seed for turn in turns], length, settings, device))
+    def _user_turn(self, draft: Draft) -> UserTurn:
         try:
-            with torch.inference_mode():
-                output = self._model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=settings.max_new_tokens,
-                    logits_processor=processors,
-                    stopping_criteria=StoppingCriteriaList([_Stop(self)]),
-                )
-        except torch.OutOfMemoryError as error:
-            raise SynthesisError(
-                f"{len(turns)} dialogues at a time do not fit the memory of {device}; choose a smaller batch size"
-            ) from error
-        return [self._text(row) for row in output[:, length:].tolist()]
+            return find_user_turn(self.engine.template, draft.context(), self._settings.model, **self._switch)
+        except SynthesisError as error:
+            if any(message["role"] == "assistant" for message in draft.context()):
+                raise RefusalError(str(error)) from error
+            raise
 
-    def _text(self, ids: list[int]) -> tuple[str, bool]:
-        end = next((index for index, token in enumerate(ids) if token in self._stop_ids), None)
-        return str(self._tokenizer.decode(ids[:end], skip_special_tokens=True)), end is not None
+    def _ends(self, after: str) -> tuple[frozenset[int], str | None]:
+        """Tokens, and text, that close a turn behind which the template writes `after`."""
+        closing = after.strip()
+        if not closing:
+            return self.engine.stop_ids, after or None
+        first = self.engine.encode(closing, rendered=True)[0]
+        if first in self.engine.special_ids:
+            return self.engine.stop_ids | {first}, None
+        return self.engine.stop_ids, closing.splitlines()[0]
 
+    @cached_property
+    def _switch(self) -> dict[str, Any]:
+        return {_SWITCH: False} if self.engine.template.mentions(_SWITCH) else {}
 
-@dataclass(frozen=True)
-class _Turn:
-    """A draft, the tokens its next turn follows, and the tag of a thought that the template opened."""
-
-    draft: Draft
-    ids: list[int]
-    begun: str
-
-
-class _Stop(StoppingCriteria):
-    """Ends all rows when the writer was told to stop."""
-
-    def __init__(self, writer: LocalWriter):
-        self._writer = writer
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        return torch.full((len(input_ids),), self._writer.stopped, device=input_ids.device)
+    @cached_property
+    def _length(self) -> int:
+        """Tokens of a dialogue at most: the context, or what a self-prompted one of these settings needs."""
+        settings, chosen = self._settings, self._settings.self_prompted
+        if chosen is None:
+            return self.engine.context_length
+        system = [] if settings.system_prompt is None else [{"role": "system", "content": settings.system_prompt}]
+        around = find_user_turn(self.engine.template, system, settings.model, **self._switch)
+        written = self.engine.encode(around.before + around.after, rendered=True)
+        # Words that were written token by token may be more tokens when they are read again.
+        length = chosen.turns * (len(written) + 2 * chosen.question_tokens + settings.max_new_tokens)
+        return min(length, self.engine.context_length)

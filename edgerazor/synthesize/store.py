@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,14 @@ _ROW_BEGINS = b'{"id"'
 _SECONDS_BETWEEN_SYNCS = 1.0
 
 
+def check_output(output: Path) -> None:
+    """Raise SynthesisError for what cannot be the file of a recipe's source."""
+    if output.is_dir():
+        raise SynthesisError(f"{output}: is a folder; expected the name of a JSON-lines file")
+    if output.suffix != ".jsonl":
+        raise SynthesisError(f"{output}: must end in .jsonl, so that a recipe can name it as a source")
+
+
 class RowStore:
     """JSON lines `{"id", "messages", "finish_reasons", "settings"}`, with `tools` where there are any; an entry of
     `data.sources`.
@@ -25,13 +34,19 @@ class RowStore:
     Opening takes a lock, removes a last line that was torn by a kill, and reads which ids are there. A row is one
     `write` to a file in append mode, taken back if it does not fit; the disk is synchronized about once a second.
 
+    Args:
+        path: of the file.
+        settings: of the run, which stand in every row.
+        on_row: called with each row that is there.
+
     Raises:
         SynthesisError: it cannot be opened or written, another run writes to it, it holds rows of other settings (each
             is named) or lines of another origin.
     """
 
-    def __init__(self, path: Path, settings: SynthesisSettings):
+    def __init__(self, path: Path, settings: SynthesisSettings, on_row: Callable[[dict[str, Any]], None] | None = None):
         self.path, self.done = path, set[str]()
+        self._on_row = on_row
         self._settings = settings.model_dump(mode="json")
         self._created = not path.exists()
         try:
@@ -65,15 +80,15 @@ class RowStore:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
 
-    def append(self, written: FinishedDialogue) -> None:
-        """Write one row, whole or not at all."""
-        row = {
-            "id": written.prompt.id,
-            "messages": written.messages,
-            **({"tools": list(written.prompt.tools)} if written.prompt.tools else {}),
-            "finish_reasons": written.finish_reasons,
-            "settings": self._settings,
-        }
+    def append(self, written: FinishedDialogue, **more: Any) -> None:
+        """Write one row, whole or not at all, with more columns."""
+        tools = {"tools": list(written.prompt.tools)} if written.prompt.tools else {}
+        columns = {"messages": written.messages, **tools, "finish_reasons": written.finish_reasons, **more}
+        self.append_row(written.prompt.id, columns)
+
+    def append_row(self, identifier: str, columns: dict[str, Any]) -> None:
+        """Write one row of any columns, whole or not at all."""
+        row = {"id": identifier, **columns, "settings": self._settings}
         line = (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode()
         try:
             rest = memoryview(line)
@@ -88,7 +103,7 @@ class RowStore:
                 os.ftruncate(self._file, self._size)
             raise SynthesisError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._size += len(line)
-        self.done.add(written.prompt.id)
+        self.done.add(identifier)
 
     def _lock(self) -> None:
         try:
@@ -128,18 +143,28 @@ class RowStore:
                 if row["settings"] != self._settings:
                     raise SynthesisError("\n".join(self._differences(number, row["settings"])))
                 self.done.add(row["id"])
+                if self._on_row is not None:
+                    self._on_row(row)
 
     def _foreign(self, what: str) -> SynthesisError:
         return SynthesisError(f"{self.path}: {what} is not from `edgerazor synthesize`; choose another file")
 
     def _differences(self, number: int, theirs: dict[str, Any]) -> list[str]:
-        ours = self._settings
+        ours, theirs = _flat(self._settings), _flat(theirs)
         return [
             f"{self.path}: line {number} was written with {key} {json.dumps(theirs.get(key), ensure_ascii=False)}, now "
             f"it is {json.dumps(ours.get(key), ensure_ascii=False)}; go on with the same, or choose another file"
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
         ]
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """With the keys of a section as `section.key`."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= {f"{key}.{inner}": held for inner, held in value.items()} if isinstance(value, dict) else {key: value}
+    return found
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

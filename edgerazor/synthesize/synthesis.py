@@ -1,13 +1,9 @@
 """`synthesize`: every assistant turn of the sources written anew by a teacher (METHOD 7), resumable."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from edgerazor.data.progress import show_progress
 from edgerazor.errors import SynthesisError
@@ -16,7 +12,8 @@ from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import CUT, FinishedDialogue, Refusal, Writer
 from edgerazor.synthesize.prompts import PromptReader, Survey
-from edgerazor.synthesize.store import RowStore
+from edgerazor.synthesize.signals import stopped_by_signals
+from edgerazor.synthesize.store import RowStore, check_output
 
 
 @dataclass
@@ -100,7 +97,7 @@ def _write(
     result: SynthesisResult,
 ) -> None:
     try:
-        with _stopped_by_signals(writer) as received, show_progress("Writing", len(survey)) as advance:
+        with stopped_by_signals(writer.stop) as received, show_progress("Writing", len(survey)) as advance:
             for outcome in writer.write(reader.prompts(survey)):
                 if isinstance(outcome, Refusal):
                     refuse(outcome.prompt.where, outcome.reason)
@@ -125,35 +122,9 @@ def _count(written: FinishedDialogue, result: SynthesisResult) -> None:
 
 def _check_apart(sources: Sequence[Source], output: Path) -> None:
     """A file that is read must not grow, and a folder must not hold its own answers."""
+    check_output(output)
     target = output.resolve()
-    if target.is_dir():
-        raise SynthesisError(f"{output}: is a folder; expected the name of a JSON-lines file")
-    if output.suffix != ".jsonl":
-        raise SynthesisError(f"{output}: must end in .jsonl, so that a recipe can name it as a source")
     for source in sources:
         path = local_path(source.path).resolve()
         if target == path or path in target.parents:
             raise SynthesisError(f"{output}: belongs to the source {source.path}; write to another place")
-
-
-@contextmanager
-def _stopped_by_signals(writer: Writer) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM end the writing, not the program; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if not received:
-            received.append(number)
-            writer.stop()
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -16,7 +16,7 @@ from edgerazor.models.source import ModelSource
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import FinishedDialogue, Prompt, Refusal
 from edgerazor.synthesize.local import LocalWriter, load_local_writer
-from edgerazor.synthesize.sampling import RowSampling
+from edgerazor.synthesize.sampling import RowSampling, TokenSampler, numbers_of
 
 REGISTRY = load_plugins(external=False)
 Write = Callable[..., list[FinishedDialogue | Refusal]]
@@ -177,7 +177,7 @@ def test_tokens_are_drawn_with_their_probabilities(chosen: dict[str, Any]) -> No
     """4 000 rows of one distribution: the share of each token lies within five standard errors of its probability."""
     values: SynthesisSettings = settings(max_new_tokens=1, temperature=0.7, **chosen)
     scores, count = torch.tensor([[2.0, 1.0, -torch.inf, 0.5, 0.0, -1.0]]), 4000
-    sampling = RowSampling(range(count), 5, values, torch.device("cpu"))
+    sampling = RowSampling(numbers_of(range(count), 1), 5, TokenSampler(values))
     drawn = sampling(torch.zeros(count, 5, dtype=torch.long), scores.expand(count, -1))
     assert bool(((drawn == 0).sum(-1) == 1).all()) and bool((drawn.isneginf().sum(-1) == 5).all())
     expected = TemperatureLogitsWarper(0.7)(None, scores)
@@ -192,7 +192,8 @@ def test_tokens_are_drawn_with_their_probabilities(chosen: dict[str, Any]) -> No
 
 
 def test_each_step_has_a_number_of_its_own() -> None:
-    sampling = RowSampling([7, 7, 8], 2, settings(temperature=1.0, top_p=1.0, top_k=0), torch.device("cpu"))
+    chosen = TokenSampler(settings(temperature=1.0, top_p=1.0, top_k=0))
+    sampling = RowSampling(numbers_of([7, 7, 8], 12), 2, chosen)
     steps = [sampling(torch.zeros(3, 2 + step, dtype=torch.long), torch.zeros(3, 50)).argmax(-1) for step in range(12)]
     rows = torch.stack(steps, dim=1).tolist()
     assert rows[0] == rows[1] != rows[2] and len(set(rows[0])) > 6

@@ -13,8 +13,9 @@ from edgerazor.core.contracts.exporter import (
 from edgerazor.core.contracts.facts import GGUFArchitecture, ModelFacts, Rope
 from edgerazor.core.contracts.loss import DistillationLoss, Signal, WeighsDivergences
 from edgerazor.core.contracts.quantizer import Quantizer
-from edgerazor.core.contracts.runtime import Runtime, TokenizerRuntime
+from edgerazor.core.contracts.runtime import OneSequence, Runtime, TokenizerRuntime
 from edgerazor.core.contracts.selector import CalibratedSelector, LayerSelector
+from edgerazor.core.contracts.sequences import Sequences
 
 __all__ = [
     "ArchitectureAdapter",
@@ -29,10 +30,12 @@ __all__ = [
     "LayerSelector",
     "ModelFacts",
     "NamedTensors",
+    "OneSequence",
     "Progress",
     "Quantizer",
     "Rope",
     "Runtime",
+    "Sequences",
     "Signal",
     "TensorRole",
     "TokenizerRuntime",

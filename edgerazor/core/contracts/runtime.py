@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgerazor.core.contracts.sequences import Sequences
 from edgerazor.errors import ExportError
 
 if TYPE_CHECKING:
@@ -46,6 +47,33 @@ class Runtime(ABC):
     @abstractmethod
     def encode_message(self, text: str) -> list[int]:
         """Token ids of a user's message by the chat template, up to where the answer begins."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja text of the model's chat template; None: it has none, or the runtime does not give it."""
+        return None
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """What a chat template calls tokens by, such as `bos_token`, and their texts."""
+        return {}
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that are markup, not text."""
+        return self.stop_ids
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Token ids of what a chat template made: its special tokens are read as such, and none are added.
+
+        Raises:
+            ExportError: the runtime cannot do that.
+        """
+        raise ExportError(f"{self.name}: its engine encodes single messages alone")
+
+    def open_sequences(self, count: int, length: int) -> Sequences:
+        """A cache for up to `count` texts of up to `length` tokens that are written side by side; here for one."""
+        return OneSequence(self)
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -113,8 +141,49 @@ class TokenizerRuntime(Runtime):
 
     def encode_message(self, text: str) -> list[int]:
         messages = [{"role": "user", "content": text}]
-        written = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+        return self.encode_rendered(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+    @property
+    def chat_template(self) -> str | None:
+        return str(self.tokenizer.get_chat_template()) if self.tokenizer.chat_template else None
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        return dict(self.tokenizer.special_tokens_map)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder.items()
+        return self.stop_ids | {number for number, token in added if token.special}
+
+    def encode_rendered(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+class OneSequence(Sequences):
+    """A runtime that holds one text at a time.
+
+    Args:
+        runtime: is restarted for every text.
+    """
+
+    def __init__(self, runtime: Runtime):
+        self.count, self.length, self._runtime = 1, runtime.context_length, runtime
+
+    def begin(self, number: int, ids: Sequence[int]) -> Sequence[int]:
+        """Forget the text before."""
+        self._runtime.restart()
+        return ids
+
+    def feed(self, steps: Mapping[int, Sequence[int]]) -> "NDArray[np.float32]":
+        """As `Runtime.feed`."""
+        (ids,) = steps.values()
+        return self._runtime.feed(ids)
+
+    def close(self) -> None:
+        """Nothing is held beside the runtime."""

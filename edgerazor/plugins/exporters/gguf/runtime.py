@@ -1,16 +1,18 @@
 """A GGUF file in llama.cpp, through llama-cpp-python."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgerazor.core.contracts import Runtime
+from edgerazor.core.contracts import Runtime, Sequences
 from edgerazor.errors import ExportError, install_hint
 from edgerazor.plugins.exporters.common import VERSION, read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
+from edgerazor.plugins.exporters.gguf.sequences import LlamaCppSequences
 from edgerazor.plugins.exporters.gguf.special_tokens import EOS, STOP_IDS, TEMPLATE
 
 try:
@@ -68,8 +70,32 @@ class LlamaCppRuntime(Runtime):
 
     def encode_message(self, text: str) -> list[int]:
         """Token ids of the text that the template in the file makes of a message."""
-        written = self._render(self._model.metadata[TEMPLATE], text)
-        return list(self._model.tokenize(written.encode(), add_bos=False, special=True))
+        return self.encode_rendered(self._render(self._model.metadata[TEMPLATE], text))
+
+    @property
+    def chat_template(self) -> str | None:
+        """As it stands in the file."""
+        return self._model.metadata.get(TEMPLATE)
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """Beginning and end of a text."""
+        named = {"bos": self._model.token_bos(), "eos": self._model.token_eos()}
+        return {f"{name}_token": self._text(token) for name, token in named.items() if token >= 0}
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Control tokens of the vocabulary, and those that end a text."""
+        is_control = llama_cpp.llama_vocab_is_control
+        return self.stop_ids | {index for index in range(self.vocabulary_size) if is_control(self._vocabulary, index)}
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Token ids as llama.cpp finds them."""
+        return list(self._model.tokenize(text.encode(), add_bos=False, special=True))
+
+    def open_sequences(self, count: int, length: int) -> Sequences:
+        """A second cache, of `count` texts, beside the one of `feed`."""
+        return LlamaCppSequences(self._model, self.name, count, min(length, self.context_length))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of tokens; bytes that are no whole character yet become U+FFFD."""
@@ -126,9 +152,7 @@ class LlamaCppRuntime(Runtime):
         """What transformers makes of the template, so that a message is the same text in every runtime."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        named = {"bos": self._model.token_bos(), "eos": self._model.token_eos()}
-        special = {f"{name}_token": self._text(token) for name, token in named.items() if token >= 0}
-        messages = [[{"role": "user", "content": text}]]
+        messages, special = [[{"role": "user", "content": text}]], self.special_tokens
         written, _ = render_jinja_template(messages, chat_template=template, add_generation_prompt=True, **special)
         return str(written[0])
 
