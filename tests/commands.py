@@ -20,6 +20,6 @@ def succeed(*arguments: object) -> str:
 def fail(*arguments: object, code: int = 2) -> str:
     result = invoke(*arguments)
     assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
+    assert "Traceback" not in result.output, result.output
     assert result.stdout == ""
     return result.stderr

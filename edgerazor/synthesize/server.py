@@ -23,6 +23,8 @@ from edgerazor.synthesize.drafts import (
     without_thought,
 )
 
+_LOOK_UP_SECONDS = 0.1
+_Outcome = Future[FinishedDialogue | Refusal]
 _REFUSED = frozenset({400, 413, 422})
 _ABSENT = frozenset({404, 405, 501})
 
@@ -74,18 +76,18 @@ class ServerWriter:
 
     def write(self, prompts: Iterable[Prompt]) -> Iterator[FinishedDialogue | Refusal]:
         """See `Writer.write`."""
-        running: set[Future[FinishedDialogue | Refusal]] = set()
+        running: set[_Outcome] = set()
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="synthesize") as pool:
             try:
                 for prompt in prompts:
                     running.add(pool.submit(self._dialogue, prompt))
                     if len(running) >= self._concurrency:
-                        done, running = wait(running, return_when=FIRST_COMPLETED)
+                        done, running = _first_finished(running)
                         yield from _outcomes(done)
                     if self._connection.stopped:
                         break
                 while running:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    done, running = _first_finished(running)
                     yield from _outcomes(done)
             finally:
                 self.stop()
@@ -143,7 +145,19 @@ class ServerWriter:
         return Answer(without_thought(text), reason if isinstance(reason, str) else "unknown")
 
 
-def _outcomes(done: set[Future[FinishedDialogue | Refusal]]) -> Iterator[FinishedDialogue | Refusal]:
+def _first_finished(running: set[_Outcome]) -> tuple[set[_Outcome], set[_Outcome]]:
+    """Those that are finished, at least one, and the others.
+
+    A signal that arrives just before a thread begins to wait does not end the waiting, so its handler would run only
+    when a dialogue is finished.
+    """
+    done: set[_Outcome] = set()
+    while not done:
+        done, running = wait(running, timeout=_LOOK_UP_SECONDS, return_when=FIRST_COMPLETED)
+    return done, running
+
+
+def _outcomes(done: set[_Outcome]) -> Iterator[FinishedDialogue | Refusal]:
     """What finished: dialogues first, since a refusal or an error behind them may end the run."""
     errors = [error for future in done if (error := future.exception()) is not None]
     outcomes = [future.result() for future in done if future.exception() is None]

@@ -11,8 +11,8 @@ from types import FrameType
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     """Call `stop` at the first signal, which is then in the list; a second SIGINT interrupts at once.
 
-    Python runs handlers in the main thread, between two of its instructions: inside, that thread must not wait for
-    anything without a limit of time. Another thread may be the one that the system interrupts.
+    Python runs handlers in the main thread, between two of its instructions. Inside, that thread must not wait without
+    a limit of time: a signal that arrives just before it begins to wait, or in another thread, does not wake it.
     """
     received: list[int] = []
 

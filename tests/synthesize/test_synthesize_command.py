@@ -1,6 +1,5 @@
 """`edgerazor synthesize` from outside: what it writes, says and exits with."""
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -121,8 +120,9 @@ def test_an_interrupt_keeps_what_is_finished_and_is_exit_code_130(number: int, h
         return echo(body)
 
     def interrupt() -> None:
+        """The system may give a signal to any thread; this one leaves the main thread, which waits, asleep."""
         assert hanging.wait(60)
-        os.kill(os.getpid(), number)
+        signal.pthread_kill(threading.get_ident(), number)
 
     out, before = tmp_path / "written.jsonl", signal.getsignal(number)
     with (server := ScriptedServer(script)).running():
