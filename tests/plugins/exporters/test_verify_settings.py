@@ -65,7 +65,7 @@ def test_a_context_that_avoids_windows_is_known_again(registry: Registry, tmp_pa
 def test_tokens_that_were_tolerated_are_tolerated_again(registry: Registry, tmp_path: Path) -> None:
     """llama.cpp's tekken takes combining marks for signs."""
     pytest.importorskip("llama_cpp")
-    tokenizer, path = byte_level("tekken", TEKKEN), tmp_path / "model.gguf"
+    tokenizer, path = byte_level(TEKKEN), tmp_path / "model.gguf"
     folder = pack_case(tmp_path, registry, tokenizer=tokenizer, vocab_size=1024, **ONE_LAYER)
     with pytest.raises(ExportError, match="set tokenizer_differences to note"):
         export_to(folder, "gguf", path, registry=registry)

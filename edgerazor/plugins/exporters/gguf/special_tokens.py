@@ -33,7 +33,7 @@ def special_ids(
     for name in _NAMES:
         text = token_text(settings, name)
         known = stated_ids(config, name, rows) if text is None else [numbers[text]] if text in numbers else []
-        if known and known[0] < rows:
+        if known:
             found[name] = known[0]
     return found
 

@@ -150,9 +150,12 @@ def _regexes(splitters: list[Mapping[str, Any]]) -> tuple[str, ...] | None:
     found: list[str] = []
     for step in splitters[:-1]:
         regex = (step.get("pattern") or {}).get("Regex")
+        # A regex that matches all of any text, as every one that stands alone, may also remove what it does not match.
+        way = step.get("behavior"), bool(step.get("invert"))
+        keeps = way == ("Isolated", False) or (way == ("Removed", True) and len(splitters) == 2)
         if step["type"] == "Digits":
             found.append(_DIGIT if step.get("individual_digits") else r"\p{N}+")
-        elif step["type"] == "Split" and regex and step.get("behavior") == "Isolated" and not step.get("invert"):
+        elif step["type"] == "Split" and regex and keeps:
             found.append(regex)
         else:
             return None
