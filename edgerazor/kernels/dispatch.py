@@ -16,6 +16,7 @@ from torch import Tensor
 from edgerazor.errors import EdgeRazorError, install_hint
 from edgerazor.kernels import cpu_products, divergence, reference, similarity
 from edgerazor.kernels.divergence import RowStatistics, RowWeights
+from edgerazor.kernels.few_rows import FewRows
 from edgerazor.kernels.processor import Processor
 from edgerazor.kernels.reference import GroupRule
 
@@ -33,6 +34,12 @@ def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor
 def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
     """Values that `x [..., C]` has after quantization, as `reference.fake_quantize` defines them."""
     return _grouped(x, group_size).fake_quantize(x, rule, group_size, dtype=dtype)
+
+
+def few_rows(rule: GroupRule, group_size: int | None) -> FewRows | None:
+    """What fake-quantizes few numbers by this rule in fewer calls; None where nothing does, or a setting says how."""
+    usual = rule.scale == "absmax" and SETTING not in os.environ
+    return FewRows(rule, group_size) if usual else None
 
 
 def quantize_dequantize(

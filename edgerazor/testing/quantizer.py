@@ -81,7 +81,8 @@ def scales_can_be_stored(quantizer: Any, example: TensorExample) -> None:
 def fake_quantize_is_what_quantize_stores(quantizer: Any, example: TensorExample) -> None:
     x = example.tensor()
     expected = quantizer.quantize(x).dequantize(x.dtype)
-    expect_equal(quantizer.fake_quantize(x), expected, "fake_quantize differs from quantize().dequantize()")
+    for name in ("fake_quantize", "fake_quantize_only"):
+        expect_equal(getattr(quantizer, name)(x), expected, f"{name} differs from quantize().dequantize()")
 
 
 def one_pass_gives_what_two_give(quantizer: Any, example: TensorExample) -> None:

@@ -81,6 +81,12 @@ class RoundingInTheDtypeOfItsInput(Plain):
         return straight_through(x, lambda values: (values / scale).round().clamp(-self.qmax, self.qmax) * scale)
 
 
+@law_of(laws.fake_quantize_is_what_quantize_stores)
+class RoundingOtherwiseOnceItIsFinished(Plain):
+    def fake_quantize_only(self, x: Tensor) -> Tensor:
+        return self.fake_quantize(x.detach()).nextafter(x.new_zeros(()))
+
+
 @law_of(laws.the_gradient_passes_straight_through)
 class WithoutGradient(Plain):
     def fake_quantize(self, x: Tensor) -> Tensor:

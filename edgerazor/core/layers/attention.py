@@ -1,7 +1,8 @@
 """Quantized keys and values, as an attention function: active in training, evaluation and `generate()` alike.
 
 Quantization belongs to attention, not to a cache object (METHOD 3): keys and values are fake-quantized after k-norm and
-RoPE, along head_dim, one token and head at a time, then handed to the attention of transformers.
+RoPE, along head_dim, one token and head at a time, then handed to the attention of transformers. Where there is a
+cache, that happens on their way into it (`quantized_cache`).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from edgerazor.core.layers.quantized_cache import are_quantized, leave_updates, quantize_updates
 from edgerazor.errors import PlanError
 
 SDPA, EAGER = "edgerazor_sdpa", "edgerazor_eager"
@@ -54,6 +56,8 @@ def apply_kv_quantizer(model: nn.Module, quantizer: Any, *, attentions: bool = F
     remove_kv_quantizer(model)
     for _, module in modules:
         module.kv_quantizer = quantizer
+        if quantizer is not None:
+            quantize_updates(module)
     if quantizer is not None:
         # Whoever sets another implementation later, as `model.set_attn_implementation("sdpa")`, keeps the quantizer.
         parts = dict.fromkeys((model, getattr(model, "base_model", model)))
@@ -67,6 +71,7 @@ def remove_kv_quantizer(model: nn.Module) -> None:
         hook.remove()
     for _, module in attention_modules(model):
         module.__dict__.pop("kv_quantizer", None)
+        leave_updates(module)
 
 
 def attention_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -126,29 +131,23 @@ def _implementation(model: nn.Module, purpose: str) -> str:
 
 
 def _sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return _quantized(sdpa_attention_forward, module, query, key, value, *args, **kwargs)
+    return sdpa_attention_forward(module, query, *_quantized(module, key, value), *args, **kwargs)
 
 
 def _eager(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-    return _quantized(_eager_of(module), module, query, key, value, *args, **kwargs)
+    return _eager_of(module)(module, query, *_quantized(module, key, value), *args, **kwargs)
 
 
-def _quantized(
-    attention: Callable[..., Any],
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    quantizer: Any = getattr(module, "kv_quantizer", None)
-    if quantizer is not None:
+def _quantized(module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values as attention is to see them."""
+    # Where an attribute is missing, a module would search and format an error.
+    quantizer: Any = module.__dict__.get("kv_quantizer")
+    if quantizer is not None and not are_quantized(module, key, value):
         key, value = quantizer.fake_quantize(key), quantizer.fake_quantize(value)
-    record: Any = getattr(module, "kv_record", None)
+    record: Any = module.__dict__.get("kv_record")
     if record is not None:
         record.append((key, value))
-    return attention(module, query, key, value, *args, **kwargs)
+    return key, value
 
 
 def _eager_of(module: nn.Module) -> Callable[..., Any]:

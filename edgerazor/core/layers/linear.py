@@ -6,11 +6,11 @@ the packed module, bit for bit.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.kind import LayerKind
@@ -127,12 +127,34 @@ def make_linear(
     module.processor = processor or this_processor()  # type: ignore[assignment]
 
 
-class PackedLinear(ProjectionLayer, PackedWeight):
-    """A linear layer from packed codes; `input_quantizer` is None where activations are not quantized."""
+class PackedProjection(ProjectionLayer, nn.Module):
+    """What packed linear layers share; `input_quantizer` is None where activations are not quantized."""
 
+    weight: Any
     bias: nn.Parameter | None
     input_quantizer: Quantizer | None = None
     input_slot: InputSlot | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.interceptor is not None:
+            return self.interceptor(x, self.projection())
+        if self.input_quantizer is not None:
+            x = self._quantized(x)
+        # Parameters are found fastest in their own dictionary.
+        return functional.linear(x, self.weight, self._parameters["bias"])
+
+    def projection(self) -> Head:
+        return Head(self.weight, self.bias, None if self.input_quantizer is None else self._quantized)
+
+    def _quantized(self, x: Tensor) -> Tensor:
+        assert self.input_quantizer is not None
+        if self.input_slot is None:
+            return self.input_quantizer.fake_quantize(x)
+        return self.input_slot.fake_quantize(x, self.input_quantizer)
+
+
+class PackedLinear(PackedProjection, PackedWeight):
+    """A linear layer from packed codes."""
 
     def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
         super().__init__(layout, tensors, dtype)
@@ -146,16 +168,9 @@ class PackedLinear(ProjectionLayer, PackedWeight):
     def out_features(self) -> int:
         return self.rows
 
-    def projection(self) -> Head:
-        return _packed_projection(self)
 
-
-class TiedPackedLinear(ProjectionLayer, TiedPackedWeight):
+class TiedPackedLinear(PackedProjection, TiedPackedWeight):
     """An output head whose weight is that of a packed embedding."""
-
-    bias: nn.Parameter | None
-    input_quantizer: Quantizer | None = None
-    input_slot: InputSlot | None = None
 
     def __init__(self, owner: PackedWeight):
         super().__init__(owner)
@@ -168,16 +183,6 @@ class TiedPackedLinear(ProjectionLayer, TiedPackedWeight):
     @property
     def out_features(self) -> int:
         return self.owner.rows
-
-    def projection(self) -> Head:
-        return _packed_projection(self)
-
-
-def _packed_projection(layer: PackedLinear | TiedPackedLinear) -> Head:
-    quantizer, slot = layer.input_quantizer, layer.input_slot
-    if quantizer is None or slot is None:
-        return Head(layer.weight, layer.bias, None if quantizer is None else quantizer.fake_quantize)
-    return Head(layer.weight, layer.bias, partial(slot.fake_quantize, quantizer=quantizer))
 
 
 class Linear(LayerKind):

@@ -43,7 +43,8 @@ class PackedWeight(nn.Module):
         self.columns = groups * layout.group_size
         device = self.weight_scale.device
         self.register_buffer("value_dtype", torch.empty(0, dtype=dtype, device=device), persistent=False)
-        self.register_buffer("cached_weight", None, persistent=False)
+        # No buffer, which Python would look for in three places at every call.
+        self.cached_weight = None
 
     @classmethod
     def empty(cls, layout: Layout, shape: tuple[int, int], *, dtype: torch.dtype, device: torch.device) -> Self:

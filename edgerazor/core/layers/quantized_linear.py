@@ -51,10 +51,10 @@ class InputSlot:
 
     def fake_quantize(self, x: Tensor, quantizer: Any) -> Tensor:
         """`quantizer.fake_quantize(x)`, the last one again if nothing changed and no gradient is asked for."""
-        if torch.is_grad_enabled() and x.requires_grad:
+        if x.requires_grad and torch.is_grad_enabled():
             return quantizer.fake_quantize(x)  # type: ignore[no-any-return]
         if not self._is_last(x, quantizer) or x.dtype not in self._values:
-            value = quantizer.fake_quantize(x)
+            value = quantizer.fake_quantize_only(x)
             self._keep(x, quantizer, None)
             self._values[x.dtype] = value
         return self._values[x.dtype]

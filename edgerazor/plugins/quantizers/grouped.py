@@ -29,14 +29,14 @@ class GroupedQuantizer(Quantizer):
     @torch.no_grad()
     def quantize(self, x: Tensor) -> QuantizedTensor:
         """Codes and scales of `x [..., C]`, any float dtype; computed in float32."""
-        self.check_shape(tuple(x.shape))
+        self.check_shape(x.shape)
         rule = self._rule(x)
         return self._quantized(rule, *dispatch.quantize(x, rule, self.params.group_size))
 
     @torch.no_grad()
     def quantize_dequantize(self, x: Tensor) -> tuple[QuantizedTensor, Tensor]:
         """Codes and scales, and the values they stand for in the dtype of `x`, in one pass."""
-        self.check_shape(tuple(x.shape))
+        self.check_shape(x.shape)
         rule = self._rule(x)
         codes, scale, value = dispatch.quantize_dequantize(x, rule, self.params.group_size)
         return self._quantized(rule, codes, scale), value
@@ -46,7 +46,7 @@ class GroupedQuantizer(Quantizer):
         return straight_through(x, self._fake_quantize)
 
     def _fake_quantize(self, x: Tensor) -> Tensor:
-        self.check_shape(tuple(x.shape))
+        self.check_shape(x.shape)
         return dispatch.fake_quantize(x, self._rule(x), self.params.group_size)
 
     def _quantized(self, rule: GroupRule, codes: Tensor, scale: Tensor) -> QuantizedTensor:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from math import prod
+from typing import Literal
 
 from torch import Tensor
 
+from edgerazor.kernels import dispatch
 from edgerazor.kernels.reference import GroupRule
 from edgerazor.plugins.quantizers.grouped import GroupedQuantizer
 from edgerazor.plugins.quantizers.params import IntParams
@@ -19,9 +21,19 @@ class IntQuantizer(GroupedQuantizer):
         super().__init__(params)
         self.qmax = 2 ** (params.bits - 1) - 1
         self.symmetric = params.symmetric
+        kind: Literal["absmax", "asymmetric"] = "absmax" if params.symmetric else "asymmetric"
+        self._groups = GroupRule(kind, self.qmax, scale_dtype=params.scale_dtype)
+        # A subclass may round otherwise.
+        self._few_rows = dispatch.few_rows(self._groups, params.group_size) if type(self) is IntQuantizer else None
 
     def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
         return {self.qmax: prod(shape)}
 
+    def fake_quantize_only(self, x: Tensor) -> Tensor:
+        few = self._few_rows
+        if few is None or x.requires_grad or not few.takes(x):
+            return self.fake_quantize(x.detach())
+        return few(x)
+
     def _rule(self, x: Tensor) -> GroupRule:
-        return GroupRule("absmax" if self.symmetric else "asymmetric", self.qmax, scale_dtype=self.params.scale_dtype)
+        return self._groups

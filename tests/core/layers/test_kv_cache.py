@@ -1,6 +1,7 @@
 """Quantized keys and values belong to attention: they act wherever it runs; no token sees a later one (METHOD 3)."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,14 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from edgerazor.core.layers.attention import EAGER, SDPA, apply_kv_quantizer, attention_modules, remove_kv_quantizer
+from edgerazor.core.layers.attention import (
+    EAGER,
+    SDPA,
+    apply_kv_quantizer,
+    attention_modules,
+    recorded_keys_and_values,
+    remove_kv_quantizer,
+)
 from edgerazor.errors import PlanError
 from tests.plugins.quantizer_cases import build
 
@@ -74,6 +82,47 @@ def test_prefill_equals_token_by_token(
     model = quantize_model(build_model(family), **section)
     whole = logits(model)
     assert float((step_by_step(model, IDS) - whole).abs().max()) <= 1e-5 * float(whole.abs().max())
+
+
+def test_each_token_is_quantized_once_on_its_way_into_the_cache(
+    build_model: Callable[..., nn.Module], quantize_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = quantize_model(build_model(), **KV_ONLY)
+    quantizer, sizes = model.model.layers[0].self_attn.kv_quantizer, list[int]()
+
+    def counted(of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: sizes.append(x.numel()) or of(x)  # type: ignore[func-returns-value]
+
+    for name in ("fake_quantize", "fake_quantize_only"):
+        monkeypatch.setattr(quantizer, name, counted(getattr(quantizer, name)))
+    with torch.no_grad():
+        cache = model(input_ids=IDS, use_cache=True).past_key_values
+        model(input_ids=IDS[:, :1], past_key_values=cache)
+    layers, tokens, size = len(model.model.layers), IDS.numel(), 2 * 16  # two heads of 16
+    assert sum(sizes) == layers * 2 * size * (tokens + len(IDS))
+    assert cache.layers[0].keys.shape[2] == IDS.shape[1] + 1
+
+
+def test_a_model_can_be_pickled(
+    build_model: Callable[..., nn.Module], quantize_model: Callable[..., nn.Module]
+) -> None:
+    model: Any = quantize_model(build_model(), **KV_ONLY)
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(logits(again), logits(model)) and torch.equal(step_by_step(again, IDS), step_by_step(model, IDS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cache_holds_what_attention_sees(
+    build_model: Callable[..., nn.Module], quantize_model: Callable[..., nn.Module], dtype: torch.dtype
+) -> None:
+    model: Any = quantize_model(build_model().to(dtype), **KV_ONLY)
+    with recorded_keys_and_values(model) as without, torch.no_grad():
+        model(input_ids=IDS, use_cache=False)
+    with recorded_keys_and_values(model) as inside, torch.no_grad():
+        cache = model(input_ids=IDS, use_cache=True).past_key_values
+    for layer, outside, seen in zip(cache.layers, without, inside, strict=True):
+        for kept, plain, shown in zip((layer.keys, layer.values), outside, seen, strict=True):
+            assert torch.equal(kept, plain) and torch.equal(shown, plain)
 
 
 @families
@@ -191,4 +240,6 @@ def test_an_implementation_that_cannot_quantize_is_refused_at_the_next_pass(
     with pytest.raises(PlanError, match="'flex_attention' cannot quantize keys and values; take 'sdpa' or 'eager'"):
         logits(model)
     remove_kv_quantizer(model)
+    plain = [type(module) for _, module in attention_modules(build_model())]
+    assert [type(module) for _, module in attention_modules(model)] == plain
     assert not model._forward_pre_hooks and not any(hasattr(module, "kv_quantizer") for module in model.modules())
