@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edgerazor import load_recipe
 from edgerazor.checkpoint.pack_source import pack_source
-from edgerazor.errors import DataError, TrainingError
+from edgerazor.errors import CheckpointError, DataError, TrainingError
 from edgerazor.export.export import export_to
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.inference.transformers_runtime import TransformersRuntime
@@ -63,6 +63,15 @@ def test_every_stage_runs_once_and_a_second_call_repeats_none(tmp_path: Path, mo
     assert results["tasks"][task.name]["teacher"]["items"] == 4
     report = (options.output / "report.md").read_text(encoding="utf-8")
     assert all(claim["text"] in report for claim in results["claims"])
+
+    # Killed between the end of a training and the note that it is finished: this stage alone is done again.
+    stages = options.output / "stages.json"
+    stored = json.loads(stages.read_text(encoding="utf-8"))
+    first = stored["done"].pop("2.79-bit distilled")["figures"]
+    stages.write_text(json.dumps(stored), encoding="utf-8")
+    assert run(options, console=Console(quiet=True), registry=registry) == 0
+    again = json.loads(stages.read_text(encoding="utf-8"))["done"]["2.79-bit distilled"]["figures"]
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
     with pytest.raises(TrainingError, match="holds a run with seed 0"):
         run(replace(options, seed=1), registry=registry)
 
@@ -150,6 +159,15 @@ def test_files_that_are_absent_or_empty_are_named(tmp_path: Path) -> None:
         read_items(save_items(tmp_path / "items.jsonl", []), 0)
     with pytest.raises(DataError, match="--data"):
         Options(tmp_path, tmp_path / "absent").deciding()
+    with pytest.raises(CheckpointError, match="--model"):
+        Options(tmp_path, tmp_path / "items.jsonl", model=tmp_path).deciding()
+
+
+def test_a_bad_file_of_tasks_is_found_before_anything_is_trained(tmp_path: Path, model: Path, registry) -> None:
+    options = Options(tmp_path / "out", save_dialogues(tmp_path / "data.jsonl"), model=model, tasks=(tmp_path / "no",))
+    with pytest.raises(DataError, match="cannot be read"):
+        run(options, registry=registry)
+    assert not options.output.exists()
 
 
 @pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.name)

@@ -20,6 +20,7 @@ from smollm2_demo.options import Options
 from smollm2_demo.report import write_report
 from smollm2_demo.stages import Stages
 from smollm2_demo.students import Students
+from smollm2_demo.tasks import read_items
 from smollm2_demo.teacher import compare_tokens, convert, find_gguf
 
 
@@ -46,6 +47,9 @@ class Demo:
         self.engines = Engines(options, teacher, registry)
 
     def run(self) -> None:
+        """Every stage that is not finished, then the report."""
+        for task in self.options.tasks:
+            read_items(task, self.options.sizes.task_items)
         self.options.output.mkdir(parents=True, exist_ok=True)
         results: dict[str, Any] = {"teacher": self.stages("teacher", self._teacher)}
         results["plan"] = self._plan()

@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from edgerazor.errors import DataError
+from edgerazor.errors import CheckpointError, DataError
 
 HERE = Path(__file__).parents[1]
 
@@ -98,8 +98,13 @@ class Options:
         """What decides the students: a folder with another one of these is another run.
 
         Raises:
+            CheckpointError: there is no model in the folder named.
             DataError: there is no file of dialogues.
         """
+        if self.model is not None and not (self.model / "config.json").is_file():
+            raise CheckpointError(
+                f"{self.model}: holds no config.json; expected the folder of a 16-bit model (--model)"
+            )
         if not self.data.is_file():
             raise DataError(f"{self.data}: there is no such file; expected dialogues as JSON lines (--data)")
         return {

@@ -88,7 +88,7 @@ class Students:
         )
         if result.checkpoint is None:
             raise KeyboardInterrupt
-        trained = {"steps": result.steps, "tokens": result.tokens, "seconds": result.seconds}
+        trained = {"steps": result.steps, "trained_tokens": result.tokens, "seconds": result.seconds}
         return {**self._packed_figures(result.checkpoint), **trained}
 
     def _packed_figures(self, folder: Path) -> dict[str, Any]:
