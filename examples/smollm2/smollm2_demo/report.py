@@ -76,9 +76,9 @@ def _models(results: Mapping[str, Any]) -> Iterator[str]:
     header = ("model", "MB", "bits per weight", "loss", "KL to teacher", "same top token", "steps", "tokens", "minutes")
     rows = []
     for name, row in results["models"].items():
-        training = (
-            (f"{row['steps']}", f"{row['trained_tokens']:,}", f"{row['seconds'] / 60:.1f}") if "steps" in row else ("–",) * 3
-        )
+        training = ("–",) * 3
+        if "steps" in row:
+            training = (f"{row['steps']}", f"{row['trained_tokens']:,}", f"{row['seconds'] / 60:.1f}")
         figures = (f"{row['loss']:.4f}", f"{row['kl_teacher']:.4f}", f"{row['top1_agreement']:.1%}")
         rows.append((name, f"{row['bytes'] / 1e6:.1f}", f"{row['bits']:.2f}", *figures, *training))
     yield from _table(header, rows)
