@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from edgerazor.synthesize.synthesis import SynthesisResult
 
 _BATCH_SIZE, _CONCURRENCY, _KEY_VARIABLE = 8, 8, "EDGERAZOR_API_KEY"
-_REFUSED_SHOWN = 10
 
 Sources = Annotated[
     list[str] | None,
@@ -56,7 +55,7 @@ KeyVariable = Annotated[
 ]
 StandardOnly = Annotated[bool, typer.Option("--standard-only", help="Send only what OpenAI's own API knows: no top_k.")]
 SkipRefused = Annotated[
-    bool, typer.Option("--skip-refused", help="Leave out dialogues that cannot be answered; absent: stop there.")
+    bool, typer.Option("--skip-refused", help="Leave out rows that cannot be answered; absent: stop there.")
 ]
 SelfPrompted = Annotated[
     int | None,
@@ -137,11 +136,14 @@ def _write(
     limit: int | None,
     skip_refused: bool,
 ) -> bool:
+    from edgerazor.core.discovery import load_plugins
     from edgerazor.schemas.data import Source
     from edgerazor.synthesize.synthesis import synthesize as run
+    from edgerazor.synthesize.template_keys import TemplateKeys
 
     read = [Source(path=path, field=field) for path in sources]
-    result = run(read, output, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused)
+    known = TemplateKeys(settings.model, load_plugins) if settings.writer == "local" else ()
+    result = run(read, output, settings, open_writer=open_writer, limit=limit, skip_refused=skip_refused, known=known)
     _print(result, output)
     return result.interrupted
 
@@ -204,10 +206,10 @@ def _notify(line: str) -> None:
 
 
 def _print(result: "SynthesisResult", out: Path) -> None:
-    for where, reason in result.refused[:_REFUSED_SHOWN]:
-        _notify(f"left out: {where}: {reason}")
-    if len(result.refused) > _REFUSED_SHOWN:
-        _notify(f"left out: {len(result.refused)} dialogues in all")
+    for said in result.refused.shown:
+        _notify(f"left out: {said}")
+    if result.refused.count > len(result.refused.shown):
+        _notify(f"left out: {result.refused.count} rows in all")
     there = result.written + result.present
     if result.interrupted:
         _notify(f"stopped; {out} holds {there} of {result.prompts} dialogues. The same command goes on from there.")

@@ -16,11 +16,13 @@ class BadRows:
 
     Attributes:
         policy: refuse all of them at the end, or skip them.
+        hint: how to leave them out, for people.
         count: how many there are.
         shown: what is said of the first ten.
     """
 
     policy: Literal["refuse", "skip"] = "refuse"
+    hint: str = "data.on_bad_row: skip"
     count: int = 0
     shown: list[str] = field(default_factory=list)
 
@@ -41,6 +43,6 @@ class BadRows:
         lines = [*self.shown, *([f"and {self.count - SHOWN} more"] if self.count > SHOWN else [])]
         rows = "1 row" if self.count == 1 else f"{self.count} rows"
         if self.policy == "refuse":
-            hint = f"{rows} cannot be used; data.on_bad_row: skip leaves such rows out"
+            hint = f"{rows} cannot be used; {self.hint} leaves such rows out"
             raise DataError("\n".join([*lines, hint]))
-        _LOG.warning("%s left out (data.on_bad_row: skip):\n%s", rows, "\n".join(lines))
+        _LOG.warning("%s left out (%s):\n%s", rows, self.hint, "\n".join(lines))

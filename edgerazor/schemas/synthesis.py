@@ -36,6 +36,7 @@ class SelfPrompting(Schema):
 
     turns: Annotated[int, Field(ge=1, description="Questions of a dialogue, each with its answer.")] = 1
     question_tokens: Annotated[int, Field(ge=1, description="Of one question at most.")] = 128
+    question_temperature: Annotated[float, Field(ge=0, le=100, description="0: always the same question.")] = 1.0
     min_question: Annotated[int, Field(ge=1, description="Characters of a question.")] = 8
     max_question: Annotated[int, Field(ge=1)] = 2000
     min_answer: Annotated[int, Field(ge=1, description="Characters of an answer.")] = 2

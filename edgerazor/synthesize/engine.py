@@ -16,6 +16,7 @@ class Turn:
         draft: whose turn it is.
         ids: tokens that it follows.
         max_new_tokens: of the turn, at most.
+        temperature: of sampling; 0: the likeliest token each time.
         stop_ids: tokens that end it.
         begun: what the template wrote of it already, such as the tag of a thought.
         until: text that ends it where the template closes it without a token of its own; None: there is none.
@@ -24,6 +25,7 @@ class Turn:
     draft: Draft
     ids: Sequence[int]
     max_new_tokens: int
+    temperature: float
     stop_ids: frozenset[int]
     begun: str = ""
     until: str | None = None

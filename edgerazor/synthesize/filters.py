@@ -9,10 +9,11 @@ from edgerazor.schemas.synthesis import SCRIPTS, SelfPrompting
 from edgerazor.synthesize.drafts import CUT, Draft, RefusalError
 from edgerazor.synthesize.similarity import SimilarityIndex
 
-QUESTION_KINDS = ("unfinished", "length", "script", "repetition", "duplicate")
+QUESTION_KINDS = ("unfinished", "length", "broken", "script", "repetition", "duplicate")
 """Why a question is refused after it was written; of an answer there are "thought" and "refused" besides."""
 _NAMES = {"user": "question", "assistant": "answer"}
 _SEQUENCE = 4
+_REPLACEMENT = "\ufffd"  # what decoding writes for them
 _SCRIPT_SHARE = 0.95
 # Letters of scripts without blanks between words are words of their own.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -41,6 +42,8 @@ class Filters:
         if turn.finish_reason == CUT:
             raise RefusalError(f"the {name} did not end within the tokens allowed", "unfinished")
         self._check_length(name, turn.text)
+        if _REPLACEMENT in turn.text:
+            raise RefusalError(f"the {name} holds bytes that are no character", "broken")
         if self._settings.script is not None:
             share = script_share(turn.text, self._settings.script)
             if share < _SCRIPT_SHARE:

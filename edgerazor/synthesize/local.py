@@ -111,12 +111,14 @@ class LocalWriter:
     def _turn(self, draft: Draft) -> Turn:
         settings = self._settings
         if draft.role == "assistant":
-            text, after, limit = self._prompt(draft), "", settings.max_new_tokens
+            text, after = self._prompt(draft), ""
+            limit, temperature = settings.max_new_tokens, settings.temperature
         else:
-            assert settings.self_prompted is not None
-            around = self._user_turn(draft)
+            chosen, around = settings.self_prompted, self._user_turn(draft)
+            assert chosen is not None
             # A blank before the first word is a part of its token.
-            text, after, limit = around.before.rstrip(" "), around.after, settings.self_prompted.question_tokens
+            text, after = around.before.rstrip(" "), around.after
+            limit, temperature = chosen.question_tokens, chosen.question_temperature
         ids = self.engine.encode(text, rendered=bool(self.engine.template))
         if not ids:
             raise RefusalError("the dialogue has no tokens")
@@ -127,7 +129,7 @@ class LocalWriter:
             )
         stop_ids, until = self._ends(after)
         begun = _OPEN_THOUGHT if draft.role == "assistant" and text.rstrip().endswith(_OPEN_THOUGHT) else ""
-        return Turn(draft, ids, limit, stop_ids, begun, until)
+        return Turn(draft, ids, limit, temperature, stop_ids, begun, until)
 
     def _answer(self, turn: Turn, written: Written) -> Answer:
         text, ended = self.engine.decode(written.ids), written.ended

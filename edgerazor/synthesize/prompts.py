@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.dialogue import Dialogue
 from edgerazor.data.progress import show_progress
-from edgerazor.data.sources import load_documents
+from edgerazor.data.sources import Column, load_documents
+from edgerazor.data.tables import Row
+from edgerazor.errors import DataError
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import Prompt, RefusalError
@@ -43,30 +45,29 @@ class PromptReader:
     Args:
         sources: rows of messages, or of text: each is then one message of a user.
         settings: of the run; the row ids depend on them.
+        bad: collects rows that are no dialogues or cannot be answered.
+        known: keys of messages that are understood besides the usual ones, such as those that a chat template reads.
 
     Raises:
         DataError: a source cannot be read.
     """
 
-    def __init__(self, sources: Sequence[Source], settings: SynthesisSettings):
-        bad = BadRows()
+    def __init__(
+        self, sources: Sequence[Source], settings: SynthesisSettings, bad: BadRows, known: Container[str] = ()
+    ):
         self._documents = [load_documents(source, bad) for source in sources]
-        bad.settle()
-        self._settings = settings
+        self._settings, self._bad, self._known = settings, bad, known
         self._settings_text = canonical(settings.model_dump(mode="json"))
 
-    def survey(
-        self, done: Collection[str], on_refusal: Callable[[str, str], None], *, limit: int | None = None
-    ) -> Survey:
-        """Read everything once, so that a faulty row is found before hours are spent.
+    def survey(self, done: Collection[str], *, limit: int | None = None) -> Survey:
+        """Read everything once, so that faulty rows are found before hours are spent.
 
         Args:
             done: ids that are written already.
-            on_refusal: called with the place of a dialogue that cannot be asked, and why.
             limit: use the first this many prompts.
 
         Raises:
-            DataError: a row is no dialogue.
+            DataError: rows cannot be used and are refused; the first ten are named.
         """
         seen: set[bytes] = set()
         todo: list[list[int]] = [[] for _ in self._documents]
@@ -76,8 +77,7 @@ class PromptReader:
                 if limit is not None and len(seen) >= limit:
                     break
                 advance(1)
-                if not isinstance(prompt, Prompt):
-                    on_refusal(*prompt)
+                if prompt is None:
                     continue
                 digest = bytes.fromhex(prompt.id)
                 if digest in seen:
@@ -85,34 +85,45 @@ class PromptReader:
                 elif prompt.id not in done:
                     todo[number].append(row)
                 seen.add(digest)
+        if self._bad.policy == "refuse":
+            self._bad.settle()
         return Survey(tuple(np.array(rows, dtype=np.int64) for rows in todo), len(seen), duplicates)
 
     def prompts(self, survey: Survey) -> Iterator[Prompt]:
         """What is to be answered, in the order of the sources."""
         for number, rows in enumerate(survey.todo):
             for prompt in self._read(number, rows):
-                assert isinstance(prompt, Prompt)
+                assert prompt is not None
                 yield prompt
 
-    def _everything(self) -> Iterator[tuple[int, int, Prompt | tuple[str, str]]]:
+    def _everything(self) -> Iterator[tuple[int, int, Prompt | None]]:
         for number, documents in enumerate(self._documents):
             for row, prompt in enumerate(self._read(number, np.arange(len(documents)))):
                 yield number, row, prompt
 
-    def _read(self, number: int, chosen: np.ndarray) -> Iterator[Prompt | tuple[str, str]]:
+    def _read(self, number: int, chosen: np.ndarray) -> Iterator[Prompt | None]:
+        """The prompts of rows; None for a row that cannot be used."""
         for column, places, rows in self._documents[number].batches(chosen, _ROWS_AT_A_TIME):
             for place, row in zip(places.tolist(), rows, strict=True):
-                where = column.where(place)
-                dialogue = _question(row[column.field]) if column.format == "text" else column.dialogue(row, where)
-                dialogue = dialogue.with_system_prompt(self._settings.system_prompt)
                 try:
-                    messages = prompt_messages(dialogue)
-                except RefusalError as error:
-                    yield where, str(error)
-                    continue
-                tools = f"{canonical(dialogue.tools)}\n" if dialogue.tools else ""
-                text = f"{canonical(messages)}\n{tools}{self._settings_text}"
-                yield Prompt(hashlib.sha256(text.encode()).hexdigest(), tuple(messages), where, dialogue.tools)
+                    yield self._prompt(column, row, column.where(place))
+                except DataError as error:
+                    self._bad.add(error)
+                    yield None
+
+    def _prompt(self, column: Column, row: Row, where: str) -> Prompt:
+        if column.format == "text":
+            dialogue = _question(row[column.field])
+        else:
+            dialogue = column.dialogue(row, where, known=self._known)
+        dialogue = dialogue.with_system_prompt(self._settings.system_prompt)
+        try:
+            messages = prompt_messages(dialogue)
+        except RefusalError as error:
+            raise DataError(f"{where}: {error}") from error
+        tools = f"{canonical(dialogue.tools)}\n" if dialogue.tools else ""
+        text = f"{canonical(messages)}\n{tools}{self._settings_text}"
+        return Prompt(hashlib.sha256(text.encode()).hexdigest(), tuple(messages), where, dialogue.tools)
 
 
 def _question(text: str) -> Dialogue:

@@ -62,7 +62,8 @@ class RuntimeEngine(Engine):
                 return
             logits = sequences.feed({number: text.pending for number, text in running.items()})
             drawn = torch.stack([text.numbers[len(text.new)] for text in running.values()])
-            tokens = self._sampler.choose(torch.from_numpy(logits), drawn).tolist()
+            temperatures = torch.tensor([text.turn.temperature for text in running.values()])
+            tokens = self._sampler.choose(torch.from_numpy(logits), drawn, temperatures).tolist()
             self.new_tokens += len(tokens)
             finished = [number for number, token in zip(running, tokens, strict=True) if running[number].add(token)]
             for number in finished:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessor, TopPLogitsWarper
 
 from edgerazor.schemas.synthesis import SynthesisSettings
 
@@ -16,32 +16,37 @@ class TokenSampler:
     the vocabulary, passes the number.
 
     Args:
-        settings: temperature 0 takes the likeliest token, whatever the number.
+        settings: top_k and top_p.
     """
 
     def __init__(self, settings: SynthesisSettings):
-        self._top_k, self._warpers = settings.top_k, list[LogitsProcessor]()
-        if settings.temperature > 0:
-            self._warpers.append(TemperatureLogitsWarper(settings.temperature))
-        if settings.top_p < 1:
-            self._warpers.append(TopPLogitsWarper(settings.top_p))
-        self._greedy = settings.temperature == 0
+        self._top_k = settings.top_k
+        self._top_p = TopPLogitsWarper(settings.top_p) if settings.top_p < 1 else None
 
-    def choose(self, scores: Tensor, numbers: Tensor) -> Tensor:
-        """Tokens, int64 `[rows]`, by logits `[rows, vocabulary]` and numbers below 1, float64 `[rows]`."""
-        if self._greedy:
-            return scores.argmax(-1)
+    def choose(self, scores: Tensor, numbers: Tensor, temperatures: Tensor) -> Tensor:
+        """Tokens, int64 `[rows]`.
+
+        Args:
+            scores: logits `[rows, vocabulary]`.
+            numbers: below 1, float64 `[rows]`.
+            temperatures: float32 `[rows]`; 0 takes the likeliest token, whatever the number.
+        """
+        greedy, likeliest = temperatures == 0, scores.argmax(-1)
+        if bool(greedy.all()):
+            return likeliest
         # So that a tiny temperature divides nothing to infinity.
         scores, ids = scores.float() - scores.float().amax(-1, keepdim=True), None
         if 0 < self._top_k < scores.shape[-1]:
             # Of what is left, sorting for top_p is a small part of the work that it is for a whole vocabulary.
             ids = scores.topk(self._top_k, sorted=False).indices.sort(-1).values
             scores = scores.gather(-1, ids)
-        for warper in self._warpers:
-            scores = warper(None, scores)
+        scores = scores / temperatures.masked_fill(greedy, 1.0)[:, None]
+        if self._top_p is not None:
+            scores = self._top_p(None, scores)
         sums = scores.double().softmax(-1).cumsum(-1)
         chosen = torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)
-        return (chosen if ids is None else ids.gather(-1, chosen))[:, 0]
+        drawn = (chosen if ids is None else ids.gather(-1, chosen))[:, 0]
+        return torch.where(greedy, likeliest, drawn)
 
 
 def random_numbers(seed: int, count: int) -> Tensor:
@@ -55,16 +60,19 @@ class RowSampling(LogitsProcessor):
 
     Args:
         numbers: float64 `[rows, steps]`: of each row, one a step.
+        temperatures: float32 `[rows]`.
         prompt_length: tokens in front of the first new one, padding included.
         sampler: chooses.
     """
 
-    def __init__(self, numbers: Tensor, prompt_length: int, sampler: TokenSampler):
-        self._numbers, self._prompt_length, self._sampler = numbers, prompt_length, sampler
+    def __init__(self, numbers: Tensor, temperatures: Tensor, prompt_length: int, sampler: TokenSampler):
+        self._numbers, self._temperatures = numbers, temperatures
+        self._prompt_length, self._sampler = prompt_length, sampler
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores `[rows, vocabulary]`: 0 for the token that was drawn, minus infinity for the others."""
-        chosen = self._sampler.choose(scores, self._numbers[:, input_ids.shape[1] - self._prompt_length])
+        numbers = self._numbers[:, input_ids.shape[1] - self._prompt_length]
+        chosen = self._sampler.choose(scores, numbers, self._temperatures)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 

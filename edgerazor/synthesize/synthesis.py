@@ -1,10 +1,11 @@
 """`synthesize`: every assistant turn of the sources written anew by a teacher (METHOD 7), resumable."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.progress import show_progress
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.data import Source
@@ -27,7 +28,7 @@ class SynthesisResult:
         duplicates: rows whose prompt is that of an earlier row.
         cut: answers of this run that the limit of tokens ended.
         empty: answers of this run without a word.
-        refused: (place, reason) of the dialogues left out.
+        refused: dialogues left out.
         interrupted: True after Ctrl-C or SIGTERM; what was finished is in the file.
         seconds: of this run, with reading and loading.
     """
@@ -38,7 +39,7 @@ class SynthesisResult:
     duplicates: int = 0
     cut: int = 0
     empty: int = 0
-    refused: list[tuple[str, str]] = field(default_factory=list)
+    refused: BadRows = field(default_factory=BadRows)
     interrupted: bool = False
     seconds: float = 0.0
 
@@ -51,6 +52,7 @@ def synthesize(
     open_writer: Callable[[], Writer],
     limit: int | None = None,
     skip_refused: bool = False,
+    known: Container[str] = (),
 ) -> SynthesisResult:
     """Let a teacher write the assistant's turns of the sources into `output`, where that is not done already.
 
@@ -60,30 +62,26 @@ def synthesize(
         settings: teacher and sampling; those of the rows in the file, if there are any.
         open_writer: makes the teacher; called after the sources were read, if there is anything to write.
         limit: use the first this many distinct dialogues.
-        skip_refused: leave out dialogues that cannot be answered (too long, for example); False: they are errors.
+        skip_refused: leave out rows that are no dialogues or cannot be answered (too long, for example); False: they
+            are errors.
+        known: keys of messages that are understood besides the usual ones.
 
     Raises:
         DataError: a source or one of its rows is not as expected.
         SynthesisError: the file is not ours or cannot be written, or the teacher cannot go on.
     """
-    began, result = time.monotonic(), SynthesisResult()
-
-    def refuse(where: str, reason: str) -> None:
-        if not skip_refused:
-            raise SynthesisError(f"{where}: {reason}")
-        result.refused.append((where, reason))
-
+    bad = BadRows("skip" if skip_refused else "refuse", "--skip-refused")
+    began, result = time.monotonic(), SynthesisResult(refused=bad)
     _check_apart(sources, output)
     with RowStore(output, settings) as store:
-        reader = PromptReader(sources, settings)
-        survey = reader.survey(store.done, refuse, limit=limit)
+        reader = PromptReader(sources, settings, bad, known)
+        survey = reader.survey(store.done, limit=limit)
         result.prompts, result.duplicates = survey.distinct, survey.duplicates
         result.present = survey.distinct - len(survey)
         if len(survey):
-            _write(open_writer(), reader, survey, store, refuse, result)
-    if result.refused and not result.written and not result.present:
-        where, reason = result.refused[0]
-        raise SynthesisError(f"no dialogue could be answered; the first is {where}: {reason}")
+            _write(open_writer(), reader, survey, store, result)
+    if bad.count and not result.written and not result.present:
+        raise SynthesisError(f"no dialogue could be answered; the first is {bad.shown[0]}")
     result.seconds = time.monotonic() - began
     return result
 
@@ -93,14 +91,16 @@ def _write(
     reader: PromptReader,
     survey: Survey,
     store: RowStore,
-    refuse: Callable[[str, str], None],
     result: SynthesisResult,
 ) -> None:
     try:
         with stopped_by_signals(writer.stop) as received, show_progress("Writing", len(survey)) as advance:
             for outcome in writer.write(reader.prompts(survey)):
                 if isinstance(outcome, Refusal):
-                    refuse(outcome.prompt.where, outcome.reason)
+                    said = f"{outcome.prompt.where}: {outcome.reason}"
+                    if result.refused.policy == "refuse":
+                        raise SynthesisError(said)
+                    result.refused.add(said)
                 else:
                     store.append(outcome)
                     _count(outcome, result)

@@ -59,7 +59,8 @@ class TransformersEngine(Engine):
         ids = [[self._padding] * (length - len(turn.ids)) + list(turn.ids) for turn in turns]
         mask = [[0] * (length - len(turn.ids)) + [1] * len(turn.ids) for turn in turns]
         numbers = numbers_of([turn.draft.seed for turn in turns], steps).to(device)
-        sampling = RowSampling(numbers, length, TokenSampler(self._settings))
+        temperatures = torch.tensor([turn.temperature for turn in turns], device=device)
+        sampling = RowSampling(numbers, temperatures, length, TokenSampler(self._settings))
         try:
             with torch.inference_mode():
                 output = self._model.generate(

@@ -9,6 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import Qwen3ForCausalLM
+
+from edgerazor.data.bad_rows import BadRows
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import Prompt
@@ -66,12 +70,8 @@ def questions(row: dict[str, Any]) -> list[str]:
 
 def prompts_of(path: Path, chosen: SynthesisSettings) -> list[Prompt]:
     """The prompts of a file, none refused."""
-
-    def refuse(where: str, reason: str) -> None:
-        raise AssertionError(f"{where}: {reason}")
-
-    reader = PromptReader([Source(path=str(path))], chosen)
-    return list(reader.prompts(reader.survey((), refuse)))
+    reader = PromptReader([Source(path=str(path))], chosen, BadRows())
+    return list(reader.prompts(reader.survey(())))
 
 
 def save_teacher(folder: Path, template: str | None = TEMPLATE, **values: Any) -> Path:
@@ -80,6 +80,31 @@ def save_teacher(folder: Path, template: str | None = TEMPLATE, **values: Any) -
     words = tokenizer()
     words.chat_template = template
     words.save_pretrained(folder)
+    return folder
+
+
+TALKER_TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def save_talker(folder: Path) -> Path:
+    """A random model that writes ASCII alone, and ends a turn at every 16th token of its vocabulary.
+
+    The first coordinate of its hidden states is the same everywhere, and the head turns it against other characters.
+    """
+    save_teacher(folder, template=TALKER_TEMPLATE, tie_word_embeddings=False)
+    words = tokenizer()
+    model: Any = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    ascii_only = torch.tensor([words.decode([token]).isascii() for token in range(len(words))])
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 2.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
+        model.lm_head.weight[:, 0] = torch.where(ascii_only, 0.0, -20.0)
+    model.generation_config.eos_token_id = [*range(0, len(words), 16)]
+    model.save_pretrained(folder)
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthesize_cases import read_lines, save_teacher, user, write_lines
+from synthesize_cases import read_lines, save_talker, save_teacher, user, write_lines
 from transformers import AutoTokenizer
 
 from edgerazor.data import load_data
@@ -18,21 +18,13 @@ from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.synthesis import SelfPrompting
 from tests.commands import fail, invoke, succeed
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 COUNT = 8
 LIMITS = ("--set", "question_tokens=24", "--set", "min_question=3", "--set", "max_similarity=0.4")
 
 
 @pytest.fixture(scope="module")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model that ends a turn at every 16th token of its vocabulary."""
-    folder = save_teacher(tmp_path_factory.mktemp("talker"), template=TEMPLATE)
-    config = json.loads((folder / "generation_config.json").read_text())
-    (folder / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": [*range(0, 320, 16)]}))
-    return folder
+    return save_talker(tmp_path_factory.mktemp("talker"))
 
 
 def arguments(talker: Path, output: Path, *more: object, count: int = COUNT) -> list[object]:

@@ -167,3 +167,14 @@ def test_text_rows_are_questions(tmp_path: Path) -> None:
         )
     assert sorted(row["messages"][0]["content"] for row in read_lines(tmp_path / "a.jsonl")) == ["How?", "Why?"]
     assert questions(dialogue(0)) == ["question 0.0"]
+
+
+def test_keys_of_the_teachers_own_template_reach_it(tmp_path: Path) -> None:
+    """As in training; another teacher's template does not know them."""
+    moody = save_teacher(tmp_path / "moody", template="{% for m in messages %}{{ m.mood }}{{ m.content }}{% endfor %}")
+    plain = save_teacher(tmp_path / "plain")
+    source = write_lines(tmp_path / "a.jsonl", [{"messages": [{**user("Why?"), "mood": "sad"}]}])
+    command = ["synthesize", source, "--output", tmp_path / "out.jsonl", "--max-new-tokens", 4, "--model"]
+    assert "the key 'mood' is not understood" in fail(*command, plain)
+    succeed(*command, moody)
+    assert read_lines(tmp_path / "out.jsonl")[0]["messages"][0] == {**user("Why?"), "mood": "sad"}

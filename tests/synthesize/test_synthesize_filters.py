@@ -46,6 +46,7 @@ def refused(text: str, reason: str = "stop", kept: tuple[str, ...] = (), **limit
         ("length", " ok ", {}),
         ("length", GOOD, {"max_question": len(GOOD) - 1}),
         (None, GOOD, {"max_question": len(GOOD)}),
+        ("broken", GOOD.replace("V", "\ufffd"), {}),
         ("repetition", "tell me about it " * 5, {}),
         (None, "tell me about it " * 5, {"max_repetition": 0.9}),
         ("script", "Расскажи мне о Вене, please", {"script": "latin"}),

@@ -1,13 +1,12 @@
 """A GGUF file as the teacher: several texts in one batch of llama.cpp, the same as one by one."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from synthesize_cases import dialogues, questions, read_lines, save_teacher, write_lines
+from synthesize_cases import dialogues, questions, read_lines, save_talker, write_lines
 
 from edgerazor.checkpoint.pack_source import pack_source
 from edgerazor.core.contracts import Runtime
@@ -20,21 +19,14 @@ from tests.runs import quantization, write_recipe
 
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.llamacpp
-TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 TEXTS = ([5, 6, 7, 8], [9, 10], [5, 6, 7, 11, 12, 13, 14])
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Path:
-    """A random model in 8 bit that ends a turn at every 16th token of its vocabulary."""
+    """The talker in 8 bit."""
     folder = tmp_path_factory.mktemp("gguf")
-    save_teacher(folder / "float", template=TEMPLATE)
-    config = json.loads((folder / "float" / "generation_config.json").read_text())
-    ends = json.dumps(config | {"eos_token_id": [*range(0, 320, 16)]})
-    (folder / "float" / "generation_config.json").write_text(ends)
+    save_talker(folder / "float")
     rules = [{"match": "*", "quantizer": {"name": "int", "bits": 8, "group_size": 32}}]
     recipe = write_recipe(folder / "recipe.yaml", {"quantization": {**quantization(), "weights": rules}})
     pack_source(str(folder / "float"), registry=registry, output=folder / "packed", recipe=recipe)

@@ -175,9 +175,9 @@ def test_a_quantized_model_is_no_teacher(teacher: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("chosen", [{"top_p": 1.0, "top_k": 0}, {"top_k": 3}, {"top_p": 0.6, "top_k": 0}])
 def test_tokens_are_drawn_with_their_probabilities(chosen: dict[str, Any]) -> None:
     """4 000 rows of one distribution: the share of each token lies within five standard errors of its probability."""
-    values: SynthesisSettings = settings(max_new_tokens=1, temperature=0.7, **chosen)
+    values: SynthesisSettings = settings(max_new_tokens=1, **chosen)
     scores, count = torch.tensor([[2.0, 1.0, -torch.inf, 0.5, 0.0, -1.0]]), 4000
-    sampling = RowSampling(numbers_of(range(count), 1), 5, TokenSampler(values))
+    sampling = RowSampling(numbers_of(range(count), 1), torch.full((count,), 0.7), 5, TokenSampler(values))
     drawn = sampling(torch.zeros(count, 5, dtype=torch.long), scores.expand(count, -1))
     assert bool(((drawn == 0).sum(-1) == 1).all()) and bool((drawn.isneginf().sum(-1) == 5).all())
     expected = TemperatureLogitsWarper(0.7)(None, scores)
@@ -193,7 +193,7 @@ def test_tokens_are_drawn_with_their_probabilities(chosen: dict[str, Any]) -> No
 
 def test_each_step_has_a_number_of_its_own() -> None:
     chosen = TokenSampler(settings(temperature=1.0, top_p=1.0, top_k=0))
-    sampling = RowSampling(numbers_of([7, 7, 8], 12), 2, chosen)
+    sampling = RowSampling(numbers_of([7, 7, 8], 12), torch.ones(3), 2, chosen)
     steps = [sampling(torch.zeros(3, 2 + step, dtype=torch.long), torch.zeros(3, 50)).argmax(-1) for step in range(12)]
     rows = torch.stack(steps, dim=1).tolist()
     assert rows[0] == rows[1] != rows[2] and len(set(rows[0])) > 6
@@ -213,3 +213,13 @@ def test_prompts_are_read_as_they_are_needed(teacher: Path, tmp_path: Path) -> N
     )
     next(outcomes)
     assert len(taken) == 4
+
+
+def test_rows_of_one_batch_have_temperatures_of_their_own() -> None:
+    """Hot rows are nearly uniform, cold and greedy ones take the likeliest token."""
+    sampler, count = TokenSampler(settings(top_p=1.0, top_k=0)), 300
+    scores = torch.tensor([0.0, 1.0, 2.0]).expand(3 * count, -1)
+    temperatures = torch.tensor([0.0, 0.01, 100.0]).repeat_interleave(count)
+    tokens = sampler.choose(scores, numbers_of(range(3 * count), 1)[:, 0], temperatures).reshape(3, count)
+    assert bool((tokens[:2] == 2).all())
+    assert all(60 < shares < 140 for shares in tokens[2].bincount(minlength=3).tolist())

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from synthesize_cases import assistant, dialogue, dialogues, prompts_of, settings, user, write_lines
 
+from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.dialogue import read_dialogue
-from edgerazor.errors import DataError, RecipeError, SynthesisError
+from edgerazor.errors import DataError, RecipeError
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.synthesis import build_synthesis_settings
 from edgerazor.synthesize.drafts import Answer, Draft, Prompt, RefusalError, without_thought
@@ -63,7 +64,7 @@ def test_equal_prompts_are_asked_once(tmp_path: Path) -> None:
         {"messages": [{"content": "question 0.0", "role": "user"}]},
     ]
     path = write_lines(tmp_path / "a.jsonl", rows)
-    survey = PromptReader([Source(path=str(path))] * 2, settings()).survey((), _refuse)
+    survey = PromptReader([Source(path=str(path))] * 2, settings(), BadRows()).survey(())
     assert (len(survey), survey.distinct, survey.duplicates) == (4, 4, 8)
     assert [prompt.where for prompt in prompts_of(path, settings())] == [f"{path}: row {row}" for row in (1, 2, 3, 4)]
 
@@ -72,11 +73,11 @@ def test_a_limit_counts_distinct_prompts_written_ones_included(tmp_path: Path) -
     paths = [
         write_lines(tmp_path / f"{index}.jsonl", [dialogue(0), dialogue(1), dialogue(index + 2)]) for index in (0, 1)
     ]
-    reader = PromptReader([Source(path=str(path)) for path in paths], settings())
-    everything = list(reader.prompts(reader.survey((), _refuse)))
+    reader = PromptReader([Source(path=str(path)) for path in paths], settings(), BadRows())
+    everything = list(reader.prompts(reader.survey(())))
     assert [prompt.messages[0]["content"][:12] for prompt in everything] == [f"question {n}.0" for n in range(4)]
     for limit in range(1, 6):
-        survey = reader.survey({everything[0].id}, _refuse, limit=limit)
+        survey = reader.survey({everything[0].id}, limit=limit)
         assert survey.distinct == min(limit, 4)
         assert list(reader.prompts(survey)) == everything[1:limit]
 
@@ -138,8 +139,8 @@ def test_a_row_that_is_no_dialogue_is_named(row: Any, words: str, tmp_path: Path
 
 def test_text_from_other_columns_and_files(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"question": "Why?"}, {"question": "  "}, {"question": "How?"}])
-    reader = PromptReader([Source(path=str(path), field="question")], settings())
-    prompts = list(reader.prompts(reader.survey((), _refuse)))
+    reader = PromptReader([Source(path=str(path), field="question")], settings(), BadRows())
+    prompts = list(reader.prompts(reader.survey(())))
     assert [prompt.messages[0]["content"] for prompt in prompts] == ["Why?", "How?"]
 
 
@@ -151,5 +152,23 @@ def test_faulty_settings_are_all_named() -> None:
     assert json.loads(settings().model_dump_json())["top_k"] == 20
 
 
-def _refuse(where: str, reason: str) -> None:
-    raise SynthesisError(f"{where}: {reason}")
+def test_faulty_rows_are_named_together_or_left_out(tmp_path: Path) -> None:
+    rows = [dialogue(0), {"messages": []}, {"messages": [assistant("hello")]}, dialogue(1), 7]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError) as caught:
+        PromptReader([Source(path=str(path))], settings(), BadRows(hint="--skip-refused")).survey(())
+    lines = str(caught.value).splitlines()
+    assert sorted(line.split(": row ")[1][0] for line in lines[:-1]) == ["2", "3", "5"]
+    assert lines[-1] == "3 rows cannot be used; --skip-refused leaves such rows out"
+    reader = PromptReader([Source(path=str(path))], settings(), bad := BadRows("skip"))
+    assert [prompt.where for prompt in reader.prompts(reader.survey(()))] == [f"{path}: row {row}" for row in (1, 4)]
+    assert bad.count == 3
+
+
+def test_keys_that_the_template_reads_are_understood(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"messages": [{**user("a"), "mood": "sad"}]}])
+    with pytest.raises(DataError, match="the key 'mood' is not understood"):
+        PromptReader([Source(path=str(path))], settings(), BadRows()).survey(())
+    reader = PromptReader([Source(path=str(path))], settings(), BadRows(), known=("mood",))
+    (prompt,) = reader.prompts(reader.survey(()))
+    assert prompt.messages[0] == {**user("a"), "mood": "sad"}
