@@ -142,7 +142,7 @@ def pack_i4(codes: Tensor) -> Tensor:
 def unpack_i4(packed: Tensor, columns: int) -> Tensor:
     """Inverse of `pack_i4`."""
     nibbles = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
-    return nibbles[:, :columns].to(torch.int8).sub_(8)
+    return nibbles[:, :columns].view(torch.int8).sub_(8)
 
 
 def pack_bits(bits: Tensor) -> Tensor:

