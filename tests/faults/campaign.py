@@ -1,4 +1,4 @@
-"""The longer version of these tests, by hand: python -m tests.faults.campaign --kills 50 --damages 1000."""
+"""The longer version of these tests, by hand: python -m tests.faults.campaign --kills 50 --damages 1000 --fills 50."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS, DAMAGES = "EDGERAZOR_TEST_KILLS", "EDGERAZOR_TEST_DAMAGES"
+KILLS, DAMAGES, FILLS = "EDGERAZOR_TEST_KILLS", "EDGERAZOR_TEST_DAMAGES", "EDGERAZOR_TEST_FILLS"
 
 
 def kills() -> int:
@@ -20,13 +20,19 @@ def damages() -> int:
     return int(os.environ.get(DAMAGES, "15"))
 
 
+def fills() -> int:
+    """How often the disk of each command is full."""
+    return int(os.environ.get(FILLS, "1"))
+
+
 def main() -> int:
     """Run the tests of this folder with other numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--damages", type=int, default=1000)
+    parser.add_argument("--fills", type=int, default=50)
     arguments = parser.parse_args()
-    os.environ |= {KILLS: str(arguments.kills), DAMAGES: str(arguments.damages)}
+    os.environ |= {KILLS: str(arguments.kills), DAMAGES: str(arguments.damages), FILLS: str(arguments.fills)}
     return int(pytest.main(["-q", str(Path(__file__).parent)]))
 
 

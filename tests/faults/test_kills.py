@@ -2,40 +2,33 @@
 
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgerazor.checkpoint import verify_checkpoint
-from tests.commands import invoke
 from tests.faults.campaign import kills
-from tests.forked_commands import end, start
-from tests.runs import recipe, write_recipe
-
-TRAINING = {"max_steps": 3, "save_steps": 1, "per_device_train_batch_size": 2}
-LOSSES = {"task_weight": 0.1, "losses": [{"name": "forward_kl", "weight": 1.0}]}
+from tests.faults.cases import COMMANDS, make_inputs, output_of
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kills")
-    content = recipe(folder, training=TRAINING, evaluation={"batches": 1})
-    write_recipe(folder / "recipe.yaml", content)
-    write_recipe(folder / "cached.yaml", {**content, "distillation": LOSSES})
-    result = invoke("pack", folder / "model", "--recipe", folder / "recipe.yaml", "--output", folder / "packed")
-    assert result.exit_code == 0, result.output
-    return folder
+    return make_inputs(tmp_path_factory.mktemp("kills"))
 
 
-Command = Callable[[Path, Path], list[object]]
-COMMANDS: dict[str, Command] = {
-    "pack": lambda folder, output: ["pack", folder / "model", "--recipe", folder / "recipe.yaml", "--output", output],
-    "train": lambda folder, output: ["train", folder / "recipe.yaml", "--output", output],
-    "cache-teacher": lambda folder, output: ["cache-teacher", folder / "cached.yaml", "--output", output],
-    "gguf": lambda folder, output: ["export", folder / "packed", "--to", "gguf", "--output", output],
-}
+def start(command: list[object], log: Path) -> "subprocess.Popen[bytes]":
+    """Run a command in a process of its own: a fork of this one could wait for threads that it does not have."""
+    with log.open("wb") as output:
+        words = [sys.executable, "-m", "edgerazor", *map(str, command)]
+        return subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+
+
+def end(child: "subprocess.Popen[bytes]") -> int:
+    return child.wait(timeout=300)
 
 
 @pytest.mark.slow
@@ -43,18 +36,18 @@ COMMANDS: dict[str, Command] = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_command_ends_well_the_second_time(name: str, folder: Path, tmp_path: Path) -> None:
     chance, log = random.Random(name), tmp_path / "log"
-    output = tmp_path / "out" / ("model.gguf" if name == "gguf" else "result")
+    output = output_of(name, tmp_path)
     command = COMMANDS[name](folder, output)
     started = time.monotonic()
     assert end(start(command, log)) == 0, log.read_text()
     whole, finished = time.monotonic() - started, sorted(path.name for path in output.parent.rglob("*"))
     for _ in range(kills()):
-        replaces = name in ("pack", "gguf") and chance.random() < 0.5
+        replaces = name in ("pack", "gguf", "onnx") and chance.random() < 0.5
         if not replaces:
             shutil.rmtree(output.parent)
         child = start(command, log)
         time.sleep(chance.uniform(0, whole))
-        child.kill()
+        child.send_signal(signal.SIGKILL)
         end(child)
         if replaces:
             assert output.exists()  # what was finished is not lost
