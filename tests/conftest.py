@@ -51,7 +51,7 @@ QUANTIZATION = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes first, so that at the end no worker waits for another."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in ("subprocess", "slow")))
 
 
 def pytest_collection_finish() -> None:
