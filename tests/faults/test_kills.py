@@ -2,9 +2,6 @@
 
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,22 +10,12 @@ import pytest
 from edgerazor.checkpoint import verify_checkpoint
 from tests.faults.campaign import kills
 from tests.faults.cases import COMMANDS, make_inputs, output_of
+from tests.forked_commands import end, start
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_inputs(tmp_path_factory.mktemp("kills"))
-
-
-def start(command: list[object], log: Path) -> "subprocess.Popen[bytes]":
-    """Run a command in a process of its own: a fork of this one could wait for threads that it does not have."""
-    with log.open("wb") as output:
-        words = [sys.executable, "-m", "edgerazor", *map(str, command)]
-        return subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
-
-
-def end(child: "subprocess.Popen[bytes]") -> int:
-    return child.wait(timeout=300)
 
 
 @pytest.mark.slow
@@ -47,7 +34,7 @@ def test_a_killed_command_ends_well_the_second_time(name: str, folder: Path, tmp
             shutil.rmtree(output.parent)
         child = start(command, log)
         time.sleep(chance.uniform(0, whole))
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         end(child)
         if replaces:
             assert output.exists()  # what was finished is not lost
