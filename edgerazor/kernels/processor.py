@@ -6,8 +6,10 @@ processor, but those that it has no instructions for are slow.
 """
 
 import os
+import platform
 from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -77,3 +79,15 @@ def _of_this_machine(*, onednn: bool) -> Processor:
         for what, instructions in _INSTRUCTIONS.items()
     }
     return Processor(**{**has, "vnni": has["vnni"] and onednn})
+
+
+def processor_name() -> str:
+    """The model of the processor of this machine and the number of its cores, for people to read beside figures."""
+    cores = f"{os.cpu_count()} cores"
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {cores}"
+    except OSError:
+        pass
+    return f"{platform.processor() or platform.machine()}, {cores}"

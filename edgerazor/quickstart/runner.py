@@ -1,7 +1,6 @@
 """`edgerazor quickstart`: teacher, rounded baselines, distilled students, reload, evaluation, text and a report."""
 
 import json
-import os
 import platform
 import shutil
 import time
@@ -21,6 +20,7 @@ from edgerazor.errors import CheckpointError, EdgeRazorError
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.inference.generate import GenerationSettings, generate
 from edgerazor.inference.transformers_runtime import TransformersRuntime
+from edgerazor.kernels.processor import processor_name
 from edgerazor.models.load import Models, pick_device, plan_recipe
 from edgerazor.quickstart import variants
 from edgerazor.quickstart.corpus import load_corpus
@@ -112,7 +112,7 @@ class _Quickstart:
         self.data = load_data(DataSection.model_validate(data_section(self.setting)), self.tokenizer)
         self.setting = replace(self.setting, bf16=bf16_is_faster(self.teacher, device))
         self.results.machine |= {
-            "processor": _processor_name() if device.type == "cpu" else torch.cuda.get_device_name(),
+            "processor": processor_name() if device.type == "cpu" else torch.cuda.get_device_name(),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -251,13 +251,3 @@ def _figures(result: EvaluationResult) -> dict[str, Any]:
         "kl_teacher": result.kl_teacher,
         "top1_agreement": result.top1_agreement,
     }
-
-
-def _processor_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    except OSError:
-        pass
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgerazor.core import json_files
 from edgerazor.core.contracts import Checkpoint
-from edgerazor.errors import ExportError
+from edgerazor.errors import CheckpointError, ExportError
 from edgerazor.schemas.components import ExporterParams
 from edgerazor.version import __version__
 
@@ -55,17 +56,12 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     Raises:
         ExportError: it is absent or damaged.
     """
+    if optional and not path.exists():
+        return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if optional:
-            return {}
-        raise ExportError(f"{path}: there is no such file") from error
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ExportError(f"{path}: expected keys with values")
-    return content
+        return json_files.read_json(path)
+    except CheckpointError as error:
+        raise ExportError(str(error)) from error
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The demonstration, stage by stage: teacher, plan, rounding, training, exports, figures, report."""
 
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from edgerazor import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.errors import TrainingError
 from edgerazor.inference.open_runtime import open_runtime
+from edgerazor.kernels.processor import processor_name
 from smollm2_demo import budget
 from smollm2_demo.engines import Engines
 from smollm2_demo.options import Options
@@ -151,7 +151,7 @@ class Demo:
     def _machine(self) -> Mapping[str, Any]:
         seconds = self.stages.seconds
         return {
-            "processor": _processor_name(),
+            "processor": processor_name(),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -161,13 +161,3 @@ class Demo:
             "seconds": round(sum(seconds.values()), 1),
             "stages": seconds,
         }
-
-
-def _processor_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    except OSError:
-        pass
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

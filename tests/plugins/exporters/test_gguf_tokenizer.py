@@ -114,8 +114,9 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     around = edited(tmp_path, lambda saved: saved["post_processor"]["single"].append(special)).problems
     assert around == ("tokenizer.json: the post-processor puts ['<s>', '<unk>'] around texts; known: bos and eos",)
     assert "is not what a tokenizer saves" in edited(tmp_path, lambda saved: saved["model"].update(vocab=3)).problems[0]
-    (tmp_path / "tokenizer.json").write_text("{")
-    assert "cannot be read" in describe_tokenizer(tmp_path, {}, 320).problems[0]
+    for damaged in ("{", "[" * 100_000):
+        (tmp_path / "tokenizer.json").write_text(damaged)
+        assert "tokenizer.json: is not valid JSON: " in describe_tokenizer(tmp_path, {}, 320).problems[0]
 
 
 def test_merges_that_sentencepiece_would_not_follow() -> None:
