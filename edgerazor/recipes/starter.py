@@ -45,7 +45,7 @@ def _positions(model: str) -> int:
     config = local_config(model)
     try:
         content = json.loads(config.read_text(encoding="utf-8")) if config else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return LENGTH  # `check` says what is wrong with the file
     positions = content.get("max_position_embeddings") if isinstance(content, dict) else None
     return positions if isinstance(positions, int) and positions > 0 else LENGTH

@@ -34,6 +34,8 @@ def read_mapping(path: Path, *, expected: str) -> dict[str, Any]:
             content = yaml.load(text, Loader=_UniqueKeyLoader)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
+    except RecursionError as error:
+        raise RecipeError(f"{path}: is nested too deeply to be read") from error
     except json.JSONDecodeError as error:
         raise RecipeError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
     except yaml.YAMLError as error:

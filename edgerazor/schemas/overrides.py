@@ -60,7 +60,7 @@ def _parse(text: str) -> Override:
         return Override(text, path, fault="expected key.path=value, for example training.max_steps=100")
     try:
         return Override(text, path, yaml.safe_load(value))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return Override(text, path, fault="the value is not valid YAML")
 
 

@@ -108,7 +108,7 @@ def model_type(model: Any) -> str | None:
     config = local_config(str(model.get("name_or_path", "")), model.get("revision"))
     try:
         return str(json.loads(config.read_text(encoding="utf-8"))["model_type"]) if config else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

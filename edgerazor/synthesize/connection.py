@@ -155,7 +155,7 @@ class Connection:
     def _parsed(self, text: str, path: str) -> Any:
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             shown = shortened(text) or "nothing"
             raise SynthesisError(f"{self.address.base_url}{path}: the answer is no JSON: {shown}") from error
 
@@ -164,7 +164,7 @@ def server_words(text: str) -> str:
     """What an error's body says, wherever servers put it."""
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return shortened(text) or "without a word"
     for key in ("error", "message", "detail"):
         if isinstance(said, dict) and said.get(key):

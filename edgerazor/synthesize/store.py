@@ -171,7 +171,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     """A row of ours, or None."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     sound = isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("settings"), dict)
     return row if sound else None

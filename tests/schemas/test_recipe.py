@@ -243,6 +243,8 @@ FILES = {
     ),
     "YAML": ("r.yaml", "model: {name_or_path: a\n", "line 2: not valid YAML: "),
     "JSON": ("r.json", '{"model": {}\n', "line 2: not valid JSON: "),
+    "nested JSON": ("r.json", "[" * 100_000, "is nested too deeply to be read"),
+    "nested YAML": ("r.yaml", "[" * 2_000, "is nested too deeply to be read"),
     "JSON key twice": ("r.json", '{"preset": "4-bit", "preset": "4-bit"}', "key 'preset' is written twice"),
     "no mapping": (
         "r.yaml",

@@ -35,19 +35,26 @@ def read_settings(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ExportError: they are not what `describe_settings` writes.
     """
-    try:
-        settings = json.loads(metadata.get(SETTINGS) or "{}")
-    except (TypeError, ValueError) as error:
-        raise ExportError(f"{SETTINGS}: cannot be read: {error}") from error
-    if not isinstance(settings, dict):
-        raise ExportError(f"{SETTINGS}: expected parameters with values")
-    return settings
+    return _parsed(metadata, SETTINGS)
 
 
 def read_recipe(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The recipe in the metadata of a file; empty if it holds none."""
-    recipe: Mapping[str, Any] = json.loads(metadata.get(RECIPE) or "{}")
-    return recipe
+    """The recipe in the metadata of a file; empty if it holds none.
+
+    Raises:
+        ExportError: it is not what `describe_origin` writes.
+    """
+    return _parsed(metadata, RECIPE)
+
+
+def _parsed(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    try:
+        content = json.loads(metadata.get(key) or "{}")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ExportError(f"{key}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{key}: expected keys with values")
+    return content
 
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:

@@ -12,6 +12,7 @@ pytest.importorskip("gguf")
 from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 from edgerazor.export.export import export_to, verify_export
+from edgerazor.plugins.exporters.common import RECIPE, read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
 from edgerazor.plugins.exporters.params import GGUFParams, ONNXParams
 
@@ -79,7 +80,7 @@ def test_tokens_that_were_tolerated_are_tolerated_again(registry: Registry, tmp_
         (b'{"context_lengte": 32}', "exporter 'gguf' has no 'context_lengte'; did you mean 'context_length'?"),
         (b'{"context_length": 33}', None),
         (b'["context_length"; 32]', f"{KEY}: cannot be read: "),
-        (b'["context_length", 32]', f"{KEY}: expected parameters with values"),
+        (b'["context_length", 32]', f"{KEY}: expected keys with values"),
     ],
 )
 def test_settings_that_were_changed_are_found(
@@ -94,6 +95,12 @@ def test_settings_that_were_changed_are_found(
     with pytest.raises(ExportError) as caught:
         verify_export(path, checkpoint, registry=registry)
     assert str(caught.value).startswith(f"{path}: {expected}")
+
+
+@pytest.mark.parametrize("stated", ["{", "[1]", "[" * 100_000])
+def test_a_recipe_that_was_damaged_is_one_message(stated: str) -> None:
+    with pytest.raises(ExportError, match=f"^{RECIPE}: "):
+        read_recipe({RECIPE: stated})
 
 
 @pytest.mark.slow

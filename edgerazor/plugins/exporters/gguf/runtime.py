@@ -53,8 +53,11 @@ class LlamaCppRuntime(Runtime):
         self.engine = f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"
         metadata = read_metadata(self.path)
         length = context_length or min(_trained_context(metadata), _MOST_CONTEXT)
+        try:
+            self.recipe: Mapping[str, Any] = read_recipe(metadata)
+        except ExportError as error:
+            raise ExportError(f"{path}: {error}") from error
         self._model: Any = _load(self.path, length, threads, cache_type)
-        self.recipe: Mapping[str, Any] = read_recipe(self._model.metadata)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model.model)
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
         self.vocabulary_size = int(self._model.n_vocab())
