@@ -1,4 +1,4 @@
-"""The command line in processes that are forked from one that has imported it: real processes, without the seconds.
+"""Commands and programs in processes that are forked from one that has imported the library: without the seconds.
 
 A fork of the test process itself could wait for threads that it does not have; the server of `multiprocessing` has
 none.
@@ -6,6 +6,9 @@ none.
 
 import multiprocessing
 import os
+import runpy
+import sys
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -14,11 +17,20 @@ IMPORTED = ["edgerazor.cli", "edgerazor.training", "edgerazor.checkpoint", "edge
 
 def start(command: list[object], log: Path) -> ForkServerProcess:
     """`edgerazor` with these words in a process of its own, which writes all it says into `log`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=_run, args=([str(word) for word in command], log))
-    process.start()
-    return process
+    return _start(_run_command, [str(word) for word in command], log)
+
+
+def run_program(path: Path, *words: object, folder: Path) -> str:
+    """What a program says that runs in this folder as if Python were started with it.
+
+    Raises:
+        AssertionError: it did not end well.
+    """
+    log = folder / "output.log"
+    status = end(_start(_run_program, path, [str(word) for word in words], folder, log))
+    output = log.read_text(encoding="utf-8")
+    assert status == 0, output
+    return output
 
 
 def end(process: ForkServerProcess) -> int:
@@ -30,10 +42,30 @@ def end(process: ForkServerProcess) -> int:
     return process.exitcode
 
 
-def _run(words: list[str], log: Path) -> None:
-    with log.open("wb") as output:
-        for descriptor in (1, 2):
-            os.dup2(output.fileno(), descriptor)
+def _start(target: Callable[..., None], *arguments: object) -> ForkServerProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def _run_command(words: list[str], log: Path) -> None:
+    _write_into(log)
     from edgerazor.cli import main
 
     main(words)
+
+
+def _run_program(path: Path, words: list[str], folder: Path, log: Path) -> None:
+    _write_into(log)
+    os.chdir(folder)
+    sys.argv = [str(path), *words]
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def _write_into(log: Path) -> None:
+    with log.open("wb") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)

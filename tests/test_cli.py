@@ -198,6 +198,7 @@ def test_an_export_without_its_exporter_fails_before_anything_is_done(folder: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_train_writes_recipe_metrics_and_a_sound_checkpoint(run: Path, folder: Path) -> None:
     assert (run / "recipe.yaml").exists() and (run / "metrics.json").exists()
     assert re.search(r"packed: ok, \d+ tensors", succeed("verify", run / "packed"))
@@ -220,6 +221,7 @@ def test_evaluate_a_checkpoint(run: Path, folder: Path) -> None:
     assert error == ("--set data.held_out: is null, so only what was trained on is left; give a file with --data\n")
 
 
+@pytest.mark.slow
 def test_generate_streams_text_and_repeats_itself_for_a_seed(run: Path) -> None:
     def text(*options: object) -> str:
         return succeed("generate", run / "packed", "--prompt", "The fox", "--max-new-tokens", 8, *options)

@@ -2,13 +2,12 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import edgerazor
+from tests.forked_commands import run_program
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = ROOT / "examples" / "from_scratch.py"
@@ -17,12 +16,10 @@ ACME = ROOT / "examples" / "acme-edgerazor"
 
 @pytest.mark.subprocess
 def test_the_whole_path(tmp_path: Path) -> None:
-    command = [sys.executable, PROGRAM, tmp_path / "all", "--steps", "12"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    losses = dict(re.findall(r"^(rounded|distilled): held-out loss ([\d.]+)", done.stdout, re.MULTILINE))
+    said = run_program(PROGRAM, tmp_path / "all", "--steps", "8", folder=tmp_path)
+    losses = dict(re.findall(r"^(rounded|distilled): held-out loss ([\d.]+)", said, re.MULTILINE))
     assert float(losses["distilled"]) < float(losses["rounded"])
-    assert re.search(r"^plan: .*% of the parameters at 2\.\d+ bits", done.stdout, re.MULTILINE)
+    assert re.search(r"^plan: .*% of the parameters at 2\.\d+ bits", said, re.MULTILINE)
     assert (tmp_path / "all" / "model.gguf").stat().st_size > 400_000
 
 

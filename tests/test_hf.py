@@ -21,6 +21,8 @@ from edgerazor.hf import EdgeRazorConfig
 from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import logits, make_student
 
+pytestmark = pytest.mark.slow
+
 LOAD = AutoModelForCausalLM.from_pretrained
 
 

@@ -68,20 +68,11 @@ compare("generate")
 """
 
 
-def run_python(program: str, *arguments: str) -> None:
-    source = STATE.format(dependencies=DEPENDENCIES) + program
-    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
-    command = [sys.executable, "-c", source, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.mark.subprocess
-def test_importing_every_module_changes_nothing() -> None:
-    run_python(IMPORTS)
-
-
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_planning_packing_training_and_measuring_change_nothing(tmp_path: Path) -> None:
-    run_python(CALLS, str(tmp_path))
+def test_importing_and_calling_change_nothing(tmp_path: Path) -> None:
+    source = STATE.format(dependencies=DEPENDENCIES) + IMPORTS + CALLS
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    command = [sys.executable, "-c", source, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]

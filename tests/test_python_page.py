@@ -1,13 +1,12 @@
 """The page about Python: its blocks are one program, and what it names exists."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import edgerazor
+from tests.forked_commands import run_program
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "guide" / "python-api.md").read_text(encoding="utf-8")
@@ -16,11 +15,9 @@ PAGE = (ROOT / "docs" / "guide" / "python-api.md").read_text(encoding="utf-8")
 @pytest.mark.subprocess
 def test_the_blocks_run_as_one_program(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
-    program = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    steps = re.findall(r"^\d (.*)$", done.stdout, re.MULTILINE)
+    program = tmp_path / "program.py"
+    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)), encoding="utf-8")
+    steps = re.findall(r"^\d (.*)$", run_program(program, folder=tmp_path), re.MULTILINE)
     assert len(steps) == 5 and all("eakld" in step and "feature_mse" in step for step in steps)
     assert (tmp_path / "model.gguf").exists() and (tmp_path / "packed" / "edgerazor.json").exists()
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from edgerazor.schemas.recipe import load_recipe
+from tests.forked_commands import run_program
 from tests.runs import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -40,9 +41,9 @@ def test_every_recipe_loads(text, registry):
 def test_the_python_example_runs(tmp_path):
     (example,) = [text for _, text in blocks("python", [ROOT / "README.md"]) if "load_recipe(" in text]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(tmp_path, training={"max_steps": 2})))
-    program = example + "\nassert type(model).__name__ == 'Qwen3ForCausalLM'\n"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    program = tmp_path / "program.py"
+    program.write_text(example + "\nassert type(model).__name__ == 'Qwen3ForCausalLM'\n", encoding="utf-8")
+    run_program(program, folder=tmp_path)
 
 
 @pytest.mark.subprocess
@@ -62,9 +63,9 @@ def test_the_package_of_the_plugin_page_trains(tmp_path):
     losses = [{"name": "acme.logit_mse", "weight": 0.5}]
     content = recipe(tmp_path, training={"max_steps": 2}, distillation={"losses": losses})
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "edgerazor", "train", "recipe.yaml", "--output", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    program = tmp_path / "program.py"
+    program.write_text('from edgerazor.cli import main\nmain(["train", "recipe.yaml", "--output", "run"])\n')
+    run_program(program, folder=tmp_path)
     assert "acme.logit_mse" in (tmp_path / "run" / "metrics.json").read_text()
 
 

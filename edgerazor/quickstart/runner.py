@@ -102,9 +102,8 @@ class _Quickstart:
         training, held_out = corpus.write(self.output / "corpus")
         teacher = self._teacher_folder(corpus, train_teacher, stack)
         device = pick_device()
-        self.setting = Setting(
-            teacher, training, held_out, self.seed, False, device.type == "cpu", 2 if self.smoke else 10
-        )
+        batches, rows = (2, 4) if self.smoke else (10, 16)
+        self.setting = Setting(teacher, training, held_out, self.seed, False, device.type == "cpu", batches, rows)
         models = Models(ModelSection(name_or_path=str(teacher)), self.registry)
         self.tokenizer: Any = models.teacher.tokenizer
         self.teacher = models.load_teacher(device=device)
@@ -155,7 +154,7 @@ class _Quickstart:
             self.teacher,
             self.data.held_out,
             adapter=self.adapter,
-            batch_size=16,
+            batch_size=self.setting.evaluation_rows,
             batches=batches,
             pad_token_id=self.tokenizer.pad_token_id,
         )
@@ -225,7 +224,7 @@ class _Quickstart:
         shared = Comparison(
             TransformersRuntime(self.teacher, self.tokenizer),
             self.data.held_out,
-            16 * self.setting.evaluation_batches,
+            self.setting.evaluation_batches * self.setting.evaluation_rows,
             PROMPT,
         )
         for row, text in export_students(self.output, shared, registry=self.registry, say=self._say):

@@ -71,6 +71,7 @@ class Setting:
     bf16: bool
     use_cpu: bool
     evaluation_batches: int
+    evaluation_rows: int
 
 
 def quantization_section(variant: Variant) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def recipe_of(variant: Variant, setting: Setting, *, seconds: float | None = Non
             "bf16": setting.bf16,
             "use_cpu": setting.use_cpu,
         },
-        "evaluation": {"batches": 2, "batch_size": 16},
+        "evaluation": {"batches": 2, "batch_size": setting.evaluation_rows},
     }
 
 

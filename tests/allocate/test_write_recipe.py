@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from edgerazor.allocate.candidates import candidate_quantizer
 from edgerazor.allocate.write_recipe import assigned_section, globs
 from edgerazor.schemas.quantization import QuantizationSection
-from tests.conftest import QUANTIZATION
+from tests.fixtures import QUANTIZATION
 
 CHOICES = ("ternary", "1/4", "int4", "{name: sqmp, placement: rows, high_rows: '0-2, 5'}")
 

@@ -11,6 +11,8 @@ from training_models import BATCHES, SHAPES, build_pair
 from edgerazor.kernels.processor import SETTING
 from tests.processors import PROCESSORS, name
 
+pytestmark = pytest.mark.slow
+
 
 def step(contestant, *, autocast=False, micro_batches=1):
     dtype = torch.bfloat16 if autocast else torch.float32

@@ -129,6 +129,7 @@ def test_files_that_cannot_be_read_are_faults(folder):
     assert "edgerazor.json: is missing" in verify_checkpoint(folder).faults[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_sound_checkpoint_has_no_fault(case, build_model, registry, tmp_path):
     report = make_student(build_model, registry, tmp_path, case).write(tmp_path / "packed")

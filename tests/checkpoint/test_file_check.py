@@ -62,6 +62,7 @@ def test_a_flipped_bit_of_the_weights_is_refused_and_loads_if_asked_to(
     assert "verify" not in config
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_flipped_bit_of_any_file_is_refused(

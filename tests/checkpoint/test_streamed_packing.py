@@ -46,6 +46,7 @@ def shard(model: Path) -> None:
     (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [{}, {"tie_word_embeddings": False}, {"attention_bias": True}])
 @pytest.mark.parametrize("shards", [False, True])
 def test_the_files_are_those_of_a_model_in_memory(

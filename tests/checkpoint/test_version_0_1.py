@@ -18,6 +18,8 @@ from edgerazor.inference.generate import GenerationSettings, generate
 from edgerazor.schemas.recipe import load_recipe
 from edgerazor.training.output import prepare_output
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 CHECKPOINTS = sorted(path.parent.name for path in FOLDER.glob("*/expected.json"))
 

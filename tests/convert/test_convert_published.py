@@ -33,6 +33,7 @@ def given(plan: Plan) -> dict[str, Any]:
     return {module.name: module.params for module in plan.modules}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "bits"), CASES)
 def test_the_converted_configuration_is_the_recipe(registry: Registry, model: str, bits: str) -> None:
     ours = load_recipe(RECIPES / f"{model}-{bits}-bit.yaml", registry=registry)

@@ -36,6 +36,7 @@ def dialogues(draw: st.DrawFn, name: str) -> list[dict[str, Any]]:
     return messages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_turns_lie_where_the_template_says(name: str) -> None:
     chat = renderer(name)

@@ -62,6 +62,7 @@ def expected(family: Family, messages: list[Message]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_labels_are_the_turns_as_rendered(name: str, kind: str) -> None:

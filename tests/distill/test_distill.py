@@ -213,6 +213,7 @@ WIDE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", PROCESSORS, ids=name)
 @pytest.mark.parametrize("kind", ["tied", "untied", "tied, autocast"])
 def test_a_model_whose_layers_and_head_multiply_codes_has_the_losses_of_values(

@@ -20,6 +20,8 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.hub import offline_cache
 from tests.runs import LINES, quantization, save_data, save_model
 
+pytestmark = pytest.mark.slow
+
 MARKER = "exported.other"
 
 

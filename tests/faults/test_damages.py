@@ -16,6 +16,8 @@ from tests.commands import invoke
 from tests.faults.campaign import damages
 from tests.runs import recipe, write_recipe
 
+pytestmark = pytest.mark.slow
+
 LOSSES = {"task_weight": 0.1, "losses": [{"name": "forward_kl", "weight": 1.0}]}
 
 

@@ -16,7 +16,7 @@ from edgerazor.kernels.triton import quantize as kernels
 from edgerazor.kernels.triton.dequantize import dequantize
 
 MakeRule = Callable[[int, int], GroupRule]
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"), pytest.mark.slow]
 
 
 def mixed_rows(rows: int, _: int) -> GroupRule:

@@ -17,6 +17,8 @@ from edgerazor.schemas.recipe import load_recipe
 from edgerazor.training import train
 from tests.runs import recipe, save_model
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[2] / "edgerazor"
 # Where plugins are loaded: commands, `import edgerazor.hf`, and the object that transformers alone constructs.
 LOADS_PLUGINS = {"hf.py", "checkpoint/hugging_face.py"}

@@ -18,6 +18,8 @@ from edgerazor.training import train
 from tests.commands import fail
 from tests.runs import recipe, tokenizer
 
+pytestmark = pytest.mark.slow
+
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

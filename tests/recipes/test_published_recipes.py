@@ -85,6 +85,7 @@ def test_there_is_a_recipe_for_every_published_configuration() -> None:
     assert set(RECIPES) >= PUBLISHED
 
 
+@pytest.mark.slow
 @recipes
 def test_the_plan_gives_the_published_compression_and_coverage(registry: Registry, name: str) -> None:
     model, bits = model_and_bits(name)

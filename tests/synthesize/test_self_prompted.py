@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,9 @@ from edgerazor.data import load_data
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.synthesis import SelfPrompting
 from tests.commands import fail, invoke, succeed
+from tests.forked_commands import end, start
+
+pytestmark = pytest.mark.slow
 
 COUNT = 8
 LIMITS = ("--set", "question_tokens=24", "--set", "min_question=3", "--set", "max_similarity=0.4")
@@ -100,11 +101,11 @@ def test_more_rows_go_on_from_those_there(talker: Path, whole: tuple[bytes, byte
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_rows(talker: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
-    command = [sys.executable, "-m", "edgerazor", *map(str, arguments(talker, output, "--batch-size", 1))]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (output.exists() and output.read_bytes().count(b"\n") >= 2):
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+    process = start([*arguments(talker, output, "--batch-size", 1)], tmp_path / "log")
+    while process.is_alive() and not (output.exists() and output.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.005)
+    process.kill()
+    end(process)
     kept = output.read_bytes()
     assert whole[0].startswith(kept)
     succeed(*arguments(talker, output))

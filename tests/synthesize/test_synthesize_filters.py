@@ -87,6 +87,7 @@ def test_scripts_without_blanks_have_words_too() -> None:
     assert repetition("今天天气很好我们去公园走一走") == 0.0
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 def test_shares_of_scripts_are_shares(text: str) -> None:
     latin, greek = script_share(text, "latin"), script_share(text, "greek")

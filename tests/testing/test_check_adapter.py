@@ -40,6 +40,7 @@ def test_every_built_in_adapter_is_checked() -> None:
     assert all(checked & set(declared.model_types) for declared in REGISTRY.adapter_declarations())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", faulty(faulty_adapters))
 def test_a_fault_is_named(code: Any) -> None:
     with pytest.raises(BrokenLawError) as caught:

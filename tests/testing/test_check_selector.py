@@ -24,6 +24,7 @@ def test_built_in_selectors_keep_the_laws(name: str, values: dict[str, Any]) -> 
     check_selector(REGISTRY.params("selector", name, **values), registry=REGISTRY)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_examples")
 @pytest.mark.parametrize("code", faulty(faulty_selectors))
 def test_a_fault_is_named(code: Any) -> None:

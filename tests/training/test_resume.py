@@ -89,6 +89,7 @@ def test_length_logging_saving_and_loading_may_change(key: str, resume: Resume) 
     resume(training={key: FREE[key]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(TrainingSection.model_fields.keys() - FREE))
 def test_every_other_training_setting_is_refused(key: str, resume: Resume) -> None:
     plain = {"evaluation": {"every_steps": 2}, "training": {key: default(key)}}

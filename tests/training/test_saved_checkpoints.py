@@ -21,6 +21,8 @@ from edgerazor.training import TrainResult, train
 from tests.limits import quota
 from tests.runs import recipe
 
+pytestmark = pytest.mark.slow
+
 SAVED = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
 
 

@@ -3,8 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from edgerazor.models.share_weights import share_frozen_weights
 from edgerazor.schemas.recipe import load_recipe
 from edgerazor.training import train
 from edgerazor.training import training as run_module
+from tests.forked_commands import end, start
 from tests.runs import recipe, save_data, save_model
 
 pytestmark = pytest.mark.slow
@@ -252,21 +252,12 @@ def test_ctrl_c_on_the_command_line_saves_and_says_how_to_go_on(tmp_path):
 
     content = recipe(tmp_path, training={"max_steps": 100_000, "logging_steps": 1})
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
-    command = [
-        sys.executable,
-        "-m",
-        "edgerazor",
-        "train",
-        str(tmp_path / "recipe.yaml"),
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        # The first line of figures comes after the first step; without one the loop ends with the process.
-        before = next((line for line in process.stderr if line.startswith("train: step ")), None)
-        assert before is not None, process.communicate()
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate()
-    assert process.returncode == 130, errors
-    assert "--resume" in errors + output
+    log = tmp_path / "log"
+    process = start(["train", tmp_path / "recipe.yaml", "--output", tmp_path / "run"], log)
+    # The first line of figures comes after the first step.
+    while process.is_alive() and not (log.exists() and "train: step " in log.read_text()):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    assert end(process) == 130, log.read_text()
+    assert "--resume" in log.read_text()
     assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))

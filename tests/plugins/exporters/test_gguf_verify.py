@@ -12,6 +12,8 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.gguf.read import open_gguf
 
+pytestmark = pytest.mark.slow
+
 CASE = "llama 1.58-bit g64 untied"
 
 

@@ -16,6 +16,8 @@ from edgerazor.plugins.exporters.common import RECIPE, read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
 from edgerazor.plugins.exporters.params import GGUFParams, ONNXParams
 
+pytestmark = pytest.mark.slow
+
 KEY = "edgerazor.export_settings"
 ONE_LAYER: dict[str, Any] = {"num_hidden_layers": 1, "weights": rules(BODIES["4"], 32)}
 # Every parameter of GGUF, with a value that is not the default, and what the file says of it.
