@@ -18,9 +18,9 @@ FILES, TRAINER_STATE = "checkpoint_files.json", "trainer_state.json"
 _PREFIX = "checkpoint-"
 # One of each is what a run goes on from; a sharded run keeps folders of some.
 _NEEDED = {
-    "the weights": ("model*.safetensors", "pytorch_model*", "global_step*"),
-    "the optimizer": ("optimizer*", "global_step*"),
-    "the learning rate": ("scheduler.pt", "global_step*"),
+    "the weights": ("model*.safetensors", "pytorch_model*"),
+    "the optimizer": ("optimizer*",),
+    "the learning rate": ("scheduler.pt",),
     "the random numbers": ("rng_state*.pth",),
     "the trainer": (TRAINER_STATE,),
 }

@@ -7,6 +7,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperCommand, TyperGroup
 
+from edgerazor.cli.process import rank
 from edgerazor.errors import EdgeRazorError
 from edgerazor.version import __version__
 
@@ -42,7 +43,12 @@ class RenamedOutput(TyperCommand):
 
 
 def _message(error: Exception) -> str:
-    """What an error says; an OSError of a disk that fills up has no file to name, one of opening has."""
+    """What an error says, and which of several processes says it."""
+    return _text(error) if rank() is None else f"rank {rank()}: {_text(error)}"
+
+
+def _text(error: Exception) -> str:
+    """An OSError of a disk that fills up has no file to name, one of opening has."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error) or type(error).__name__

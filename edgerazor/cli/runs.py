@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgerazor.cli.application import Overrides, RecipePath
-from edgerazor.cli.process import ask_for_huge_pages, keep_large_blocks, show_one_gpu
+from edgerazor.cli.process import ask_for_huge_pages, keep_large_blocks, rank, show_one_gpu
 from edgerazor.errors import ExportError
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a packed checkpoint.", show_default=False)]
@@ -91,6 +91,9 @@ def train(
         result = run(loaded, registry=registry, output=output, resume=resume, export_progress=progress)
     for exported in result.exports:
         print_export(exported, Console(stderr=True))
+    if rank():
+        # The first of several processes says for all what came of the run.
+        raise typer.Exit(130 if result.interrupted else 0)
     if result.interrupted:
         changes = [part for override in overrides or [] for part in ("--set", override)]
         command = ["edgerazor", "train", str(recipe), "--output", str(output), *changes, "--resume"]

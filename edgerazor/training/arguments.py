@@ -11,6 +11,7 @@ from edgerazor.errors import RecipeError, TrainingError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.training import TrainingSection
+from edgerazor.training.parallelism import check_sharding
 
 OURS = {"extra", "max_seconds", "train_parameters"}
 NO_STEP_LIMIT = 1_000_000_000
@@ -36,7 +37,7 @@ def build_training_arguments(
     """Make the arguments of a run whose checkpoints go to `folder`.
 
     Raises:
-        TrainingError: several GPUs are visible to this one process.
+        TrainingError: several GPUs are visible to this one process, or version 1 of FSDP is asked for.
         RecipeError: a key under `training.extra` is unknown to the installed transformers or set elsewhere, or a value
             is refused by it.
     """
@@ -49,6 +50,7 @@ def build_training_arguments(
         arguments = TrainingArguments(**values)
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"training: {error}") from error
+    check_sharding(getattr(arguments, "fsdp_plugin_args", None))
     if arguments.n_gpu > 1:
         raise TrainingError(
             "several GPUs are visible to one process; start with `accelerate launch`, or show it one: "

@@ -52,12 +52,9 @@ def finish_run(
 
 def _gathered(trainer: DistillationTrainer, recipe: Recipe, models: Models) -> nn.Module | None:
     """A student with the weights of all shards, on the main process; None on the others."""
-    if trainer.is_fsdp_enabled:
-        state: dict[str, Any] = get_model_state_dict(
-            trainer.model_wrapped, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-        )
-    else:
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    state: dict[str, Any] = get_model_state_dict(
+        trainer.model_wrapped, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
     if not trainer.is_world_process_zero():
         return None
     student, _ = load_student(models, recipe)
@@ -74,7 +71,7 @@ def _gathered(trainer: DistillationTrainer, recipe: Recipe, models: Models) -> n
 
 
 def _compute_dtype(trainer: DistillationTrainer) -> torch.dtype:
-    plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    plugin = trainer.accelerator.state.fsdp_plugin
     policy = getattr(plugin, "mixed_precision_policy", None)
     dtype = getattr(policy, "param_dtype", None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
@@ -86,7 +83,7 @@ def _write_metrics(trainer: DistillationTrainer, path: Path, evaluation: Mapping
         "tokens": trainer.state.num_input_tokens_seen,
         "processes": trainer.args.world_size,
         "layers": settled_layers(trainer.distiller),
-        "sharding": "fsdp" if trainer.is_fsdp_enabled else "deepspeed" if trainer.is_deepspeed_enabled else None,
+        "sharding": "fsdp" if trainer.sharded else None,
         "evaluation": dict(evaluation),
         "history": trainer.state.log_history,
     }

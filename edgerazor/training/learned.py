@@ -20,7 +20,7 @@ def prepare_learned(distiller: Distiller, device: torch.device, *, world_size: i
     if modules and sharded:
         raise TrainingError(
             f"{', '.join(modules)}: a learned projection cannot be trained beside a sharded student; train without "
-            "FSDP and DeepSpeed, or take a teacher of the student's width"
+            "FSDP, or take a teacher of the student's width"
         )
     for module in modules.values():
         module.to(device)

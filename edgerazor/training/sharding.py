@@ -6,8 +6,6 @@ from typing import Any
 from accelerate import DistributedType
 from accelerate.utils import FullyShardedDataParallelPlugin
 
-from edgerazor.errors import TrainingError
-
 
 def shard_on_cpu(accelerator: Any, plugin_arguments: dict[str, Any] | None) -> bool:
     """Switch a multi-process CPU run that asks for FSDP to FSDP2, before a model is prepared.
@@ -18,16 +16,11 @@ def shard_on_cpu(accelerator: Any, plugin_arguments: dict[str, Any] | None) -> b
 
     Returns:
         Whether FSDP2 was switched on.
-
-    Raises:
-        TrainingError: version 1 is asked for, which has no CPU form.
     """
     asked = plugin_arguments is not None or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if not asked or accelerator.state.distributed_type != DistributedType.MULTI_CPU:
         return False
     plugin = FullyShardedDataParallelPlugin(**(plugin_arguments or {}))
-    if plugin.fsdp_version != 2:
-        raise TrainingError("FSDP on CPUs needs version 2; set fsdp_version: 2 in the accelerate configuration")
     if accelerator.mixed_precision != "no":
         plugin.set_mixed_precision(accelerator.mixed_precision)
     accelerator.state.distributed_type = DistributedType.FSDP

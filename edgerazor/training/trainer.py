@@ -65,8 +65,11 @@ class DistillationTrainer(Trainer):
         self._sums: dict[str, Tensor] = {}
         self._share_names: set[str] = set()
         self._steps_summed = self._passes_summed = 0
-        if self.accelerator.mixed_precision == "fp16":
-            raise TrainingError("mixed precision fp16 would lose the gradients of the head; launch with bf16 or no")
+        if self.accelerator.mixed_precision not in ("no", "bf16"):
+            raise TrainingError(
+                f"mixed precision {self.accelerator.mixed_precision}: fp16 would lose the gradients of the head, and "
+                "fp8 round beside the quantizers; launch with bf16 or no"
+            )
         prepare_learned(distiller, self.args.device, world_size=self.args.world_size, sharded=self.sharded)
         if on_policy is not None and self.sharded:
             raise TrainingError("distillation.on_policy: a sharded student cannot answer; train without sharding")
@@ -74,7 +77,7 @@ class DistillationTrainer(Trainer):
     @property
     def sharded(self) -> bool:
         """Whether processes hold parts of the weights each."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        return bool(self.is_fsdp_enabled)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator as transformers does, and shard on CPUs too, where accelerate would not."""

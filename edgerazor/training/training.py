@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from edgerazor.training.clock import Clock
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
 from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, claimed, prepare_output
+from edgerazor.training.parallelism import check_parallelism
 from edgerazor.training.rows import check_rows, settle_student
 from edgerazor.training.save import BestByStep
 from edgerazor.training.trainer import DistillationTrainer
@@ -108,8 +109,10 @@ def train(
 
     Raises:
         RecipeError, PlanError, DataError, CheckpointError: before any training, whatever can be known by then.
-        TrainingError: the folder holds a run or is in use, the loss stops being finite, or the disk is full.
+        TrainingError: what `check_parallelism` refuses, the folder holds a run or is in use, the loss stops being
+            finite, the disk is full.
     """
+    check_parallelism(recipe.training)
     console, output = console or Console(stderr=True), Path(output)
     exporters, models = build_exporters(recipe, registry=registry), Models(recipe.model, registry)
     recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
@@ -118,9 +121,7 @@ def train(
     interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
     started = now()
     _settle_layers(trainer, console, last)
-    whole = trainer.accelerator.unwrap_model(trainer.model)
-    # Sharded wrappers gather whole weights for a moment only; keeping them would undo that.
-    with claimed(output, trainer), cached_weights(whole, policy="off" if trainer.sharded else None) as cache:
+    with claimed(output, trainer), _cache(trainer) as cache:
         _write_recipe(trainer, recipe, output / RECIPE, registry)
         _run_steps(trainer, last, cache, interrupt, progress)
         seconds, state = now() - started, trainer.state
@@ -130,6 +131,12 @@ def train(
         evaluation = finish_run(trainer, recipe, plan, models=models, output=output)
     result = replace(result, checkpoint=output / PACKED, evaluation=evaluation)
     return replace(result, exports=_export(trainer, exporters, output / PACKED, registry, export_progress))
+
+
+def _cache(trainer: DistillationTrainer) -> AbstractContextManager[WeightCache]:
+    """Sharded wrappers gather whole weights for a moment only; keeping them would undo that."""
+    whole = trainer.accelerator.unwrap_model(trainer.model)
+    return cached_weights(whole, policy="off" if trainer.sharded else None)
 
 
 def _write_recipe(trainer: DistillationTrainer, recipe: Recipe, path: Path, registry: Registry) -> None:
