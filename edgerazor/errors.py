@@ -44,6 +44,10 @@ class TrainingError(EdgeRazorError):
     """A run cannot start or go on, for example because a weight or the loss is not finite."""
 
 
+class OutputError(EdgeRazorError):
+    """Nothing can be written to an output, or another process is writing to it."""
+
+
 class CheckpointError(EdgeRazorError):
     """A checkpoint is missing, incomplete, damaged, or of a kind that was not expected here."""
 

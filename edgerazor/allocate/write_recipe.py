@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from edgerazor.core.atomic import write_text
 from edgerazor.core.names import layer_pattern
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
@@ -71,6 +72,6 @@ def write_allocated_recipe(recipe: Recipe, path: Path, *, comment: Sequence[str]
     explicit = resolve_recipe(recipe, registry=registry).model_copy(update={"preset": None})
     text = "".join(f"# {line}\n" for line in comment) + explicit.to_yaml()
     try:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -8,6 +8,7 @@ from edgerazor.checkpoint.folder import check_replaceable
 from edgerazor.checkpoint.storage import round_unquantized_, unquantized_dtype
 from edgerazor.checkpoint.write import PackResult, write_checkpoint
 from edgerazor.core.apply import apply_plan
+from edgerazor.core.claims import claimed
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
@@ -27,9 +28,15 @@ def pack_model(recipe: Recipe, *, registry: Registry, output: str | Path) -> Pac
     Raises:
         CheckpointError: the model is missing, already packed, trained with other quantizers, or not finite; or the
             output cannot be written.
+        OutputError: another process writes to the output.
         PlanError: the recipe does not fit the model.
     """
     check_replaceable(Path(output))
+    with claimed(Path(output)):
+        return _pack(recipe, registry, output)
+
+
+def _pack(recipe: Recipe, registry: Registry, output: str | Path) -> PackResult:
     source = Models(recipe.model, registry).student
     config = source.config
     model, weights = source.load_unread() or (source.load(), None)

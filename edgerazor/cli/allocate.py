@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgerazor.cli.application import Overrides, RecipePath
+from edgerazor.core.claims import claimed
 from edgerazor.errors import RecipeError
 
 if TYPE_CHECKING:
-    from edgerazor.allocate import AllocationResult
+    from edgerazor.allocate import AllocationResult, AllocationSettings
     from edgerazor.allocate.allocation import Assignment
 
 
@@ -58,10 +59,10 @@ def allocate(
 
     among = tuple(candidates or DEFAULT_CANDIDATES)
     settings = AllocationSettings(target_bits, batches, among, free, rows, measure, seed)
-    result = run(loaded, settings, registry=registry)
-    _show(result)
-    comment = _comment(result, f"{recipe} --target-bits {target_bits:g}", *["--rows"] * rows, *["--free"] * free)
-    write_allocated_recipe(result.recipe, output, comment=comment, registry=registry)
+    with claimed(output):
+        result = run(loaded, settings, registry=registry)
+        _show(result)
+        write_allocated_recipe(result.recipe, output, comment=_comment(result, recipe, settings), registry=registry)
     typer.echo(f"wrote {output}; next: edgerazor train {output} --output RUN")
 
 
@@ -72,10 +73,11 @@ def _check_options(output: Path, *, rows: bool, candidates: list[str] | None) ->
         raise RecipeError(f"{output}: cannot be written: there is no folder {output.parent}")
 
 
-def _comment(result: "AllocationResult", *command: str) -> list[str]:
+def _comment(result: "AllocationResult", recipe: Path, settings: "AllocationSettings") -> list[str]:
     """First lines of the written recipe: the command that made it, and what it promises."""
+    options = "".join([" --rows"] * settings.rows + [" --free"] * settings.free)
     return [
-        f"Written by edgerazor allocate {' '.join(command)}.",
+        f"Written by edgerazor allocate {recipe} --target-bits {settings.target_bits:g}{options}.",
         f"Decoder: {result.allocated.bits:.4f} nominal bits per weight; predicted KL {result.allocated.predicted:.4f}, "
         f"{result.uniform_label} everywhere {result.uniform.predicted:.4f}.",
     ]

@@ -22,6 +22,7 @@ def convert_recipe(
 ) -> None:
     """Turn a configuration of the original EdgeRazor release into a recipe, or say what has no counterpart."""
     from edgerazor.convert import convert_file
+    from edgerazor.core.atomic import write_text
     from edgerazor.core.discovery import load_plugins
 
     if output is not None and output.exists() and not force:
@@ -30,7 +31,7 @@ def convert_recipe(
     if output is None:
         typer.echo(converted.to_yaml(), nl=False)
     else:
-        output.write_text(converted.to_yaml(), encoding="utf-8")
+        write_text(output, converted.to_yaml())
         typer.echo(f"wrote {output}")
     for note in converted.notes:
         typer.echo(f"  note: {note}", err=output is None)

@@ -77,6 +77,7 @@ def schema(
     output: Annotated[Path | None, typer.Option("--output", help="File to write; absent: the terminal.")] = None,
 ) -> None:
     """Print the JSON Schema of recipes, plugins included, for completion and checks in an editor."""
+    from edgerazor.core.atomic import write_text
     from edgerazor.core.discovery import load_plugins
     from edgerazor.recipes.json_schema import recipe_json_schema
 
@@ -85,7 +86,7 @@ def schema(
         typer.echo(text)
         return
     try:
-        output.write_text(text + "\n", encoding="utf-8")
+        write_text(output, text + "\n")
     except OSError as error:
         raise EdgeRazorError(f"{output}: cannot be written: {error.strerror}") from error
     typer.echo(f"wrote {output}")

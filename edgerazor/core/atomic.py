@@ -24,9 +24,11 @@ def replaced(path: Path) -> Iterator[Path]:
     at `path` is untouched. What a killed process left is removed by the next call for the same path.
 
     Raises:
-        OSError: it cannot be written (a full disk, for example), or the block made nothing.
+        OSError: it cannot be written (a full disk, for example), is a device or a pipe, or the block made nothing.
     """
     target = path.resolve()
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OSError(errno.EINVAL, "is a device or a pipe", str(path))
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +44,19 @@ def replaced(path: Path) -> Iterator[Path]:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by UTF-8 text whole; a terminal, a pipe or a device gets it directly.
+
+    Raises:
+        OSError: it cannot be written; what was there is untouched.
+    """
+    if path.is_file() or (path.parent.is_dir() and not path.exists()):
+        with replaced(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    else:
+        path.write_text(text, encoding="utf-8")
 
 
 def remove_folder(folder: Path) -> None:
@@ -125,9 +140,12 @@ def _workspace(target: Path) -> Iterator[Path]:
 
 def _put_in_place(temporary: Path, target: Path) -> None:
     """A rename replaces files and empty folders; a folder that holds something is exchanged, or steps aside first."""
-    if not (temporary.is_dir() and target.is_dir() and any(target.iterdir())):
+    try:
         temporary.replace(target)
         return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
     if _exchange(temporary, target):
         return
     former = temporary.with_name(_FORMER)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from edgerazor.checkpoint import open_checkpoint
 from edgerazor.checkpoint.file_check import FileCheck
 from edgerazor.checkpoint.read import PackedCheckpoint
+from edgerazor.core.claims import claimed
 from edgerazor.core.contracts import ComparisonResult, Exporter, ExportResult, Progress
 from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
@@ -43,6 +44,7 @@ def export_checkpoint(
     Raises:
         ExportError: a tensor does not fit the format, the file read back differs, or its engine cannot run it.
         CheckpointError: the checkpoint is damaged, or none of ours.
+        OutputError: another process writes to the path.
     """
     opened, path = open_checkpoint(checkpoint, registry=registry), Path(exporter.params.path)
     FileCheck(opened.folder, opened.manifest).finish()
@@ -58,8 +60,10 @@ def export_checkpoint(
             raise ExportError(f"{path}: {len(different)} tensors differ from the checkpoint, first {different[0]}")
 
     try:
-        exporter.check(opened)
-        result = exporter.export(opened, path, inspect=inspect)
+        exporter.check_target(path)
+        with claimed(path):
+            exporter.check(opened)
+            result = exporter.export(opened, path, inspect=inspect)
     except ExportError as error:
         if not where:
             raise

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from edgerazor.checkpoint import PackResult, load_model, pack_model, verify_checkpoint
+from edgerazor.core.claims import claimed
 from edgerazor.core.registry import Registry
 from edgerazor.data import load_data
 from edgerazor.errors import CheckpointError, EdgeRazorError
@@ -65,9 +66,10 @@ def run_quickstart(
         console: where progress goes; None is standard output.
 
     Raises:
-        EdgeRazorError: a stage could not do its work.
+        EdgeRazorError: a stage could not do its work, or another process writes into the folder.
     """
-    return _Quickstart(Path(output), budget, smoke, seed, console or Console(), registry).run(data, train_teacher)
+    with claimed(Path(output), inside=True):
+        return _Quickstart(Path(output), budget, smoke, seed, console or Console(), registry).run(data, train_teacher)
 
 
 class _Quickstart:

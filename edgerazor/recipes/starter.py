@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from edgerazor.core.atomic import write_text
 from edgerazor.errors import RecipeError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.preset import local_config, preset_names
@@ -35,7 +36,7 @@ def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force
     text = text.replace(f"\npreset: {PRESET}\n", f"\npreset: {preset}\n")
     text = text.replace(f"sequence_length: {LENGTH} ", f"sequence_length: {min(LENGTH, _positions(model))} ")
     try:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written: {error.strerror or error}") from error
 

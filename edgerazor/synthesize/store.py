@@ -1,16 +1,16 @@
 """The file that is written: a row per finished dialogue, appended, so that an interruption loses no row."""
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from edgerazor.core.atomic import sync_descriptor
+from edgerazor.core.claims import claimed
 from edgerazor.errors import SynthesisError
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import FinishedDialogue
@@ -31,7 +31,7 @@ class RowStore:
     """JSON lines `{"id", "messages", "finish_reasons", "settings"}`, with `tools` where there are any; an entry of
     `data.sources`.
 
-    Opening takes a lock, removes a last line that was torn by a kill, and reads which ids are there. A row is one
+    Opening claims the file, removes a last line that was torn by a kill, and reads which ids are there. A row is one
     `write` to a file in append mode, taken back if it does not fit; the disk is synchronized about once a second.
 
     Args:
@@ -40,30 +40,29 @@ class RowStore:
         on_row: called with each row that is there.
 
     Raises:
-        SynthesisError: it cannot be opened or written, another run writes to it, it holds rows of other settings (each
-            is named) or lines of another origin.
+        OutputError: another process writes to it.
+        SynthesisError: it cannot be opened or written, it holds rows of other settings (each is named) or lines of
+            another origin.
     """
 
     def __init__(self, path: Path, settings: SynthesisSettings, on_row: Callable[[dict[str, Any]], None] | None = None):
         self.path, self.done = path, set[str]()
         self._on_row = on_row
         self._settings = settings.model_dump(mode="json")
-        self._created = not path.exists()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise SynthesisError(f"{path}: cannot be written: {error.strerror}") from error
-        try:
-            self._lock()
-            self._size = self._repair()
-            self._read()
-        except OSError as error:
-            os.close(self._file)
-            raise SynthesisError(f"{path}: cannot be read or repaired: {error.strerror}") from error
-        except SynthesisError:
-            os.close(self._file)
-            raise
+        with ExitStack() as stack:
+            stack.enter_context(claimed(path))
+            self._created = not path.exists()
+            try:
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            except OSError as error:
+                raise SynthesisError(f"{path}: cannot be written: {error.strerror}") from error
+            stack.callback(os.close, self._file)
+            try:
+                self._size = self._repair()
+                self._read()
+            except OSError as error:
+                raise SynthesisError(f"{path}: cannot be read or repaired: {error.strerror}") from error
+            self._open = stack.pop_all()
         self._synced, self._unsynced = time.monotonic(), False
 
     def __enter__(self) -> Self:
@@ -78,7 +77,7 @@ class RowStore:
                 sync_descriptor(self._file)
         if self._created and not self._size:
             self.path.unlink(missing_ok=True)
-        os.close(self._file)
+        self._open.close()
 
     def append(self, written: FinishedDialogue, **more: Any) -> None:
         """Write one row, whole or not at all, with more columns."""
@@ -104,14 +103,6 @@ class RowStore:
             raise SynthesisError(f"{self.path}: cannot be written: {error.strerror}") from error
         self._size += len(line)
         self.done.add(identifier)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SynthesisError(f"{self.path}: another run is writing to it") from error
-        except OSError as error:
-            raise SynthesisError(f"{self.path}: cannot be locked: {error.strerror}") from error
 
     def _repair(self) -> int:
         """Cut what follows the last line break, unless only the break is missing; return the size in bytes."""

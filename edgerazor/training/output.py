@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from transformers import Trainer
 
 from edgerazor.checkpoint.training_checkpoint import newest_whole, saved_steps
 from edgerazor.core.atomic import remove_abandoned
-from edgerazor.core.locks import locked
+from edgerazor.core.claims import claimed
 from edgerazor.core.registry import Registry
 from edgerazor.errors import TrainingError
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.resume import check_resumable
 
 CHECKPOINTS, PACKED, METRICS, RECIPE = "checkpoints", "packed", "metrics.json", "recipe.yaml"
+# What torchrun and accelerate set, and the MPI launchers that accelerate knows.
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def prepare_output(
@@ -42,7 +43,7 @@ def prepare_output(
         if last is None:
             raise TrainingError(f"{output}: nothing to resume: there is no checkpoint under {checkpoints}")
         check_resumable(recipe, output / RECIPE, registry=registry)
-        if console and problems and os.environ.get("RANK", "0") == "0":
+        if console and problems and _is_first_process():
             console.print("\n".join([*problems, f"going on from {last}"]), soft_wrap=True, markup=False)
     elif saved_steps(checkpoints) or (output / PACKED).exists():
         raise TrainingError(f"{output}: already holds a run; resume it with --resume, or choose another folder")
@@ -56,18 +57,21 @@ def prepare_output(
 
 
 @contextmanager
-def claimed(output: Path, trainer: Trainer) -> Iterator[None]:
-    """Hold the folder of a run, which `prepare_output` made, against other runs, and clear what killed ones left there.
+def claimed_run(output: Path) -> Iterator[None]:
+    """Hold the folder of a run against other runs, and clear what killed ones left there; the first process does.
 
     Raises:
-        TrainingError: another process trains into it.
+        OutputError: another process trains into it, or nothing can be written there.
     """
-    if not trainer.is_world_process_zero():
+    if not _is_first_process():
         yield
         return
-    with locked(output) as held:
-        if held is False:
-            raise TrainingError(f"{output}: another process is training into this folder; choose another one")
+    with claimed(output, inside=True):
         for folder in (output, output / CHECKPOINTS):
             remove_abandoned(folder)
         yield
+
+
+def _is_first_process() -> bool:
+    """Of those that train together, by what their launcher says; they need not have met yet."""
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"

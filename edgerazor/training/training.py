@@ -37,7 +37,7 @@ from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWei
 from edgerazor.training.clock import Clock
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
-from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, claimed, prepare_output
+from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, claimed_run, prepare_output
 from edgerazor.training.parallelism import check_parallelism
 from edgerazor.training.rows import check_rows, settle_student
 from edgerazor.training.save import BestByStep
@@ -109,28 +109,34 @@ def train(
 
     Raises:
         RecipeError, PlanError, DataError, CheckpointError: before any training, whatever can be known by then.
-        TrainingError: what `check_parallelism` refuses, the folder holds a run or is in use, the loss stops being
-            finite, the disk is full.
+        TrainingError, OutputError: what `check_parallelism` refuses, the folder holds a run or is in use, the loss is
+            not finite, the disk is full.
     """
     check_parallelism(recipe.training)
     console, output = console or Console(stderr=True), Path(output)
     exporters, models = build_exporters(recipe, registry=registry), Models(recipe.model, registry)
-    recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
-    last = prepare_output(output, recipe, resume=resume, registry=registry, console=console)
-    trainer, plan = _build_trainer(recipe, models, output, data, now)
-    interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
-    started = now()
-    _settle_layers(trainer, console, last)
-    with claimed(output, trainer), _cache(trainer) as cache:
-        _write_recipe(trainer, recipe, output / RECIPE, registry)
-        _run_steps(trainer, last, cache, interrupt, progress)
-        seconds, state = now() - started, trainer.state
-        result = TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
-        if interrupt.received is not None:
-            return replace(result, interrupted=True)
-        evaluation = finish_run(trainer, recipe, plan, models=models, output=output)
-    result = replace(result, checkpoint=output / PACKED, evaluation=evaluation)
-    return replace(result, exports=_export(trainer, exporters, output / PACKED, registry, export_progress))
+    with claimed_run(output):
+        recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
+        last = prepare_output(output, recipe, resume=resume, registry=registry, console=console)
+        trainer, plan = _build_trainer(recipe, models, output, data, now)
+        interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
+        started = now()
+        _settle_layers(trainer, console, last)
+        with _cache(trainer) as cache:
+            _write_recipe(trainer, recipe, output / RECIPE, registry)
+            _run_steps(trainer, last, cache, interrupt, progress)
+            result = _result(trainer, output, now() - started)
+            if interrupt.received is not None:
+                return replace(result, interrupted=True)
+            evaluation = finish_run(trainer, recipe, plan, models=models, output=output)
+        result = replace(result, checkpoint=output / PACKED, evaluation=evaluation)
+        return replace(result, exports=_export(trainer, exporters, output / PACKED, registry, export_progress))
+
+
+def _result(trainer: DistillationTrainer, output: Path, seconds: float) -> TrainResult:
+    """Of the steps alone; nothing is packed yet."""
+    state = trainer.state
+    return TrainResult(output, None, state.global_step, state.num_input_tokens_seen, seconds, state.log_history)
 
 
 def _cache(trainer: DistillationTrainer) -> AbstractContextManager[WeightCache]:

@@ -2,13 +2,15 @@
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from edgerazor.core import atomic
-from edgerazor.core.atomic import file_above, remove_folder, replaced
+from edgerazor.core.atomic import file_above, remove_folder, replaced, write_text
 from edgerazor.core.locks import locked
+from tests.limits import quota
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -135,3 +137,35 @@ def test_a_lock_is_held_by_one_and_ends_with_its_block(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with locked(tmp_path) as third:
         assert third
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_several_at_once_leave_what_one_of_them_made(kind: str, tmp_path: Path) -> None:
+    def write(text: str) -> None:
+        for _ in range(10):
+            with replaced(tmp_path / "above" / "model") as temporary:
+                make(temporary, kind, text)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, "abcd"))
+    (found,) = content(tmp_path).items()
+    assert found[1] in set("abcd") and found[0] == (
+        "above/model" if kind == "file" else f"above/model/inner/{found[1]}"
+    )
+    assert len(list((tmp_path / "above").iterdir())) == 1
+
+
+def test_text_replaces_a_file_whole_and_goes_directly_into_a_pipe(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", "first")
+    with quota(0), pytest.raises(OSError):
+        write_text(tmp_path / "text", "second")
+    assert content(tmp_path) == {"text": "first"} and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(FileNotFoundError):
+        write_text(tmp_path / "absent" / "text", "text")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "text")
+    assert os.read(reader, 9) == b"text"
+    os.close(reader)
+    with pytest.raises(OSError, match="a device or a pipe"), replaced(tmp_path / "pipe"):
+        pass

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from edgerazor.checkpoint.pack_source import pack_source
 from edgerazor.checkpoint.training_checkpoint import FILES, check_files, newest_whole
-from edgerazor.core.locks import locked
+from edgerazor.core.claims import claimed
 from edgerazor.core.registry import Registry
-from edgerazor.errors import CheckpointError, TrainingError
+from edgerazor.errors import CheckpointError, OutputError, TrainingError
 from edgerazor.schemas.recipe import load_recipe
 from edgerazor.training import TrainResult, train
 from tests.limits import quota
@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_and_what_was_saved_stays(folder: Path, registry: Re
 
 
 def test_a_folder_in_use_is_refused(folder: Path, registry: Registry) -> None:
-    with locked(folder / "run"), pytest.raises(TrainingError, match="another process is training into this folder"):
+    with claimed(folder / "run", inside=True), pytest.raises(OutputError, match=r"/run: process \d+ on .* is writing"):
         run(folder, registry, 4, resume=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from edgerazor.core.atomic import is_partial, remove_abandoned, replaced
+from edgerazor.core.claims import LOCK
 from edgerazor.distill.teacher_cache.format import MANIFEST, Manifest
 from edgerazor.errors import CheckpointError, RecipeError
 
@@ -27,7 +28,7 @@ def prepare_folder(folder: Path, wanted: Manifest) -> None:
         if path.exists():
             _check_same(path, wanted)
             return
-    if not all(is_partial(path) for path in folder.iterdir()):
+    if not all(is_partial(path) or path.name == LOCK for path in folder.iterdir()):
         raise RecipeError(f"{folder}: is not empty and holds no teacher cache; choose another folder")
     write_description(folder / BEGUN, wanted)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edgerazor.core.claims import claimed
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.outputs import Targets
 from edgerazor.core.registry import Registry
@@ -70,21 +71,23 @@ def cache_teacher(
         RecipeError: a section is missing, `top_k` is larger than the vocabulary, or the folder holds something else.
         PlanError: a loss needs more of the teacher than a cache holds.
         CheckpointError: the folder cannot be written, for example because the disk is full.
+        OutputError: another process writes into the folder.
     """
     models = Models(recipe.model, registry)
-    data, wanted = _wanted(recipe, models, top_k, date_of(output))
-    prepare_folder(output, wanted)
-    writer = _Writer(data.train, wanted, output, batch_size)
-    kept = writer.finished()
-    if len(kept) < wanted.shards:
-        device = pick_device(use_cpu=recipe.training.use_cpu)
-        teacher = models.load_teacher(device=device)
-        with show_progress("Caching the teacher", wanted.shards) as advance:
-            for index in range(wanted.shards):
-                if index not in kept:
-                    writer.write(index, teacher, models.teacher_adapter, device)
-                advance(1)
-    finish_folder(output, wanted)
+    with claimed(output, inside=True):
+        data, wanted = _wanted(recipe, models, top_k, date_of(output))
+        prepare_folder(output, wanted)
+        writer = _Writer(data.train, wanted, output, batch_size)
+        kept = writer.finished()
+        if len(kept) < wanted.shards:
+            device = pick_device(use_cpu=recipe.training.use_cpu)
+            teacher = models.load_teacher(device=device)
+            with show_progress("Caching the teacher", wanted.shards) as advance:
+                for index in range(wanted.shards):
+                    if index not in kept:
+                        writer.write(index, teacher, models.teacher_adapter, device)
+                    advance(1)
+        finish_folder(output, wanted)
     size = sum(path.stat().st_size for path in output.iterdir())
     return CacheResult(output, wanted.rows, wanted.positions, size, len(kept))
 
