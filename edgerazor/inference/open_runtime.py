@@ -33,18 +33,14 @@ def is_exported(path: Path, registry: Registry) -> bool:
 
 
 def _open_packed(folder: Path, registry: Registry) -> Runtime:
-    from transformers import AutoTokenizer
-
     from edgerazor.checkpoint import load_model, open_checkpoint
     from edgerazor.inference.transformers_runtime import TransformersRuntime
+    from edgerazor.models.tokenizer import load_tokenizer
 
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")
     opened = open_checkpoint(folder, registry=registry)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: no usable tokenizer: {str(error).splitlines()[0]}") from error
+    tokenizer = load_tokenizer(folder)
     return TransformersRuntime(load_model(folder, registry=registry), tokenizer, opened.recipe)
 
 

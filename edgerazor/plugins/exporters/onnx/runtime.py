@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgerazor.core.contracts import TokenizerRuntime
-from edgerazor.errors import ExportError, install_hint
+from edgerazor.errors import CheckpointError, ExportError, install_hint
 from edgerazor.plugins.exporters.common import read_json
 from edgerazor.plugins.exporters.onnx.folder import CARD, GENAI, MODEL, read_card
 from edgerazor.plugins.exporters.token_ids import stop_ids
@@ -60,12 +60,12 @@ class OnnxRuntime(TokenizerRuntime):
     def tokenizer(self) -> Any:
         """The tokenizer in the folder."""
         if self._tokenizer is None:
-            from transformers import AutoTokenizer
+            from edgerazor.models.tokenizer import load_tokenizer
 
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(self.path)
-            except (OSError, ValueError, KeyError) as error:
-                raise ExportError(f"{self.path}: no usable tokenizer: {str(error).splitlines()[0]}") from error
+                self._tokenizer = load_tokenizer(self.path)
+            except CheckpointError as error:
+                raise ExportError(str(error)) from error
         return self._tokenizer
 
     def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:
