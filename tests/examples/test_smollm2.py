@@ -14,6 +14,7 @@ from rich.console import Console
 from smollm2_demo import budget
 from smollm2_demo.demo import run
 from smollm2_demo.greedy import Written, compare, read_along, write_greedily
+from smollm2_demo.int8_inputs import int8_inputs
 from smollm2_demo.options import STUDENTS, Options
 from smollm2_demo.tasks import log_likelihood, read_items
 from smollm2_demo.teacher import PACKAGE, TEXTS, VERSION, compare_tokens, convert
@@ -21,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edgerazor import load_recipe
 from edgerazor.checkpoint.pack_source import pack_source
+from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, DataError, TrainingError
 from edgerazor.export.export import export_to
 from edgerazor.inference.open_runtime import open_runtime
@@ -120,7 +122,25 @@ def test_a_first_difference_is_a_tie_only_within_what_the_engine_moves_elsewhere
     assert (tie.tokens, tie.tie) == (0, True)
     assert (tie.gap, tie.rounding) == (pytest.approx(0.1, abs=1e-5), pytest.approx(0.2, abs=1e-5))
     wrong = compare(ours, Written(ours.ids, np.array([[2.0, 1.9, 0.0], [0.0, 1.2, 0.0], [0.0, 1.0, 5.0]])))
-    assert (wrong.tokens, wrong.gap, wrong.tie) == (1, 4.0, False)
+    assert (wrong.tokens, wrong.gap, wrong.tie, wrong.rounded_gap) == (1, 4.0, False, None)
+
+
+def test_what_rounding_alone_does_to_the_reference_counts_as_the_engines() -> None:
+    ours, other = written([2.0, 1.0, 0.0], [5.0, 1.0, 0.0]), written([0.9, 1.0, 0.0], [5.0, 1.0, 0.0])
+    other = Written(ours.ids, other.logits)
+    assert not compare(ours, other).tie
+    rounded = Written(ours.ids, np.array([[1.5, 1.0, 0.0], [3.5, 1.0, 0.0]], dtype=np.float32))
+    tie = compare(ours, other, rounded)
+    assert (tie.tokens, tie.gap, tie.rounding, tie.rounded_gap, tie.tie) == (0, 1.0, 1.5, 0.5, True)
+
+
+def test_inputs_are_rounded_for_a_block_only(model: Path, registry: Registry) -> None:
+    loaded, ids = AutoModelForCausalLM.from_pretrained(model), torch.arange(1, 9)[None]
+    before = loaded(ids).logits
+    with int8_inputs(loaded, registry):
+        inside = loaded(ids).logits
+    assert torch.equal(loaded(ids).logits, before)
+    assert 0 < float((inside - before).norm()) < 0.05 * float(before.norm())
 
 
 def test_an_engine_that_reads_along_has_the_logits_of_one_that_writes(model: Path) -> None:

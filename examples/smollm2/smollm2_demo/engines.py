@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -20,7 +20,8 @@ from edgerazor.export.export import export_to
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.inference.transformers_runtime import TransformersRuntime
 from edgerazor.kernels.processor import this_processor
-from smollm2_demo.greedy import compare, read_along, write_greedily
+from smollm2_demo.greedy import Written, compare, read_along, write_greedily
+from smollm2_demo.int8_inputs import int8_inputs
 from smollm2_demo.measure import GREEDY_PROMPTS, QUESTIONS, answers, speed
 from smollm2_demo.options import Options
 from smollm2_demo.tasks import read_items, score
@@ -90,20 +91,18 @@ class Engines:
         """Greedy texts with inputs, keys and values left in 32 bits: packed, in llama.cpp and in ONNX Runtime.
 
         llama.cpp has no such setting: it rounds the inputs of products to int8, so only there a near-tie may fall the
-        other way.
+        other way. What such rounding does to the packed checkpoint is measured, too.
         """
         exact = self.folder(student) / "onnx-float32"
         leave_inputs(self.folder(student) / "onnx", exact)
-        sizes = self.options.sizes
-        prompts = GREEDY_PROMPTS[: sizes.greedy_prompts]
-        with self._opened(lambda: self._open_exact(self.packed(student))) as runtime:
-            references = [write_greedily(runtime, prompt, sizes.greedy_tokens) for prompt in prompts]
+        prompts = GREEDY_PROMPTS[: self.options.sizes.greedy_prompts]
+        texts = self._exact_texts(self.packed(student), prompts)
         found = {}
         for engine, path in {**self._exports(student), "onnx": exact}.items():
             with self._opened(lambda path=path: open_runtime(path, registry=self.registry)) as runtime:
                 pairs = [
-                    compare(text, read_along(runtime, prompt, text.ids))
-                    for prompt, text in zip(prompts, references, strict=True)
+                    compare(text, read_along(runtime, prompt, text.ids), rounded if engine == "gguf" else None)
+                    for prompt, (text, rounded) in zip(prompts, texts, strict=True)
                 ]
             found[ENGINES[engine]] = [{**asdict(pair), "tie": pair.tie} for pair in pairs]
         shutil.rmtree(exact)
@@ -135,12 +134,19 @@ class Engines:
         return self._open_teacher() if path is None else open_runtime(path, registry=self.registry)
 
     def _open_teacher(self) -> Runtime:
-        model = AutoModelForCausalLM.from_pretrained(self.teacher, dtype="auto")
+        # In the type that the processor is fast in, as a packed checkpoint is.
+        dtype = torch.bfloat16 if this_processor().bfloat16 else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(self.teacher, dtype=dtype)
         return TransformersRuntime(model, AutoTokenizer.from_pretrained(self.teacher))
 
-    def _open_exact(self, packed: Path) -> Runtime:
-        model = load_model(packed, dequantize=True, dtype=torch.float32, registry=self.registry)
-        return TransformersRuntime(model, AutoTokenizer.from_pretrained(packed))
+    def _exact_texts(self, packed: Path, prompts: Sequence[str]) -> list[tuple[Written, Written]]:
+        """What a checkpoint writes with its weights alone quantized; its logits for that with inputs in int8, too."""
+        model: Any = load_model(packed, dequantize=True, dtype=torch.float32, registry=self.registry)
+        with self._opened(lambda: TransformersRuntime(model, AutoTokenizer.from_pretrained(packed))) as runtime:
+            texts = [write_greedily(runtime, prompt, self.options.sizes.greedy_tokens) for prompt in prompts]
+            with int8_inputs(model, self.registry):
+                rounded = [read_along(runtime, prompt, text.ids) for prompt, text in zip(prompts, texts, strict=True)]
+        return list(zip(texts, rounded, strict=True))
 
 
 def leave_inputs(folder: Path, target: Path) -> None:

@@ -24,18 +24,20 @@ class Agreement:
         tokens: that both write, up to the first that differs.
         wanted: that the reference wrote.
         gap: where they part, the reference's logit of its own token above that of the other engine's.
-        rounding: the most by which the engines differ, at all other tokens of the reference's text, in the lead of the
-            likeliest token over the second.
+        rounding: the most by which the other engine, or the reference with the other's rounding, moves the lead of the
+            likeliest token over the second, at all other tokens of the text.
+        rounded_gap: the gap in the reference with the other's rounding; None where it was not tried.
     """
 
     tokens: int
     wanted: int
     gap: float = 0.0
     rounding: float = 0.0
+    rounded_gap: float | None = None
 
     @property
     def tie(self) -> bool:
-        """They never part, or where they do, the gap is one that the other engine's rounding bridges elsewhere too."""
+        """They never part, or where they do, the gap is one that such rounding bridges elsewhere too."""
         return self.tokens == self.wanted or self.gap <= self.rounding
 
 
@@ -59,13 +61,29 @@ def read_along(runtime: Runtime, prompt: str, ids: list[int]) -> Written:
     return Written(ids, np.stack(logits))
 
 
-def compare(reference: Written, other: Written) -> Agreement:
-    """How far the other engine writes the reference's text, which it has read along."""
-    ours, theirs = reference.logits.astype(np.float64), other.logits.astype(np.float64)
-    wanted, chosen = len(reference.ids), theirs.argmax(-1)
+def compare(reference: Written, other: Written, rounded: Written | None = None) -> Agreement:
+    """How far another engine writes the reference's text, which it has read along.
+
+    Args:
+        rounded: the reference itself, with the rounding that the other engine is known to do.
+    """
+    wanted, chosen = len(reference.ids), other.logits.argmax(-1)
     parted = np.flatnonzero(chosen != reference.ids)
     at = int(parted[0]) if len(parted) else wanted
-    rows, pair = np.arange(wanted)[:, None], np.argsort(ours, -1)[:, -2:]
-    moved = np.abs(np.diff(ours[rows, pair]) - np.diff(theirs[rows, pair]))[:, 0]
-    gap = 0.0 if at == wanted else float(ours[at, reference.ids[at]] - ours[at, chosen[at]])
-    return Agreement(at, wanted, gap, float(np.delete(moved, at if at < wanted else []).max(initial=0.0)))
+    moved = np.stack([_moves(reference, text) for text in (other, rounded) if text is not None])
+    rounding = float(np.delete(moved, at if at < wanted else [], axis=1).max(initial=0.0))
+    if at == wanted:
+        return Agreement(at, wanted, rounding=rounding)
+    own, others = reference.ids[at], int(chosen[at])
+
+    def gap(text: Written) -> float:
+        return float(text.logits[at, own] - text.logits[at, others])
+
+    return Agreement(at, wanted, gap(reference), rounding, gap(rounded) if rounded is not None else None)
+
+
+def _moves(reference: Written, other: Written) -> NDArray[np.float64]:
+    """By how much the lead of the reference's likeliest token over its second differs, `[tokens]`."""
+    ours, theirs = reference.logits.astype(np.float64), other.logits.astype(np.float64)
+    rows, pair = np.arange(len(ours))[:, None], np.argsort(ours, -1)[:, -2:]
+    return np.abs(np.diff(ours[rows, pair]) - np.diff(theirs[rows, pair]))[:, 0]

@@ -104,9 +104,11 @@ def _same(prompts: Sequence[Mapping[str, Any]]) -> str:
             parts.append(f"all {prompt['wanted']} greedy tokens are those of the packed checkpoint")
             continue
         kind = "a near-tie" if prompt["tie"] else "no tie"
+        emulated = prompt.get("rounded_gap")
+        also = "" if emulated is None else f", {emulated:.3f} with inputs rounded to int8 in Transformers"
         parts.append(
             f"{prompt['tokens']} of {prompt['wanted']} greedy tokens, then {kind}: the two likeliest are "
-            f"{prompt['gap']:.3f} apart, and elsewhere in the text the engine moves such a lead by up to "
+            f"{prompt['gap']:.3f} apart{also}, and elsewhere in the text such rounding moves a lead by up to "
             f"{prompt['rounding']:.3f}"
         )
     return "; ".join(parts)
