@@ -69,6 +69,16 @@ def test_changed_keys_are_found(registry: Registry, packed: Packed, exported: Pa
     assert struct.unpack("<f", content[theta : theta + 4]) == (10000.0,)
     exported.write_bytes(content[:theta] + struct.pack("<f", 500000.0) + content[theta + 4 :])
     assert different(registry, packed, exported) == ("llama.rope.freq_base",)
+    for old, new, key in (
+        (b"edgerazor.nominal_bits", b"edgerazor.nominal_bytes"[:22], "edgerazor.nominal_bits"),
+        (b"general.quantization_version", b"general.quantizatiOn_version", "general.quantization_version"),
+    ):
+        assert content.count(old) == 1
+        exported.write_bytes(content.replace(old, new))
+        assert different(registry, packed, exported) == (key,)
+    recipe = content.index(b"edgerazor.recipe") + len("edgerazor.recipe") + 4 + 8  # a type and a length come between
+    exported.write_bytes(content[: recipe + 2] + b"?" + content[recipe + 3 :])
+    assert different(registry, packed, exported) == ("edgerazor.recipe",)
     exported.write_bytes(content.replace(b"attn_output.bias", b"attn_output.bIas"))
     assert set(different(registry, packed, exported)) == {
         "model.layers.0.self_attn.o_proj.bias",

@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(f"the package gguf is not installed: {install_hint('gguf')}") from error
 
-from edgerazor.plugins.exporters.common import describe_settings, read_settings
+from edgerazor.plugins.exporters.common import VERSION, describe_settings, read_settings
 from edgerazor.plugins.exporters.gguf.plan import GGUFPlan, plan_export
 from edgerazor.plugins.exporters.gguf.read import read_metadata
 from edgerazor.plugins.exporters.gguf.report import describe_export, general_keys
@@ -22,6 +22,9 @@ from edgerazor.plugins.exporters.gguf.verify import verify_gguf
 
 # What decides keys; block types are those of the tensors in the file.
 _STATED = ("context_length", "tokenizer_differences")
+# What may differ between files of one checkpoint, and is read by people only: a folder may be renamed, a later version
+# writes the same, and two keys follow from block types, which are compared themselves.
+_LABELS = ("general.name", VERSION, "general.file_type", "edgerazor.file_bits")
 
 
 class GGUFExporter(Exporter[GGUFPlan]):
@@ -35,11 +38,10 @@ class GGUFExporter(Exporter[GGUFPlan]):
 
     def write(self, checkpoint: Checkpoint, plan: GGUFPlan, path: Path) -> None:
         """Write keys and tensors to one file, a tensor at a time."""
-        keys = {**general_keys(checkpoint, plan), **describe_settings(self.params, _STATED), **plan.metadata}
         write_gguf(
             path,
             plan.architecture.name,
-            keys,
+            self._keys(checkpoint, plan),
             plan,
             checkpoint,
             lambda done, total: self.show("writing", done, total),
@@ -58,10 +60,15 @@ class GGUFExporter(Exporter[GGUFPlan]):
             raise ExportError(f"{path}: {error}") from error
 
     def verify(self, path: Path, checkpoint: Checkpoint) -> ComparisonResult:
-        """Read the file back and compare every tensor, the digest, and the keys of model and tokenizer.
+        """Read the file back and compare every tensor and every key but those that only people read.
 
         Raises:
             ExportError: the file is damaged or no GGUF, or this checkpoint could not have been exported.
         """
         plan = self.planned(checkpoint)
-        return verify_gguf(Path(path), checkpoint, plan, lambda done, total: self.show("verifying", done, total))
+        keys = {name: value for name, value in self._keys(checkpoint, plan).items() if name not in _LABELS}
+        return verify_gguf(Path(path), checkpoint, plan, keys, lambda done, total: self.show("verifying", done, total))
+
+    def _keys(self, checkpoint: Checkpoint, plan: GGUFPlan) -> dict[str, Any]:
+        """Keys of the file but its architecture, in their order."""
+        return {**general_keys(checkpoint, plan), **describe_settings(self.params, _STATED), **plan.metadata}

@@ -1,6 +1,6 @@
 """Comparing a file with a checkpoint: every tensor decoded by code that is not the packer, and compared with `==`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.plugins.exporters.common import DIGEST
 from edgerazor.plugins.exporters.gguf.ggml import dequantizer
 from edgerazor.plugins.exporters.gguf.plan import Entry, GGUFPlan
 from edgerazor.plugins.exporters.gguf.read import GGUFFile, StoredTensor, open_gguf
@@ -18,7 +17,11 @@ _CHUNK = 1 << 21
 
 
 def verify_gguf(
-    path: Path, checkpoint: Checkpoint, plan: GGUFPlan, on_tensor: Callable[[int, int], None]
+    path: Path,
+    checkpoint: Checkpoint,
+    plan: GGUFPlan,
+    keys: Mapping[str, Any],
+    on_tensor: Callable[[int, int], None],
 ) -> ComparisonResult:
     """Names of tensors and keys that differ, are missing, or belong to no tensor of the checkpoint.
 
@@ -26,7 +29,8 @@ def verify_gguf(
     equal codes times scale in float32.
     """
     file = open_gguf(path)
-    different = list(_different_keys(file, checkpoint, plan))
+    expected = {"general.architecture": plan.architecture.name, **keys}
+    different = [key for key, value in expected.items() if not _same_value(file.metadata.get(key), value)]
     for index, entry in enumerate(plan.entries):
         stored = file.tensors.get(entry.name)
         if stored is None or stored.shape != entry.facts.shape or not _equal(file, stored, entry, checkpoint):
@@ -39,13 +43,6 @@ def verify_gguf(
     known = {entry.name for entry in plan.entries} | set(plan.constants)
     different += [name for name in file.tensors if name not in known]
     return ComparisonResult(len(plan.entries), tuple(different))
-
-
-def _different_keys(file: GGUFFile, checkpoint: Checkpoint, plan: GGUFPlan) -> Iterator[str]:
-    expected = {**plan.metadata, "general.architecture": plan.architecture.name, DIGEST: checkpoint.digest}
-    for key, value in expected.items():
-        if not _same_value(file.metadata.get(key), value):
-            yield key
 
 
 def _same_value(found: Any, expected: Any) -> bool:
