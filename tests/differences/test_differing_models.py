@@ -79,7 +79,7 @@ def test_kv_in_generate_gradient_checkpointing_keeps_the_quantizer(
     def gradient(checkpointing: bool, **section: Any) -> Tensor:
         model: Any = quantize_model(build_model(), **{**KV_ONLY, **section}).train()
         if checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": reentrant})
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
             model.enable_input_require_grads()
         model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
         found: Tensor = model.model.layers[0].self_attn.k_proj.weight.grad

@@ -93,7 +93,7 @@ def test_every_loss_alone_reaches_the_student(registry, build_model, quantize_mo
     student = quantize_model(student, attentions=True).train(checkpointing)
     teacher.set_attn_implementation("eager")
     if checkpointing:
-        student.activation_checkpointing_enable()
+        student.gradient_checkpointing_enable()
     layers = {"layers": {"name": "all"}} if "layers" in registry.declared("loss", name).model_fields else {}
     composed = distiller(registry, [{"name": name, **layers}], 0.0, family)
     composed(student, teacher, batch, Targets.from_labels(batch["labels"])).value.backward()

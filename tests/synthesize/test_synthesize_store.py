@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from synthesize_cases import assistant, dialogues, prompts_of, read_lines, settings, write_lines
 
-from edgerazor.errors import SynthesisError
+from edgerazor.errors import OutputError, SynthesisError
 from edgerazor.synthesize.drafts import Answer, Draft, FinishedDialogue
 from edgerazor.synthesize.store import RowStore
 from tests.limits import quota
@@ -95,7 +95,7 @@ def test_two_runs_cannot_write_to_one_file(written: list[FinishedDialogue], tmp_
     path = tmp_path / "out.jsonl"
     with RowStore(path, settings()) as store:
         store.append(written[0])
-        with pytest.raises(SynthesisError, match="another run is writing to it"):
+        with pytest.raises(OutputError, match="is writing to it; wait for its end"):
             RowStore(path, settings())
         store.append(written[1])
     assert len(read_lines(path)) == 2
@@ -116,7 +116,7 @@ def test_a_full_disk_keeps_whole_rows(written: list[FinishedDialogue], tmp_path:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SynthesisError, match=r"file/out\.jsonl: cannot be written: "):
+    with pytest.raises(OutputError, match=r"file/out\.jsonl: cannot be written: "):
         RowStore(tmp_path / "file" / "out.jsonl", settings())
     with pytest.raises(SynthesisError, match="cannot be written: Is a directory"):
         RowStore(tmp_path, settings())
