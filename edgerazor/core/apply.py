@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from edgerazor.core.layers.attention import apply_kv_quantizer
+from edgerazor.core.layers.merging import refuse_merging
 from edgerazor.core.layers.quantized_linear import InputSlot
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.plan import Plan
@@ -26,6 +27,7 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
             have no effect. Nothing has been changed then.
     """
     layers = _checked_layers(model, plan)
+    refuse_merging()
     if plan.kv_cache is not None or attentions:
         apply_kv_quantizer(model, registry.build(plan.kv_cache) if plan.kv_cache else None, attentions=attentions)
     activation = registry.build(plan.activations) if plan.activations else None
