@@ -128,6 +128,12 @@ def pack_t5(codes: Tensor) -> Tensor:
 
 def unpack_t5(packed: Tensor, columns: int) -> Tensor:
     """Inverse of `pack_t5`, by a table of 256 x 5 codes."""
+    some = max(1, _CODES_AT_ONCE // max(columns, 1))
+    if len(packed) > some:  # what a look-up takes is several times its result
+        codes = torch.empty(len(packed), columns, dtype=torch.int8, device=packed.device)
+        for part, rows in zip(packed.split(some), codes.split(some), strict=True):
+            rows.copy_(unpack_t5(part, columns))
+        return codes
     bytes_ = torch.arange(256, dtype=torch.int16, device=packed.device)
     table = torch.stack([bytes_ // 3**index % 3 - 1 for index in range(5)], dim=-1).to(torch.int8)
     return table[packed.long()].flatten(-2)[:, :columns].contiguous()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from edgerazor.core import packing
 from edgerazor.core.packing import (
     Layout,
     content_digest,
@@ -18,6 +19,7 @@ from edgerazor.core.packing import (
     packed_bytes,
     unpack,
     unpack_bits,
+    unpack_t5,
 )
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
@@ -147,3 +149,11 @@ def test_the_digest_is_over_names_codes_scales_and_widths() -> None:
         QuantizedTensor(one.codes, one.scale, other.qmax, 5),
     ):
         assert content_digest([("a", changed), ("b", other)]) != expected
+
+
+@pytest.mark.parametrize("columns", [7, 10])
+def test_a_large_matrix_is_unpacked_in_parts(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = torch.randint(-1, 2, (12, columns), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    packed = pack_t5(codes)
+    monkeypatch.setattr(packing, "_CODES_AT_ONCE", 5 * columns)
+    assert torch.equal(unpack_t5(packed, columns), codes)

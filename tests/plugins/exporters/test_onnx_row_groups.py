@@ -12,6 +12,7 @@ from onnx_cases import round_activations
 
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx import row_groups, verify
 from edgerazor.plugins.exporters.onnx.read import read_codes, read_scales
 from edgerazor.plugins.exporters.onnx.row_groups import choose_block, pack_rows, split_rows
 
@@ -45,6 +46,25 @@ def test_what_is_packed_is_read_back(bits: int, group_size: int, seed: int, scal
     assert np.array_equal(read_codes(codes, group.bits, group.columns), tensor.codes.numpy())
     blocks = np.repeat(scales, group.group_size // group.block, axis=1)
     assert np.array_equal(read_scales(blocks, scales.shape[1]), tensor.scale.float().numpy())
+
+
+@pytest.mark.parametrize("period", [1, 2])
+def test_a_large_matrix_is_packed_and_compared_in_parts(period: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = matrix(4, 32, 0, rows=12)
+    if period == 2:
+        tensor.codes[1::2].clamp_(-1, 1)
+        tensor.qmax[1::2] = 1
+    groups = split_rows(tensor, ternary_bits=2, activation_group=None)
+    whole = [pack_rows(tensor, group)[0] for group in groups]
+    monkeypatch.setattr(row_groups, "_CODES_AT_ONCE", 5 * tensor.codes.shape[1])
+    monkeypatch.setattr(verify, "_CODES_AT_ONCE", 5 * tensor.codes.shape[1])
+    for group, codes in zip(groups, whole, strict=True):
+        assert np.array_equal(pack_rows(tensor, group)[0], codes)
+        place, index = {"bits": group.bits, "transposed": False}, group.rows.of(len(tensor.codes))
+        assert verify._equal_rows(codes, tensor.codes.numpy(), index, place)
+        assert not verify._equal_rows(codes[:-1], tensor.codes.numpy(), index, place)
+        codes[-1, -1, -1] ^= 1
+        assert not verify._equal_rows(codes, tensor.codes.numpy(), index, place)
 
 
 @given(rows=st.lists(st.booleans(), min_size=1, max_size=24))

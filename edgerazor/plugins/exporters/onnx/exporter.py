@@ -1,5 +1,6 @@
 """The exporter of ONNX folders: what is planned, written and compared."""
 
+import gc
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -45,9 +46,12 @@ class ONNXExporter(Exporter[ONNXPlan]):
         """
         path.mkdir()
         self.show("tracing", 0, 1)
-        built = build_model(checkpoint, plan)
         last, portable = self.params.logits == "last", self.params.portable
+        built = build_model(checkpoint, plan)
         model = trace_model(built, plan.facts, plan.context_length, last=last, portable=portable)
+        # From here on the graph alone holds operands, and lets go of those that it joins.
+        del built
+        gc.collect()
         self.show("tracing", 1, 1)
         level = self.params.accuracy_level
         places = lower(model, plan.matrices, accuracy_level=level, use_standard=portable)

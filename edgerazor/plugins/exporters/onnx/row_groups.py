@@ -13,6 +13,7 @@ from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 
 WIDTHS = (2, 4, 8)
+_CODES_AT_ONCE = 1 << 22
 # Blocks that a fast kernel exists for; others would run, or not even load.
 _BLOCKS = {2: (32, 64, 128), 4: (16, 32, 64, 128, 256), 8: (16, 32, 64, 128, 256)}
 
@@ -117,12 +118,16 @@ def choose_block(group_size: int, bits: int, activation_group: int | None) -> in
 def pack_rows(tensor: QuantizedTensor, row_group: RowGroup) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Codes uint8 `[count, columns / block, block * bits / 8]` and scales float16 `[count, columns / group_size]`."""
     index = row_group.rows.of(tensor.codes.shape[0])
-    codes = tensor.codes.numpy()[index].astype(np.int16) + (1 << (row_group.bits - 1))
-    per_byte = 8 // row_group.bits
-    places = codes.astype(np.uint8).reshape(*row_group.code_shape, per_byte)
-    packed = places[..., 0].copy()
-    for place in range(1, per_byte):
-        packed |= places[..., place] << (row_group.bits * place)
+    packed = np.empty(row_group.code_shape, dtype=np.uint8)
+    some = max(1, _CODES_AT_ONCE // row_group.columns)
+    for start in range(0, len(index), some):
+        rows = slice(start, start + some)
+        codes = tensor.codes.numpy()[index[rows]].astype(np.int16) + (1 << (row_group.bits - 1))
+        per_byte = 8 // row_group.bits
+        places = codes.astype(np.uint8).reshape(-1, *row_group.code_shape[1:], per_byte)
+        packed[rows] = places[..., 0]
+        for place in range(1, per_byte):
+            packed[rows] |= places[..., place] << (row_group.bits * place)
     return packed, tensor.scale.to(torch.float16).numpy()[index]
 
 

@@ -18,6 +18,7 @@ from edgerazor.plugins.exporters.onnx.read import operators_fit, read_codes, rea
 from edgerazor.plugins.exporters.onnx.rotary import frequencies, layer_types, rotary_tables, table_names
 
 TENSORS = "edgerazor.tensors"
+_CODES_AT_ONCE = 1 << 22
 
 
 def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, int], None]) -> ComparisonResult:
@@ -67,16 +68,28 @@ def _equal_codes(graph: ir.Graph, places: Sequence[Mapping[str, Any]], value: Qu
         stored, kept = (_array(graph, str(place[key])) for key in ("codes", "scales"))
         if stored is None or kept is None or len(index) != place["count"] or not operators_fit(graph, place, columns):
             return False
-        transposed = bool(place["transposed"])
-        if transposed:
+        if place["transposed"]:
             stored, kept = stored.T, kept.T
         cut = slice(int(place["first"]), int(place["first"]) + int(place["count"]))
-        found = stored[cut].astype(np.int16) if transposed else read_codes(stored[cut], int(place["bits"]), columns)
         scales = read_scales(kept[cut], scale.shape[1])
-        if not (np.array_equal(found, codes[index]) and np.array_equal(scales, scale[index])):
+        if not (np.array_equal(scales, scale[index]) and _equal_rows(stored[cut], codes, index, place)):
             return False
         covered[index] = True
     return bool(covered.all())
+
+
+def _equal_rows(stored: np.ndarray, codes: np.ndarray, index: np.ndarray, place: Mapping[str, Any]) -> bool:
+    """Whether what is stored is the rows `index` of the codes `[rows, columns]`, some of them in memory at a time."""
+    columns = codes.shape[1]
+    some = max(1, _CODES_AT_ONCE // columns)
+    if len(stored) != len(index):
+        return False
+    for start in range(0, len(index), some):
+        part = stored[start : start + some]
+        found = part.astype(np.int16) if place["transposed"] else read_codes(part, int(place["bits"]), columns)
+        if not np.array_equal(found, codes[index[start : start + some]]):
+            return False
+    return True
 
 
 def _rows(place: Mapping[str, Any], rows: int) -> np.ndarray:
