@@ -8,16 +8,26 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+
+from tests.limits import quota
 
 IMPORTED = ["edgerazor.cli", "edgerazor.training", "edgerazor.checkpoint", "edgerazor.export", "transformers.trainer"]
 
 
-def start(command: list[object], log: Path) -> ForkServerProcess:
-    """`edgerazor` with these words in a process of its own, which writes all it says into `log`."""
-    return _start(_run_command, [str(word) for word in command], log)
+def start(
+    command: Sequence[object], log: Path, *, environment: dict[str, str] | None = None, **limits: int
+) -> ForkServerProcess:
+    """`edgerazor` with these words in a process of its own, which writes all it says into `log`.
+
+    Args:
+        environment: variables that it has besides those of the server.
+        limits: `umask`: of the files that it makes; `largest`: the size that a file of it cannot grow beyond.
+    """
+    return _start(_run_command, [str(word) for word in command], log, environment or {}, limits)
 
 
 def run_program(path: Path, *words: object, folder: Path) -> str:
@@ -50,11 +60,15 @@ def _start(target: Callable[..., None], *arguments: object) -> ForkServerProcess
     return process
 
 
-def _run_command(words: list[str], log: Path) -> None:
+def _run_command(words: list[str], log: Path, environment: dict[str, str], limits: dict[str, int]) -> None:
     _write_into(log)
+    os.environ.update(environment)
+    if "umask" in limits:
+        os.umask(limits["umask"])
     from edgerazor.cli import main
 
-    main(words)
+    with quota(limits["largest"]) if "largest" in limits else nullcontext():
+        main(words)
 
 
 def _run_program(path: Path, words: list[str], folder: Path, log: Path) -> None:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from edgerazor.checkpoint.training_checkpoint import check_files, saved_steps, write_file_list
 from edgerazor.core.atomic import remove_folder, replaced
 from edgerazor.errors import CheckpointError, TrainingError
+from edgerazor.training.lost_ranks import is_between_ranks
 
 
 @contextmanager
@@ -41,6 +42,8 @@ def saved_whole(folder: Path, accelerator: Any) -> Iterator[Path]:
                 write_file_list(made)
         accelerator.wait_for_everyone()
     except (OSError, RuntimeError, SafetensorError) as error:
+        if is_between_ranks(error):
+            raise
         # torch says RuntimeError when it cannot write a file to its end.
         reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
         kept = "; what was saved before stays, and --resume continues it" if saved_steps(folder.parent) else ""

@@ -4,42 +4,29 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from edgerazor.checkpoint import qat_config, unquantized_dtype
-from edgerazor.core.contracts import Exporter, ExportResult, Progress, Signal
+from edgerazor.core.contracts import Exporter, ExportResult, Progress
 from edgerazor.core.layers.weight_cache import WeightCache, cached_weights
-from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import write_resolved_recipe
-from edgerazor.data import Collator, Data, load_data
-from edgerazor.distill import Distiller
-from edgerazor.distill.on_policy import OnPolicySampler
+from edgerazor.data import Data
 from edgerazor.distill.state import settle_layers
-from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
-from edgerazor.errors import PlanError, RecipeError
 from edgerazor.export.export import build_exporters, export_checkpoint
-from edgerazor.models.load import Models, fitted_recipe, load_student
-from edgerazor.models.share_weights import share_frozen_weights
-from edgerazor.models.special_tokens import padding_token
-from edgerazor.schemas.paths import local_path
+from edgerazor.models.load import Models, fitted_recipe
 from edgerazor.schemas.recipe import Recipe
-from edgerazor.training.arguments import build_training_arguments
+from edgerazor.training.build import build_trainer
 from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWeights
-from edgerazor.training.clock import Clock
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
-from edgerazor.training.output import CHECKPOINTS, PACKED, RECIPE, claimed_run, prepare_output
+from edgerazor.training.lost_ranks import lost_ranks_named
+from edgerazor.training.output import PACKED, RECIPE, claimed_run, prepare_output
 from edgerazor.training.parallelism import check_parallelism
-from edgerazor.training.rows import check_rows, settle_student
 from edgerazor.training.save import BestByStep
 from edgerazor.training.trainer import DistillationTrainer
 
@@ -81,6 +68,7 @@ def _verbosity_kept() -> Iterator[None]:
 
 
 @_verbosity_kept()
+@lost_ranks_named()
 def train(
     recipe: Recipe,
     *,
@@ -110,7 +98,7 @@ def train(
     Raises:
         RecipeError, PlanError, DataError, CheckpointError: before any training, whatever can be known by then.
         TrainingError, OutputError: what `check_parallelism` refuses, the folder holds a run or is in use, the loss is
-            not finite, the disk is full.
+            not finite, the disk is full, another process of the run ended.
     """
     check_parallelism(recipe.training)
     console, output = console or Console(stderr=True), Path(output)
@@ -118,7 +106,7 @@ def train(
     with claimed_run(output):
         recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
         last = prepare_output(output, recipe, resume=resume, registry=registry, console=console)
-        trainer, plan = _build_trainer(recipe, models, output, data, now)
+        trainer, plan = build_trainer(recipe, models, output, data, now)
         interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
         started = now()
         _settle_layers(trainer, console, last)
@@ -189,84 +177,6 @@ def _export(
     return tuple(results)
 
 
-def _build_trainer(
-    recipe: Recipe, models: Models, output: Path, data: Data | None, now: Callable[[], float]
-) -> tuple[DistillationTrainer, Plan]:
-    if recipe.data is None:
-        raise RecipeError("data: the recipe has no data section; training needs sources")
-    arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
-    models.check_vocabularies()
-    config = models.student.config
-    distiller = Distiller.from_recipe(
-        recipe.distillation,
-        registry=models.registry,
-        adapter=models.student.adapter,
-        teacher_adapter=models.teacher_adapter,
-    )
-    _check_recomputed(recipe, distiller)
-    distiller.check_models(config, models.teacher.config if distiller.needs_teacher else config)
-    tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
-    data = data or load_data(recipe.data, tokenizer, vocabulary_size=vocabulary)
-    check_rows(data, arguments, config)
-    padding = padding_token(tokenizer, vocabulary)
-    rows, collator = _training_rows(recipe, distiller, data, padding, vocabulary)
-    student, plan = load_student(models, recipe, attentions=Signal.ATTENTIONS in distiller.signals)
-    settle_student(student, tokenizer, data)
-    _choose_parameters(student, plan, recipe.training.train_parameters)
-    student.config.quantization_config = qat_config(  # type: ignore[union-attr]
-        recipe, plan, registry=models.registry, unquantized=unquantized_dtype(config)
-    )
-    compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
-    attentions = Signal.ATTENTIONS in distiller.teacher_signals
-    load = partial(models.load_teacher, device=arguments.device, attentions=attentions)
-    cached = isinstance(collator, CachedTeacherCollator)
-    trainer = DistillationTrainer(
-        model=student,
-        args=arguments,
-        recipe=recipe,
-        distiller=distiller,
-        teacher=load() if not cached and (distiller.needs_teacher or compared) else None,
-        evaluation_teacher=load if cached and compared else None,
-        on_policy=_sampler(recipe, student, padding),
-        clock=Clock(recipe.training.max_seconds, now=now) if recipe.training.max_seconds else None,
-        train_dataset=rows,
-        eval_dataset=data.held_out,
-        data_collator=collator,
-        processing_class=tokenizer,
-    )
-    trainer.remove_callback(PrinterCallback)
-    if trainer.teacher is not None and not trainer.sharded:
-        share_frozen_weights(student, trainer.teacher)
-    return trainer, plan
-
-
-def _training_rows(
-    recipe: Recipe, distiller: Distiller, data: Data, pad_token_id: int, vocabulary: int
-) -> tuple[Any, Collator]:
-    """The rows to train on and what makes batches of them, with the teacher's tokens where a cache is given."""
-    section = recipe.distillation
-    if section is None or section.teacher_cache is None:
-        return data.train, Collator(pad_token_id)
-    cache = TeacherCache(local_path(section.teacher_cache))
-    cache.check_recipe(distiller, vocabulary, recipe.model)
-    cache.check_rows(data.train, date=recipe.data.date if recipe.data else None)
-    return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
-
-
-def _sampler(recipe: Recipe, student: Any, pad_token_id: int) -> OnPolicySampler | None:
-    section = recipe.distillation.on_policy if recipe.distillation else None
-    if section is None or recipe.data is None:
-        return None
-    stop = student.generation_config.eos_token_id
-    return OnPolicySampler(
-        section,
-        seed=recipe.training.seed,
-        sequence_length=recipe.data.sequence_length,
-        pad_token_id=pad_token_id,
-        stop_ids=[stop] if isinstance(stop, int) else list(stop or []),
-    )
-
-
 def _settle_layers(trainer: DistillationTrainer, console: Console, last: str | None) -> None:
     """Choose layers by calibration on the first batches of the data, the same ones on every rank; a run that goes on
     from the checkpoint `last` has them.
@@ -279,22 +189,3 @@ def _settle_layers(trainer: DistillationTrainer, console: Console, last: str | N
     for name, layers in settle_layers(trainer.distiller, trainer.teacher, batches).items():
         if trainer.is_world_process_zero():
             console.print(f"{name}: calibration chose the layers {', '.join(map(str, layers))}")
-
-
-def _check_recomputed(recipe: Recipe, distiller: Distiller) -> None:
-    """Reentrant checkpointing runs layers without a graph: only what they return would have a gradient."""
-    inner = {Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES, Signal.ROUTER_LOGITS}
-    if (recipe.training.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-        for name, loss in distiller.named():
-            if read := sorted(signal.value for signal in inner & loss.signals):
-                raise PlanError(
-                    f"training.gradient_checkpointing_kwargs: with use_reentrant: true {name} would have no gradient, "
-                    f"because it reads {', '.join(read)} inside the layers; leave use_reentrant out"
-                )
-
-
-def _choose_parameters(student: nn.Module, plan: Plan, which: str) -> None:
-    if which == "quantized":
-        names = {module.parameter_name for module in plan.quantized}
-        for name, parameter in student.named_parameters():
-            parameter.requires_grad_(name in names)

@@ -1,7 +1,6 @@
 """Two CPU processes (gloo) train what one process trains: DDP and FSDP2, under `accelerate launch`."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from tests.commands import succeed
+from tests.ranks import free_port
 from tests.runs import recipe, write_recipe
 
 pytestmark = pytest.mark.subprocess
@@ -29,12 +29,6 @@ CONFIGURATIONS = {
         },
     },
 }
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def write(folder: Path, name: str, *, processes: int) -> Path:

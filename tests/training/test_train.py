@@ -14,8 +14,8 @@ from edgerazor.core.layers.linear import QuantLinear
 from edgerazor.errors import DataError, PlanError, RecipeError, TrainingError
 from edgerazor.models.share_weights import share_frozen_weights
 from edgerazor.schemas.recipe import load_recipe
+from edgerazor.training import build as run_module
 from edgerazor.training import train
-from edgerazor.training import training as run_module
 from tests.forked_commands import end, start
 from tests.runs import recipe, save_data, save_model
 

@@ -1,0 +1,147 @@
+"""From a recipe and its models to the trainer of a run; whatever does not fit is said here, before the first step."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.trainer_callback import PrinterCallback
+
+from edgerazor.checkpoint import qat_config, unquantized_dtype
+from edgerazor.core.contracts import Signal
+from edgerazor.core.plan import Plan
+from edgerazor.data import Collator, Data, load_data
+from edgerazor.distill import Distiller
+from edgerazor.distill.on_policy import OnPolicySampler
+from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
+from edgerazor.errors import PlanError, RecipeError
+from edgerazor.models.load import Models, load_student
+from edgerazor.models.share_weights import share_frozen_weights
+from edgerazor.models.special_tokens import padding_token
+from edgerazor.schemas.paths import local_path
+from edgerazor.schemas.recipe import Recipe
+from edgerazor.training.arguments import build_training_arguments
+from edgerazor.training.clock import Clock
+from edgerazor.training.output import CHECKPOINTS
+from edgerazor.training.rows import check_rows, settle_student
+from edgerazor.training.trainer import DistillationTrainer
+
+
+def build_trainer(
+    recipe: Recipe, models: Models, output: Path, data: Data | None, now: Callable[[], float]
+) -> tuple[DistillationTrainer, Plan]:
+    """Make the trainer, student and teacher loaded, and the plan by which the student is quantized.
+
+    Args:
+        models: of the recipe.
+        output, data, now: as those of `train`.
+
+    Raises:
+        RecipeError, PlanError, DataError, CheckpointError, TrainingError: as `train`, before any training.
+    """
+    if recipe.data is None:
+        raise RecipeError("data: the recipe has no data section; training needs sources")
+    arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
+    models.check_vocabularies()
+    config = models.student.config
+    distiller = _fitting_distiller(recipe, models)
+    tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
+    data = data or load_data(recipe.data, tokenizer, vocabulary_size=vocabulary)
+    check_rows(data, arguments, config)
+    padding = padding_token(tokenizer, vocabulary)
+    rows, collator = _training_rows(recipe, distiller, data, padding, vocabulary)
+    student, plan = _load_student(recipe, models, data, attentions=Signal.ATTENTIONS in distiller.signals)
+    compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
+    attentions = Signal.ATTENTIONS in distiller.teacher_signals
+    load = partial(models.load_teacher, device=arguments.device, attentions=attentions)
+    cached = isinstance(collator, CachedTeacherCollator)
+    trainer = DistillationTrainer(
+        model=student,
+        args=arguments,
+        recipe=recipe,
+        distiller=distiller,
+        teacher=load() if not cached and (distiller.needs_teacher or compared) else None,
+        evaluation_teacher=load if cached and compared else None,
+        on_policy=_sampler(recipe, student, padding),
+        clock=Clock(recipe.training.max_seconds, now=now) if recipe.training.max_seconds else None,
+        train_dataset=rows,
+        eval_dataset=data.held_out,
+        data_collator=collator,
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.teacher is not None and not trainer.sharded:
+        share_frozen_weights(student, trainer.teacher)
+    return trainer, plan
+
+
+def _fitting_distiller(recipe: Recipe, models: Models) -> Distiller:
+    """The losses of a recipe, checked against the shapes of student and teacher."""
+    distiller = Distiller.from_recipe(
+        recipe.distillation,
+        registry=models.registry,
+        adapter=models.student.adapter,
+        teacher_adapter=models.teacher_adapter,
+    )
+    _check_recomputed(recipe, distiller)
+    config = models.student.config
+    distiller.check_models(config, models.teacher.config if distiller.needs_teacher else config)
+    return distiller
+
+
+def _load_student(recipe: Recipe, models: Models, data: Data, *, attentions: bool) -> tuple[nn.Module, Plan]:
+    """The student as it is trained: plan applied, special tokens settled, parameters chosen."""
+    student, plan = load_student(models, recipe, attentions=attentions)
+    settle_student(student, models.student.tokenizer, data)
+    _choose_parameters(student, plan, recipe.training.train_parameters)
+    student.config.quantization_config = qat_config(  # type: ignore[union-attr]
+        recipe, plan, registry=models.registry, unquantized=unquantized_dtype(models.student.config)
+    )
+    return student, plan
+
+
+def _training_rows(
+    recipe: Recipe, distiller: Distiller, data: Data, pad_token_id: int, vocabulary: int
+) -> tuple[Any, Collator]:
+    """The rows to train on and what makes batches of them, with the teacher's tokens where a cache is given."""
+    section = recipe.distillation
+    if section is None or section.teacher_cache is None:
+        return data.train, Collator(pad_token_id)
+    cache = TeacherCache(local_path(section.teacher_cache))
+    cache.check_recipe(distiller, vocabulary, recipe.model)
+    cache.check_rows(data.train, date=recipe.data.date if recipe.data else None)
+    return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
+
+
+def _sampler(recipe: Recipe, student: Any, pad_token_id: int) -> OnPolicySampler | None:
+    section = recipe.distillation.on_policy if recipe.distillation else None
+    if section is None or recipe.data is None:
+        return None
+    stop = student.generation_config.eos_token_id
+    return OnPolicySampler(
+        section,
+        seed=recipe.training.seed,
+        sequence_length=recipe.data.sequence_length,
+        pad_token_id=pad_token_id,
+        stop_ids=[stop] if isinstance(stop, int) else list(stop or []),
+    )
+
+
+def _check_recomputed(recipe: Recipe, distiller: Distiller) -> None:
+    """Reentrant checkpointing runs layers without a graph: only what they return would have a gradient."""
+    inner = {Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES, Signal.ROUTER_LOGITS}
+    if (recipe.training.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        for name, loss in distiller.named():
+            if read := sorted(signal.value for signal in inner & loss.signals):
+                raise PlanError(
+                    f"training.gradient_checkpointing_kwargs: with use_reentrant: true {name} would have no gradient, "
+                    f"because it reads {', '.join(read)} inside the layers; leave use_reentrant out"
+                )
+
+
+def _choose_parameters(student: nn.Module, plan: Plan, which: str) -> None:
+    if which == "quantized":
+        names = {module.parameter_name for module in plan.quantized}
+        for name, parameter in student.named_parameters():
+            parameter.requires_grad_(name in names)
