@@ -7,7 +7,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperCommand, TyperGroup
 
-from edgerazor.cli.process import rank
+from edgerazor.core.ranks import launched
 from edgerazor.errors import EdgeRazorError
 from edgerazor.version import __version__
 
@@ -44,7 +44,8 @@ class RenamedOutput(TyperCommand):
 
 def _message(error: Exception) -> str:
     """What an error says, and which of several processes says it."""
-    return _text(error) if rank() is None else f"rank {rank()}: {_text(error)}"
+    rank, processes = launched()
+    return _text(error) if processes == 1 else f"rank {rank}: {_text(error)}"
 
 
 def _text(error: Exception) -> str:

@@ -13,13 +13,6 @@ from collections.abc import Callable
 from edgerazor.errors import EdgeRazorError
 
 SETTING = "EDGERAZOR_ALLOCATOR"
-# What torchrun and accelerate set, and the MPI launchers that accelerate knows.
-_RANKS = {
-    "RANK": "WORLD_SIZE",
-    "PMI_RANK": "PMI_SIZE",
-    "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE",
-    "MV2_COMM_WORLD_RANK": "MV2_COMM_WORLD_SIZE",
-}
 _TRIM_THRESHOLD, _TOP_PAD, _MOST_MAPPED = -1, -2, -4
 _NEVER, _TOP_PAD_BYTES = -1, 64 * 2**20
 
@@ -57,14 +50,6 @@ def keep_large_blocks() -> bool:
     mallopt: Callable[[int, int], int] = ctypes.CDLL(None).mallopt
     settings = {_MOST_MAPPED: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _TOP_PAD_BYTES}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
-
-
-def rank() -> int | None:
-    """Which of several processes this is, as launchers say it; None if it is alone."""
-    for ours, all_of_them in _RANKS.items():
-        if os.environ.get(ours, "").isdecimal() and os.environ.get(all_of_them, "1") != "1":
-            return int(os.environ[ours])
-    return None
 
 
 def _is_left_alone() -> bool:

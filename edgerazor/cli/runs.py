@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from edgerazor.cli.application import Overrides, RecipePath
-from edgerazor.cli.process import ask_for_huge_pages, keep_large_blocks, rank, show_one_gpu
+from edgerazor.cli.process import ask_for_huge_pages, keep_large_blocks, show_one_gpu
+from edgerazor.core.ranks import launched
 from edgerazor.errors import ExportError
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a packed checkpoint.", show_default=False)]
@@ -91,7 +92,7 @@ def train(
         result = run(loaded, registry=registry, output=output, resume=resume, export_progress=progress)
     for exported in result.exports:
         print_export(exported, Console(stderr=True))
-    if rank():
+    if launched()[0] != 0:
         # The first of several processes says for all what came of the run.
         raise typer.Exit(130 if result.interrupted else 0)
     if result.interrupted:

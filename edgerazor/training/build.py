@@ -25,17 +25,19 @@ from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.clock import Clock
 from edgerazor.training.output import CHECKPOINTS
 from edgerazor.training.rows import check_rows, settle_student
+from edgerazor.training.split import check_epoch
 from edgerazor.training.trainer import DistillationTrainer
 
 
 def build_trainer(
-    recipe: Recipe, models: Models, output: Path, data: Data | None, now: Callable[[], float]
+    recipe: Recipe, models: Models, output: Path, data: Data | None, now: Callable[[], float], last: str | None
 ) -> tuple[DistillationTrainer, Plan]:
     """Make the trainer, student and teacher loaded, and the plan by which the student is quantized.
 
     Args:
         models: of the recipe.
         output, data, now: as those of `train`.
+        last: checkpoint to resume from.
 
     Raises:
         RecipeError, PlanError, DataError, CheckpointError, TrainingError: as `train`, before any training.
@@ -49,6 +51,8 @@ def build_trainer(
     tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
     data = data or load_data(recipe.data, tokenizer, vocabulary_size=vocabulary)
     check_rows(data, arguments, config)
+    if last is not None:
+        check_epoch(Path(last), recipe.training, arguments.world_size, len(data.train))
     padding = padding_token(tokenizer, vocabulary)
     rows, collator = _training_rows(recipe, distiller, data, padding, vocabulary)
     student, plan = _load_student(recipe, models, data, attentions=Signal.ATTENTIONS in distiller.signals)

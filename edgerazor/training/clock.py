@@ -37,6 +37,7 @@ class Clock(TrainerCallback, ExportableState):
         saved = state.stateful_callbacks.get("Clock", {})
         self.used = float(saved.get("args", {}).get("used", 0.0))
         self._started = self.now()
+        state.stateful_callbacks["Clock"] = self.state()  # which one from a run without a clock does not have
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.fraction() >= 1.0:

@@ -1,6 +1,5 @@
 """The folder of a run: what may be written there, and whether a run in it can be continued."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +10,13 @@ from rich.console import Console
 from edgerazor.checkpoint.training_checkpoint import newest_whole, saved_steps
 from edgerazor.core.atomic import remove_abandoned
 from edgerazor.core.claims import claimed
+from edgerazor.core.ranks import launched
 from edgerazor.core.registry import Registry
 from edgerazor.errors import TrainingError
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.resume import check_resumable
 
 CHECKPOINTS, PACKED, METRICS, RECIPE = "checkpoints", "packed", "metrics.json", "recipe.yaml"
-# What torchrun and accelerate set, and the MPI launchers that accelerate knows.
-_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def prepare_output(
@@ -27,11 +25,12 @@ def prepare_output(
     """Check that the folder can be used; return the checkpoint to resume from, the newest that is whole.
 
     Args:
-        console: told, in the first process, which files of newer checkpoints are missing or damaged.
+        console: told, in the first process, which files of newer checkpoints are missing or damaged, and what another
+            number of processes changes.
 
     Raises:
         TrainingError: the folder holds a run and `resume` is False, holds no whole checkpoint and it is True, or cannot
-            be written.
+            be written; or as `check_split`.
         RecipeError: the run in it was started by a recipe that differs in what determines the result.
     """
     checkpoints = output / CHECKPOINTS
@@ -42,9 +41,10 @@ def prepare_output(
             raise TrainingError("\n".join([f"{output}: nothing to resume: no checkpoint is whole", *problems]))
         if last is None:
             raise TrainingError(f"{output}: nothing to resume: there is no checkpoint under {checkpoints}")
-        check_resumable(recipe, output / RECIPE, registry=registry)
-        if console and problems and _is_first_process():
-            console.print("\n".join([*problems, f"going on from {last}"]), soft_wrap=True, markup=False)
+        note = check_resumable(recipe, output / RECIPE, registry=registry, checkpoint=last)
+        notes = [*problems, *([f"going on from {last}"] if problems else []), *([note] if note else [])]
+        if console and notes and launched()[0] == 0:
+            console.print("\n".join(notes), soft_wrap=True, markup=False)
     elif saved_steps(checkpoints) or (output / PACKED).exists():
         raise TrainingError(f"{output}: already holds a run; resume it with --resume, or choose another folder")
     try:
@@ -63,15 +63,10 @@ def claimed_run(output: Path) -> Iterator[None]:
     Raises:
         OutputError: another process trains into it, or nothing can be written there.
     """
-    if not _is_first_process():
+    if launched()[0] != 0:
         yield
         return
     with claimed(output, inside=True):
         for folder in (output, output / CHECKPOINTS):
             remove_abandoned(folder)
         yield
-
-
-def _is_first_process() -> bool:
-    """Of those that train together, by what their launcher says; they need not have met yet."""
-    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgerazor.core.ranks import launched
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError, TrainingError
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.schemas.training import TrainingSection
+from edgerazor.training.split import resumed_split
 
 _LENGTH = frozenset({"max_steps", "max_seconds", "num_train_epochs"})
 _LOGGING = frozenset({"logging_steps", "logging_first_step", "logging_dir", "report_to", "run_name"})
@@ -21,19 +23,29 @@ _ABSENT = object()
 _LONGEST = 60
 
 
-def check_resumable(recipe: Recipe, path: Path, *, registry: Registry) -> None:
+def check_resumable(recipe: Recipe, path: Path, *, registry: Registry, checkpoint: Path | None = None) -> str | None:
     """Compare a recipe with the resolved one at `path`, by which a run was started.
 
     How long it trains may change, and what is logged, saved, evaluated and exported. Where evaluations choose the best
-    model or lower the learning rate, they and the saves must be the same too.
+    model or lower the learning rate, they and the saves must be the same too. Another number of processes may split
+    the same steps in another way.
+
+    Args:
+        checkpoint: from which it goes on.
+
+    Returns:
+        What another number of processes changes; None for the same.
 
     Raises:
-        TrainingError: there is no file at `path`.
+        TrainingError: there is no file at `path`, or as `check_split`.
         RecipeError: with a line for every key that differs in what determines the result, its value and the former one.
     """
     if not path.exists():
         raise TrainingError(f"{path}: is missing, so nothing says what the run was started with; start a new one")
-    started = load_recipe(path, registry=registry)
+    started, note = load_recipe(path, registry=registry), None
+    if checkpoint is not None:
+        split, note = resumed_split(checkpoint, recipe.training, launched()[1])
+        started = started.model_copy(update={"training": started.training.model_copy(update=split)})
     measured = _evaluations_decide(started.training) or _evaluations_decide(recipe.training)
     before, now = (_determining(content.to_dict(), measured) for content in (started, recipe))
     problems = [
@@ -43,6 +55,7 @@ def check_resumable(recipe: Recipe, path: Path, *, registry: Registry) -> None:
     ]
     if problems:
         raise RecipeError(problems)
+    return note
 
 
 def _evaluations_decide(training: TrainingSection) -> bool:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from edgerazor.training.lost_ranks import lost_ranks_named
 from edgerazor.training.output import PACKED, RECIPE, claimed_run, prepare_output
 from edgerazor.training.parallelism import check_parallelism
 from edgerazor.training.save import BestByStep
+from edgerazor.training.split import SplitSaved, split_of
 from edgerazor.training.trainer import DistillationTrainer
 
 
@@ -106,7 +107,7 @@ def train(
     with claimed_run(output):
         recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
         last = prepare_output(output, recipe, resume=resume, registry=registry, console=console)
-        trainer, plan = build_trainer(recipe, models, output, data, now)
+        trainer, plan = build_trainer(recipe, models, output, data, now, last)
         interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
         started = now()
         _settle_layers(trainer, console, last)
@@ -144,7 +145,9 @@ def _add_callbacks(
     """Add the caller's callbacks, then the clock, the progress and the handler of interrupts."""
     interrupt = Interrupt(console)
     progress = LiveProgress(console, trainer.clock, now=now, losses=trainer.distiller.names)
-    for callback in (*callbacks, *([trainer.clock] if trainer.clock else []), progress, interrupt, BestByStep()):
+    split = SplitSaved(**asdict(split_of(trainer.recipe.training, trainer.args.world_size)))
+    ours = [*([trainer.clock] if trainer.clock else []), progress, interrupt, BestByStep(), split]
+    for callback in (*callbacks, *ours):
         trainer.add_callback(callback)
     return interrupt, progress
 

@@ -1,12 +1,13 @@
-"""Two processes that train together: what happens to one where the other ends, and who writes what."""
+"""Two processes that train together: what happens to one where the other ends, who writes what, and resuming."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from edgerazor.checkpoint.training_checkpoint import newest_whole
-from tests.commands import succeed
+from tests.commands import fail, invoke, succeed
 from tests.ranks import end_ranks, start_ranks, wait_for
 from tests.runs import recipe, write_recipe
 
@@ -51,19 +52,36 @@ def killed(folder: Path) -> Path:
     return run
 
 
-def test_a_killed_run_goes_on_and_the_first_rank_alone_writes_what_is_shared(killed: Path, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def saved(killed: Path) -> int:
+    """The step from which it goes on."""
     newest, _ = newest_whole(killed / "checkpoints", resume=True)
     assert newest is not None
-    steps, before = int(newest.name.partition("-")[2]) + 2, set(killed.rglob("*"))
-    ranks = start_ranks(
-        train(folder, killed, 2, "--resume", *until(steps)), folder / "resumed", [{"umask": 0o002}, {"umask": 0o020}]
-    )
-    codes, words = end_ranks(ranks, folder / "resumed")
-    assert codes == [0, 0] and [text.count("trained") for text in words] == [1, 0], words
+    return int(newest.name.partition("-")[2])
 
-    succeed(*train(folder, folder / "one", 1, *until(steps)))
-    assert losses(killed) == pytest.approx(losses(folder / "one"), rel=1e-4)
-    assert len(losses(killed)) == steps
+
+@pytest.fixture(scope="module")
+def by_one(killed: Path, saved: int, folder: Path) -> Path:
+    """The killed run as one process went on with it, for four steps."""
+    run = shutil.copytree(killed, folder / "by-one")
+    newest = run / "checkpoints" / f"checkpoint-{saved}"
+    said = fail(*train(folder, run, 2, "--resume"))
+    assert f"{newest}: was saved by 2 processes, not 1: a step would learn from 1 x 4 x 1 = 4 rows, but had 2 x" in said
+    result = invoke(*train(folder, run, 1, "--resume", *until(saved + 4)))
+    assert result.exit_code == 0, result.output
+    assert f"{newest}: was saved by 2 processes, not 1: every step has the same 8 rows in the same" in result.stderr
+    return run
+
+
+def test_a_killed_run_goes_on_and_the_first_rank_alone_writes_what_is_shared(
+    killed: Path, saved: int, by_one: Path, folder: Path
+) -> None:
+    before, logs = set(killed.rglob("*")), folder / "resumed"
+    limits = [{"umask": 0o002}, {"umask": 0o020}]
+    codes, words = end_ranks(start_ranks(train(folder, killed, 2, "--resume", *until(saved + 2)), logs, limits), logs)
+    assert codes == [0, 0] and [text.count("trained") for text in words] == [1, 0], words
+    assert len(losses(killed)) == saved + 2
+    assert losses(killed) == pytest.approx(losses(by_one)[: saved + 2], rel=1e-4)
 
     made = {path: path.stat().st_mode for path in killed.rglob("*") if path.is_file() and path not in before}
     by_first, by_second = ([path.name for path, mode in made.items() if mode & bit] for bit in (0o020, 0o002))
@@ -71,6 +89,15 @@ def test_a_killed_run_goes_on_and_the_first_rank_alone_writes_what_is_shared(kil
     assert {"metrics.json", "edgerazor.json", "trainer_state.json", "optimizer.pt", "rng_state_0.pth"} <= {*by_first}
     assert (killed / "recipe.yaml").stat().st_mode & 0o020
     assert not list(killed.rglob(".*"))
+
+
+def test_two_processes_go_on_with_the_run_of_one(saved: int, by_one: Path, folder: Path) -> None:
+    run, logs = folder / "one", folder / "one-logs"
+    succeed(*train(folder, run, 1, *until(saved + 2)))
+    codes, words = end_ranks(start_ranks(train(folder, run, 2, "--resume", *until(saved + 4)), logs), logs)
+    assert codes == [0, 0], words
+    assert ["every step has the same 8 rows" in text for text in words] == [True, False]
+    assert losses(run) == pytest.approx(losses(by_one), rel=1e-4)
 
 
 def test_where_the_first_rank_is_killed_the_other_names_it(folder: Path) -> None:
