@@ -143,5 +143,5 @@ def _open_session(path: Path, threads: int | None, accuracy_level: int) -> Any:
     except Exception as error:
         raise ExportError(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {str(error).splitlines()[0]}; "
-            "2-bit operands need 1.23 or newer"
+            "2-bit operands need 1.24 or newer"
         ) from error
