@@ -33,6 +33,11 @@ class Clock(TrainerCallback, ExportableState):
         """Seconds trained so far, earlier parts of a resumed run included."""
         return self.used + (0.0 if self._started is None else self.now() - self._started)
 
+    @property
+    def used_up(self) -> bool:
+        """Whether earlier parts of the run took all of the budget."""
+        return self.used >= self.seconds
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         saved = state.stateful_callbacks.get("Clock", {})
         self.used = float(saved.get("args", {}).get("used", 0.0))

@@ -88,7 +88,13 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """Fetch the micro-batches of one step and count their positions and live rows, over all ranks."""
+        """Fetch the micro-batches of one step and count their positions and live rows, over all ranks.
+
+        None for a run that had come to its end before it was resumed: `Trainer` would go on for a step.
+        """
+        if self.state.global_step >= self.state.max_steps or (self.clock is not None and self.clock.used_up):
+            self.control.should_training_stop = True
+            return [], None
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             batches = [self._own_answers(batch, index) for index, batch in enumerate(batches)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -161,6 +162,20 @@ def test_the_clock_goes_on_where_an_interrupted_run_stopped(tmp_path, registry):
     assert first.seconds + second.seconds == 3.0
     assert second.steps == 12
     assert second.tokens > first.tokens
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 3}, {"max_steps": -1, "max_seconds": 0.75}])
+def test_a_run_that_was_at_its_end_makes_no_further_step(tmp_path, registry, length):
+    training = {"save_steps": 1, **length}
+    whole = run(tmp_path, registry, clock=Stopwatch(100.0), training=training)
+    before = {file.name: file.read_bytes() for file in whole.checkpoint.iterdir() if file.suffix != ".md"}
+    shutil.rmtree(whole.checkpoint)
+    again = run(tmp_path, registry, resume=True, clock=Stopwatch(7.0), training=training)
+    assert (again.steps, again.tokens, again.seconds) == (whole.steps, whole.tokens, 0.0)
+    assert again.steps == 3 and again.evaluation == whole.evaluation
+    assert (again.checkpoint / "model.safetensors").read_bytes() == before["model.safetensors"]
+    checkpoints = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert checkpoints[-1] == "checkpoint-3"
 
 
 def test_another_recipe_does_not_resume_a_run(tmp_path, registry):
