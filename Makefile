@@ -30,7 +30,7 @@ test: $(VENV)/.installed-dev
 		|| echo "llama.cpp could not be built (is there a C++ compiler?): tests marked llamacpp are skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# The loop while working: two to three minutes on two cores, without what is marked slow, starts another Python or needs another engine.
+# The loop while working: a minute and a half on two cores, without what is marked slow, starts another Python or needs another engine.
 test-fast: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
 		-m "not (slow or subprocess or llamacpp or genai)" $(TESTS)

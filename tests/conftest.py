@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,8 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that at the end no worker waits for another."""
-    items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in ("subprocess", "slow")))
+    """Files that take long come first, so that at the end no worker waits for another."""
+    marks = ("subprocess", "slow")
+    rank: dict[Path, int] = {}
+    for item in items:
+        own = next((place for place, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks))
+        rank[item.path] = min(rank.get(item.path, own), own)
+    items.sort(key=lambda item: rank[item.path])
 
 
 def pytest_collection_finish() -> None:

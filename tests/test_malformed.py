@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from edgerazor.cli import app
 from tests.runs import SIZES, preset_recipe, save_data, save_model, write_recipe
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., str]
 
 

@@ -33,6 +33,7 @@ def build_family(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -
     return build
 
 
+@pytest.mark.slow
 @families
 def test_the_plan_covers_every_matrix_or_names_it(build_family: Callable[[str], Family], name: str) -> None:
     family = build_family(name)
@@ -105,6 +106,7 @@ def test_packed_and_reloaded_it_gives_the_same_logits(
         assert all(torch.equal(again[key], value) for key, value in expected.items())
 
 
+@pytest.mark.slow
 @families
 def test_what_is_promised_is_given(build_family: Callable[[str], Family], name: str) -> None:
     family = build_family(name)

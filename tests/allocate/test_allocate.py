@@ -11,6 +11,8 @@ from tests.commands import fail, succeed
 from tests.families import family_model
 from tests.runs import quantization, recipe, tokenizer, write_recipe
 
+pytestmark = pytest.mark.slow
+
 SQMP = {"name": "sqmp", "high_ratio": 0.125, "group_size": 32}
 
 

@@ -18,6 +18,8 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import CASES, logits, make_student
 from tests.runs import quantization, recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -10,6 +10,8 @@ from edgerazor.core.packing import unpack_t5
 from edgerazor.errors import CheckpointError
 from tests.packed_cases import CASES, edit_json, edit_tensors, make_student
 
+pytestmark = pytest.mark.slow
+
 UP, EMBED, Q = "model.layers.0.mlp.up_proj", "model.embed_tokens", "model.layers.0.self_attn.q_proj"
 
 

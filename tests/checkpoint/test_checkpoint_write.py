@@ -19,6 +19,8 @@ from edgerazor.errors import CheckpointError
 from edgerazor.schemas.recipe import load_recipe
 from tests.packed_cases import CASES, make_student
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_weight_is_what_the_quantizer_gave(case, build_model, registry, tmp_path):

@@ -18,6 +18,8 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.limits import quota
 from tests.runs import recipe, save_model
 
+pytestmark = pytest.mark.slow
+
 DTYPES = [torch.uint8, torch.int8, torch.bool, torch.float16, torch.bfloat16, torch.int16, torch.float32, torch.int32]
 
 

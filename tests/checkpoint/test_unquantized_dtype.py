@@ -16,6 +16,8 @@ from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training import train
 from tests.runs import recipe, save_data, save_model
 
+pytestmark = pytest.mark.slow
+
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 # 1 + 2^-10 is a float16 that bfloat16 does not hold, 2^-30 a bfloat16 that float16 does not.
 TELLING = {"float16": 1 + 2**-10, "bfloat16": 2.0**-30, "float32": 1 + 2**-20}

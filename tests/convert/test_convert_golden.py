@@ -57,6 +57,7 @@ def check_function(registry: Registry, name: str, values: dict[str, Any], ours: 
     assert same(registry, found, ours)
 
 
+@pytest.mark.slow
 @cases("quantizers", *EVERY)
 def test_quantizers(registry: Registry, case: dict[str, Any]) -> None:
     check_function(registry, case["function"], case["kwargs"], case["ours"])

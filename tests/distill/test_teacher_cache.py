@@ -22,6 +22,8 @@ from edgerazor.training import train
 from tests.limits import quota
 from tests.runs import recipe, save_model, write_recipe
 
+pytestmark = pytest.mark.slow
+
 LOSSES = [
     {"name": "eakld", "weight": 2.0, "scope": "sequence"},
     {"name": "forward_kl", "temperature": 2.0, "weight": 0.5},

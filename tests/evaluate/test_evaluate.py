@@ -17,6 +17,8 @@ from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.recipe import load_recipe
 from tests.runs import quantization, save_data, save_model, tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dataset(tmp_path):

@@ -17,7 +17,10 @@ from edgerazor.kernels.triton.row_gradient import row_gradient
 from edgerazor.kernels.triton.row_statistics import row_statistics
 from edgerazor.kernels.triton.teacher_statistics import teacher_row_statistics
 
-pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning"),
+    pytest.mark.slow,
+]
 # A compiled exp is right to two units in the last place, the interpreter's to one.
 TOLERANCE = {"cpu": 1e-6, "cuda": 4e-6}
 ROWS = 3

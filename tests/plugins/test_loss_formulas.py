@@ -70,6 +70,7 @@ def expected(loss: Any, z: Tensor, u: Tensor, aims: Targets) -> Tensor:
     return params.weight * reduced(forward, mask, params.reduction)
 
 
+@pytest.mark.slow
 @divergences
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("reduction", ["sequence_mean", "token_mean", "sum"])

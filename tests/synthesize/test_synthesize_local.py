@@ -18,6 +18,8 @@ from edgerazor.synthesize.drafts import FinishedDialogue, Prompt, Refusal
 from edgerazor.synthesize.local import LocalWriter, load_local_writer
 from edgerazor.synthesize.sampling import RowSampling, TokenSampler, numbers_of
 
+pytestmark = pytest.mark.slow
+
 REGISTRY = load_plugins(external=False)
 Write = Callable[..., list[FinishedDialogue | Refusal]]
 

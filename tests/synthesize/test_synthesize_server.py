@@ -29,6 +29,8 @@ from edgerazor.synthesize.drafts import FinishedDialogue, Prompt, Refusal
 from edgerazor.synthesize.server import ServerWriter
 from edgerazor.synthesize.store import RowStore
 
+pytestmark = pytest.mark.slow
+
 SERVER = settings(writer="server", model="tiny")
 Ask = Callable[..., Any]
 

@@ -27,6 +27,8 @@ from edgerazor.core.registry import Registry
 from edgerazor.plugins.exporters.gguf.architectures import tensor_name
 from edgerazor.plugins.exporters.gguf.read import open_gguf
 
+pytestmark = pytest.mark.slow
+
 
 def export(registry: Registry, checkpoint: PackedCheckpoint, path: Path, **settings: Any) -> Any:
     """Check, export, verify; the report."""

@@ -15,6 +15,8 @@ from edgerazor.errors import CheckpointError, ExportError
 from tests.limits import quota
 from tests.packed_cases import edit_json, edit_tensors
 
+pytestmark = pytest.mark.slow
+
 Refuse = Callable[..., list[str]]
 
 
