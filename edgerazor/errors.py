@@ -16,6 +16,11 @@ def install_hint(extra: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of its message that is not blank, for a message of one line; its class if there is none."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class EdgeRazorError(Exception):
     """Base class: something was wrong with what the user gave us, and the message says what to do about it."""
 

@@ -34,7 +34,8 @@ NOT_IMPORTED = {
     "onnx": "onnx-ir and onnxscript write files through it",
     "onnxruntime-genai": "the reader of the exported folder, started by the user",
 }
-DISTRIBUTIONS = packages_distributions()
+# llama.cpp is not installed everywhere, and its module is named otherwise.
+DISTRIBUTIONS = {"llama_cpp": ["llama-cpp-python"], **packages_distributions()}
 
 
 def normal(name: str) -> str:

@@ -10,7 +10,7 @@ from transformers.utils import cached_file
 
 from edgerazor.checkpoint.manifest import Manifest, manifest_fault, read_manifest
 from edgerazor.checkpoint.section import MANIFEST
-from edgerazor.errors import CheckpointError
+from edgerazor.errors import CheckpointError, first_line
 
 _LOG = logging.getLogger(__name__)
 # People write the card of a model on a hub, and nothing is loaded from it.
@@ -95,6 +95,6 @@ def _fetch_manifest(name: str, revision: str, *, cache: Path) -> Path | None:
             _raise_exceptions_for_connection_errors=False,
         )
     except OSError as error:  # of a private model, for example: the caller's token is not known here
-        _LOG.warning("%s: its files are not compared with their digests: %s", name, str(error).splitlines()[0])
+        _LOG.warning("%s: its files are not compared with their digests: %s", name, first_line(error))
         return None
     return None if found is None else Path(found)

@@ -13,7 +13,7 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
-from edgerazor.errors import EdgeRazorError
+from edgerazor.errors import EdgeRazorError, first_line
 from edgerazor.kernels import reference
 from edgerazor.kernels.reference import GroupRule
 
@@ -78,7 +78,7 @@ def run_compiled(function: Callable[..., Any], *tensors: Tensor) -> Any:
             return _compiled(function)(*tensors)
     except Exception as error:
         raise EdgeRazorError(
-            f"EDGERAZOR_KERNELS=compiled: torch.compile failed ({_first_line(error)}); it needs a C++ compiler. "
+            f"EDGERAZOR_KERNELS=compiled: torch.compile failed ({first_line(error)}); it needs a C++ compiler. "
             "Unset the variable to run without it"
         ) from error
 
@@ -104,7 +104,3 @@ class _Compiled:
 
 
 _compiled = cache(_Compiled)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.registry import Registry
-from edgerazor.errors import CheckpointError
+from edgerazor.errors import CheckpointError, first_line
 from edgerazor.models.finite import check_finite
 from edgerazor.models.special_tokens import drop_impossible_padding
 from edgerazor.models.stored_weights import StoredWeights
@@ -191,7 +191,7 @@ class ModelSource:
             return loader.from_pretrained(name, revision=self.revision if name == self.name else None, **known)
         except Exception as error:  # a damaged file or a missing package may raise anything in there
             if Path(str(name)).exists():
-                reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+                reason = first_line(error)
             else:
                 reason = "there is no such folder, and no model of that name could be fetched or found in the cache"
             raise CheckpointError(f"{name}: no usable {what}: {reason}") from error

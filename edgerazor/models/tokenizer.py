@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from edgerazor.errors import CheckpointError
+from edgerazor.errors import CheckpointError, first_line
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -17,5 +17,4 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the package tokenizers raises this class itself
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CheckpointError(f"{folder}: no usable tokenizer: {reason}") from error
+        raise CheckpointError(f"{folder}: no usable tokenizer: {first_line(error)}") from error

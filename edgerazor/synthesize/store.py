@@ -62,7 +62,7 @@ class RowStore:
                 self._read()
             except OSError as error:
                 raise SynthesisError(f"{path}: cannot be read or repaired: {error.strerror}") from error
-            self._open = stack.pop_all()
+            self._held = stack.pop_all()
         self._synced, self._unsynced = time.monotonic(), False
 
     def __enter__(self) -> Self:
@@ -77,7 +77,7 @@ class RowStore:
                 sync_descriptor(self._file)
         if self._created and not self._size:
             self.path.unlink(missing_ok=True)
-        self._open.close()
+        self._held.close()
 
     def append(self, written: FinishedDialogue, **more: Any) -> None:
         """Write one row, whole or not at all, with more columns."""

@@ -12,7 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from edgerazor.checkpoint.training_checkpoint import check_files, saved_steps, write_file_list
 from edgerazor.core.atomic import remove_folder, replaced
-from edgerazor.errors import CheckpointError, TrainingError
+from edgerazor.errors import CheckpointError, TrainingError, first_line
 from edgerazor.training.lost_ranks import is_between_ranks
 
 
@@ -45,7 +45,7 @@ def saved_whole(folder: Path, accelerator: Any) -> Iterator[Path]:
         if is_between_ranks(error):
             raise
         # torch says RuntimeError when it cannot write a file to its end.
-        reason = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         kept = "; what was saved before stays, and --resume continues it" if saved_steps(folder.parent) else ""
         raise TrainingError(f"{folder}: cannot be written: {reason}{kept}") from error
 

@@ -79,7 +79,9 @@ def resumed_split(checkpoint: Path, training: TrainingSection, processes: int) -
     """
     before, now = saved_split(checkpoint), split_of(training, processes)
     if before is None:
-        saved = max(len([path for path in checkpoint.glob(_RANDOM) if path.stem[10:].isdecimal()]), 1)
+        saved = max(
+            len([path for path in checkpoint.glob(_RANDOM) if path.stem.removeprefix("rng_state_").isdecimal()]), 1
+        )
         if saved != processes:
             raise TrainingError(
                 f"{checkpoint}: was saved by {saved} processes, not {processes}, and does not say how they split its "
@@ -121,8 +123,10 @@ def check_epoch(checkpoint: Path, training: TrainingSection, processes: int, row
         TrainingError: it does not, so that steps after it would have other rows.
     """
     before, now = saved_split(checkpoint), split_of(training, processes)
-    ends = [split and split.epoch(rows, drop_last=training.dataloader_drop_last) for split in (before, now)]
-    if before is not None and ends[0] != ends[1]:
+    if before is None:
+        return
+    epochs = [split.epoch(rows, drop_last=training.dataloader_drop_last) for split in (before, now)]
+    if epochs[0] != epochs[1]:
         raise TrainingError(
             f"{checkpoint}: was saved with steps of {before}, and an epoch of {rows} rows would end otherwise with "
             f"{now}; start as many processes as before, with the same batch and accumulation"

@@ -90,7 +90,7 @@ class DistillationTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of one step and count their positions and live rows, over all ranks.
 
-        None for a run that had come to its end before it was resumed: `Trainer` would go on for a step.
+        A run that had come to its end before it was resumed gets no micro-batches: `Trainer` would make one more step.
         """
         if self.state.global_step >= self.state.max_steps or (self.clock is not None and self.clock.used_up):
             self.control.should_training_stop = True

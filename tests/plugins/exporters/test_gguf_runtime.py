@@ -31,7 +31,8 @@ def test_without_the_engine_the_error_names_the_extra(
     import sys
 
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    monkeypatch.delitem(sys.modules, "edgerazor.plugins.exporters.gguf.runtime", raising=False)
+    for name in [name for name in sys.modules if name.startswith("edgerazor.plugins.exporters.gguf")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(PluginError, match=r"pip install '\.\[llamacpp\]'"):
         open_runtime(exported[0], registry=registry)
 

@@ -12,7 +12,6 @@ from edgerazor.core.contracts import Runtime, Sequences
 from edgerazor.errors import ExportError, install_hint
 from edgerazor.plugins.exporters.common import VERSION, read_recipe
 from edgerazor.plugins.exporters.gguf.read import read_metadata
-from edgerazor.plugins.exporters.gguf.sequences import LlamaCppSequences
 from edgerazor.plugins.exporters.gguf.special_tokens import EOS, STOP_IDS, TEMPLATE
 
 try:
@@ -21,6 +20,8 @@ except ModuleNotFoundError as error:
     if error.name != "llama_cpp":
         raise
     raise ImportError(f"llama-cpp-python is not installed: {install_hint('llamacpp')}") from error
+
+from edgerazor.plugins.exporters.gguf.sequences import LlamaCppSequences
 
 CacheType = Literal["F32", "F16", "Q8_0"]
 _CACHE_IDS: dict[CacheType, int] = {"F32": 0, "F16": 1, "Q8_0": 8}

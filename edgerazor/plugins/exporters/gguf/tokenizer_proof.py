@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgerazor.errors import ExportError
+from edgerazor.errors import CheckpointError, ExportError
+from edgerazor.models.tokenizer import load_tokenizer
 from edgerazor.plugins.exporters.gguf.probe_texts import probe_texts
 from edgerazor.plugins.exporters.gguf.special_tokens import EOS, STOP_IDS
 from edgerazor.plugins.exporters.gguf.tokenizer import CONTROL, USER_DEFINED, TokenizerKeys
@@ -33,13 +34,10 @@ def prove_tokenizer(folder: Path, described: TokenizerKeys, *, tolerant: bool) -
         from edgerazor.plugins.exporters.gguf.llama_vocabulary import open_vocabulary
     except ImportError:
         return replace(described, notes=(*described.notes, _UNPROVED))
-    from transformers import AutoTokenizer
-
     try:
-        reference = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the package tokenizers raises this class itself
-        problem = f"transformers cannot load the tokenizer: {(str(error) or repr(error)).splitlines()[0]}"
-        return replace(described, problems=(*described.problems, problem))
+        reference = load_tokenizer(folder)
+    except CheckpointError as error:
+        return replace(described, problems=(*described.problems, str(error)))
     closest: tuple[int, str, TokenizerKeys] | None = None
     for choice in described.choices:
         keys = {**described.keys, _PRE: choice}

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgerazor.core.contracts import Checkpoint
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.errors import ExportError
+from edgerazor.errors import ExportError, first_line
 from edgerazor.plugins.exporters.onnx.attention import NAME, register
 from edgerazor.plugins.exporters.onnx.placeholders import (
     OperatorNorm,
@@ -57,7 +57,7 @@ def empty_model(checkpoint: Checkpoint) -> Any:
         with init_empty_weights(include_buffers=False):
             model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ExportError(f"config.json: transformers cannot build this model: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"config.json: transformers cannot build this model: {first_line(error)}") from error
     fix_frequencies(model)
     return model.eval()
 

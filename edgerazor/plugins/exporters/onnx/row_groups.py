@@ -119,11 +119,10 @@ def pack_rows(tensor: QuantizedTensor, row_group: RowGroup) -> tuple[NDArray[np.
     """Codes uint8 `[count, columns / block, block * bits / 8]` and scales float16 `[count, columns / group_size]`."""
     index = row_group.rows.of(tensor.codes.shape[0])
     packed = np.empty(row_group.code_shape, dtype=np.uint8)
-    some = max(1, _CODES_AT_ONCE // row_group.columns)
+    some, per_byte = max(1, _CODES_AT_ONCE // row_group.columns), 8 // row_group.bits
     for start in range(0, len(index), some):
         rows = slice(start, start + some)
         codes = tensor.codes.numpy()[index[rows]].astype(np.int16) + (1 << (row_group.bits - 1))
-        per_byte = 8 // row_group.bits
         places = codes.astype(np.uint8).reshape(-1, *row_group.code_shape[1:], per_byte)
         packed[rows] = places[..., 0]
         for place in range(1, per_byte):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgerazor.core.contracts import TokenizerRuntime
-from edgerazor.errors import CheckpointError, ExportError, install_hint
+from edgerazor.errors import CheckpointError, ExportError, first_line, install_hint
 from edgerazor.plugins.exporters.common import read_json
 from edgerazor.plugins.exporters.onnx.folder import CARD, GENAI, MODEL, read_card
 from edgerazor.plugins.exporters.token_ids import stop_ids
@@ -79,7 +79,7 @@ class OnnxRuntime(TokenizerRuntime):
         try:
             logits = self._in_place(inputs) if self._shared else self._growing(inputs)
         except Exception as error:  # its exceptions have no base class but this one
-            raise ExportError(f"{self.path}: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"{self.path}: {first_line(error)}") from error
         return logits if every else logits[-1:]
 
     def _in_place(self, inputs: dict[str, Any]) -> NDArray[np.float32]:
@@ -142,6 +142,6 @@ def _open_session(path: Path, threads: int | None, accuracy_level: int) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(
-            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {str(error).splitlines()[0]}; "
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {first_line(error)}; "
             "2-bit operands need 1.24 or newer"
         ) from error

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgerazor.core.contracts import ModelFacts
 from edgerazor.core.layers.attention import attention_modules
-from edgerazor.errors import ExportError
+from edgerazor.errors import ExportError, first_line
 from edgerazor.plugins.exporters.model_facts import short_windows
 from edgerazor.plugins.exporters.onnx.attention import FusedAttention, StandardAttention
 from edgerazor.plugins.exporters.onnx.rotary import Tables, rotary_tables, table_names, turned_by_operator
@@ -61,7 +61,7 @@ def trace_model(model: Any, facts: ModelFacts, context_length: int, *, last: boo
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportError(f"the model cannot be traced: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"the model cannot be traced: {first_line(error)}") from error
     assert program is not None
     _optimize(program.model)
     _name_initializers(program.model.graph, wrapper)

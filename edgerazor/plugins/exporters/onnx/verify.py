@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.errors import ExportError
+from edgerazor.errors import ExportError, first_line
 from edgerazor.plugins.exporters.common import DIGEST
 from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL, copied_files
 from edgerazor.plugins.exporters.onnx.model import empty_model
@@ -55,7 +55,7 @@ def _open(path: Path) -> tuple[ir.Graph, dict[str, list[dict[str, Any]]], str]:
     except KeyError as error:
         raise ExportError(f"{path / MODEL}: was not written by edgerazor: {error} is missing") from error
     except Exception as error:
-        raise ExportError(f"{path / MODEL}: cannot be read: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"{path / MODEL}: cannot be read: {first_line(error)}") from error
 
 
 def _equal_codes(graph: ir.Graph, places: Sequence[Mapping[str, Any]], value: QuantizedTensor) -> bool:
