@@ -23,7 +23,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 # Folders whose modules may import more than every installation has, and the extras that bring it.
 EXTRAS_OF = {
     "plugins/exporters/gguf": ["gguf", "llamacpp"],
-    "plugins/exporters/onnx": ["onnx"],
+    "plugins/exporters/onnx": ["onnx", "genai"],
     "kernels/triton": ["triton"],
     "quickstart": ["report"],
     "testing": ["testing"],
@@ -32,7 +32,6 @@ FOR_WORK_ON_THE_PACKAGE = {"test", "dev", "docs", "demo"}
 # Declared for other reasons than an import of ours.
 NOT_IMPORTED = {
     "onnx": "onnx-ir and onnxscript write files through it",
-    "onnxruntime-genai": "the reader of the exported folder, started by the user",
 }
 # llama.cpp is not installed everywhere, and its module is named otherwise.
 DISTRIBUTIONS = {"llama_cpp": ["llama-cpp-python"], **packages_distributions()}
@@ -84,7 +83,7 @@ def test_what_is_declared_is_imported() -> None:
 
 
 def test_every_extra_has_a_reader() -> None:
-    assert {extra for its in EXTRAS_OF.values() for extra in its} == EXTRAS.keys() - FOR_WORK_ON_THE_PACKAGE - {"genai"}
+    assert {extra for its in EXTRAS_OF.values() for extra in its} == EXTRAS.keys() - FOR_WORK_ON_THE_PACKAGE
 
 
 def test_no_hint_installs_from_the_package_index() -> None:

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, processors, trai
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from edgerazor.plugins.exporters.gguf.probe_texts import probe_texts
+from edgerazor.plugins.exporters.probe_texts import probe_texts
 
 SIZE = 900
 SPACE = "\u2581"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgerazor.plugins.exporters.gguf.probe_texts import probe_texts
+from edgerazor.plugins.exporters.probe_texts import probe_texts
 
 _SPACE = "\u2581"
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgerazor.errors import CheckpointError, ExportError
 from edgerazor.models.tokenizer import load_tokenizer
-from edgerazor.plugins.exporters.gguf.probe_texts import probe_texts
 from edgerazor.plugins.exporters.gguf.special_tokens import EOS, STOP_IDS
 from edgerazor.plugins.exporters.gguf.tokenizer import CONTROL, USER_DEFINED, TokenizerKeys
+from edgerazor.plugins.exporters.probe_texts import probe_texts
+from edgerazor.plugins.exporters.token_differences import describe_differences
 
 if TYPE_CHECKING:
     from edgerazor.plugins.exporters.gguf.llama_vocabulary import LlamaVocabulary
@@ -19,7 +20,6 @@ _PRE = "tokenizer.ggml.pre"
 _UNPROVED = "llama.cpp is not installed, so that it finds the same tokens is not proved"
 _HINT = "; set tokenizer_differences to note to export it with this one all the same"
 _MOST_SPECIAL = 40
-_SHOWN = 60
 
 
 def prove_tokenizer(folder: Path, described: TokenizerKeys, *, tolerant: bool) -> TokenizerKeys:
@@ -68,23 +68,11 @@ def _difference(
     texts = [*probe_texts(), *_special_texts(keys)]
     if composes:
         texts = [unicodedata.normalize("NFC", text) for text in texts]
-    expected = reference(texts)["input_ids"]
-    different = []
-    for text, ids in zip(texts, expected, strict=True):
-        found = vocabulary.encode(text)
-        if found != list(ids):
-            different.append((text, list(ids), found))
-    if not different:
-        return 0, ""
-    text, ids, found = min(different, key=lambda entry: len(entry[0]))
-    pairs = zip([*ids, -1], [*found, -1], strict=False)
-    position = next(index for index, (mine, theirs) in enumerate(pairs) if mine != theirs)
     tokens = keys["tokenizer.ggml.tokens"]
-    mine, theirs = (_token(list_of_ids, position, tokens) for list_of_ids in (ids, found))
-    return len(different), (
-        f"llama.cpp finds other tokens in {len(different)} of {len(texts)} texts; in {_short(text)} token {position} "
-        f"is {mine} in the tokenizer and {theirs} in llama.cpp (pre-tokenizer '{keys[_PRE]}')"
+    count, difference = describe_differences(
+        "llama.cpp", reference, texts, map(vocabulary.encode, texts), tokens.__getitem__
     )
+    return count, difference and f"{difference} (pre-tokenizer '{keys[_PRE]}')"
 
 
 def _special_texts(keys: dict[str, Any]) -> Iterator[str]:
@@ -97,14 +85,6 @@ def _special_texts(keys: dict[str, Any]) -> Iterator[str]:
         text = tokens[number]
         yield from (f"a{text}b", f"a{text}{text}b", f"a {text} x\n{text}\nb", f"{text}a", f"{text} a", f"{text}\na")
         yield f"Hi{text}\n{tokens[added[0]]}user\nHi 1!"
-
-
-def _token(ids: list[int], position: int, tokens: list[str]) -> str:
-    return f"{ids[position]} {tokens[ids[position]]!r}" if position < len(ids) else "no more"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
 def _stop_notes(vocabulary: "LlamaVocabulary", keys: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from edgerazor.core.contracts import Checkpoint, ExportResult
 from edgerazor.plugins.exporters.common import rows_by_type
 from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL
+from edgerazor.plugins.exporters.onnx.genai_tokens import genai_token_notes
 from edgerazor.plugins.exporters.onnx.kernels import measure_2bit, slow_kernel_note
 from edgerazor.plugins.exporters.onnx.plan import Matrix, ONNXPlan, positions_of_one_rotation
 from edgerazor.plugins.exporters.params import ONNXParams
@@ -29,7 +30,7 @@ def describe_export(path: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: 
         "tied": plan.facts.tied,
         "unquantized": list(plan.floats),
         "context_length": plan.context_length,
-        "notes": list(_notes(checkpoint, plan, params)),
+        "notes": [*_notes(checkpoint, plan, params), *([] if params.portable else genai_token_notes(path))],
     }
     return ExportResult(path, sum(sizes.values()), _bits(matrices), details)
 

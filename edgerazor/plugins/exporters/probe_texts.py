@@ -1,4 +1,4 @@
-"""Texts on which tokenizers part: what llama.cpp must split as the tokenizer of the model does."""
+"""Texts on which tokenizers part: what an engine must split as the tokenizer of the model does."""
 
 import random
 from functools import cache
