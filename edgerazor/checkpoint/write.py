@@ -14,7 +14,6 @@ from edgerazor.checkpoint.card import model_card
 from edgerazor.checkpoint.folder import check_replaceable, replaced_folder
 from edgerazor.checkpoint.manifest import BitsPerWeight, Manifest, files_in, hash_file, write_manifest
 from edgerazor.checkpoint.section import CONFIG, PackedSection, dtype_name, store_layouts
-from edgerazor.checkpoint.spool import TensorSpool
 from edgerazor.checkpoint.storage import (
     PackedModules,
     check_weights,
@@ -26,6 +25,7 @@ from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
 from edgerazor.core.tensor_files import WEIGHTS
+from edgerazor.core.tensor_spool import TensorSpool
 from edgerazor.errors import CheckpointError
 from edgerazor.models.special_tokens import settle_special_tokens
 from edgerazor.models.stored_weights import StoredWeights

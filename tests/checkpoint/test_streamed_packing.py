@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgerazor.checkpoint import pack_model
-from edgerazor.checkpoint.spool import TensorSpool
 from edgerazor.core.registry import Registry
+from edgerazor.core.tensor_spool import TensorSpool
 from edgerazor.errors import CheckpointError
 from edgerazor.models.load import Models
 from edgerazor.models.source import ModelSource
@@ -20,7 +20,17 @@ from tests.runs import recipe, save_model
 
 pytestmark = pytest.mark.slow
 
-DTYPES = [torch.uint8, torch.int8, torch.bool, torch.float16, torch.bfloat16, torch.int16, torch.float32, torch.int32]
+DTYPES = [
+    torch.uint32,
+    torch.uint8,
+    torch.int8,
+    torch.bool,
+    torch.float16,
+    torch.bfloat16,
+    torch.int16,
+    torch.float32,
+    torch.int32,
+]
 
 
 def test_a_spool_writes_what_safetensors_would(tmp_path: Path) -> None:

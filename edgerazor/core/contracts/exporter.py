@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -98,7 +99,8 @@ class Exporter(ABC, Generic[PlanT]):
 
     Attributes:
         kind: what its files are called in messages, such as "GGUF".
-        files: names of files that a folder it wrote may hold; only such a folder is replaced. Empty: any name.
+        files: names of files that a folder it wrote may hold, or patterns of names with `*`; only such a folder is
+            replaced. Empty: any name.
         params: its parameters; they declare `suffixes`, `magic` or `marker` (a file inside a folder), by which
             `edgerazor verify` knows its files, and `runtime`, the import path of a `Runtime` that runs them.
         progress: called with the stage ("checking", "writing", ...), steps done and steps in all; None: nobody looks.
@@ -222,7 +224,8 @@ class Exporter(ABC, Generic[PlanT]):
 
     def _check_folder(self, path: Path) -> None:
         present = {entry.name for entry in path.iterdir()}
-        foreign = sorted(present - self.files) if self.files else []
+        known = (name for name in present for pattern in self.files if fnmatchcase(name, pattern))
+        foreign = sorted(present - set(known)) if self.files else []
         if foreign or (present and self.params.marker not in present):
             shown = ", ".join((foreign or sorted(present))[:5])
             raise ExportError(f"{path}: holds what is no exported model ({shown}); choose another folder, or empty it")

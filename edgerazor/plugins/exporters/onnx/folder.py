@@ -1,70 +1,33 @@
 """What lies beside the graph: settings for onnxruntime-genai, tokenizer, configuration, and what made the folder."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Checkpoint
-from edgerazor.plugins.exporters.common import (
-    CHAT_TEMPLATE,
-    CHAT_TEMPLATES,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    read_json,
-    write_json,
-)
+from edgerazor.plugins.exporters import hugging_face
+from edgerazor.plugins.exporters.common import read_json, write_json
+from edgerazor.plugins.exporters.hugging_face import COMPANIONS, GENERATION, describe_card, exported_config
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
 from edgerazor.plugins.exporters.params import ONNXParams
 from edgerazor.plugins.exporters.token_ids import stated_ids, stop_ids
-from edgerazor.version import __version__
 
 MODEL, DATA, GENAI, CARD = "model.onnx", "model.onnx.data", "genai_config.json", "edgerazor_onnx.json"
 # The card of version 0.1 had the name of a packed checkpoint's manifest.
 FORMER_CARD = "edgerazor.json"
-CONFIG, GENERATION = "config.json", "generation_config.json"
-_COPIED = (
-    GENERATION,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    CHAT_TEMPLATE,
-)
-FILES = frozenset({MODEL, DATA, GENAI, CARD, FORMER_CARD, CONFIG, CHAT_TEMPLATES, *_COPIED})
+FILES = frozenset({MODEL, DATA, GENAI, CARD, FORMER_CARD, *COMPANIONS})
 # The buffer of keys and values is made for so many tokens at once.
 _LONGEST = 4096
 
 
 def write_companions(folder: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> None:
     """Everything but the graph."""
-    config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
-    write_json(folder / CONFIG, config)
-    for name in copied_files(checkpoint.folder):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(checkpoint.folder / name, folder / name)
+    config = exported_config(checkpoint, {})
+    hugging_face.write_companions(folder, checkpoint, {})
     generation = read_json(checkpoint.folder / GENERATION, optional=True)
     stops = stop_ids(checkpoint.folder, plan.facts.vocab)
     write_json(folder / GENAI, _genai(config, generation, stops, plan, portable=params.portable))
-    card = {
-        "version": __version__,
-        "content_sha256": checkpoint.digest,
-        "recipe": dict(checkpoint.recipe),
-        "context_length": plan.context_length,
-        "settings": params.model_dump(exclude={"name", "path"}),
-    }
-    write_json(folder / CARD, card)
-
-
-def copied_files(folder: Path) -> list[str]:
-    """Names of the files of a checkpoint that lie unchanged beside the graph: those of generation and tokenizer."""
-    templates = sorted((folder / CHAT_TEMPLATES).glob("*.jinja"))
-    return [
-        *(name for name in _COPIED if (folder / name).is_file()),
-        *(f"{CHAT_TEMPLATES}/{path.name}" for path in templates),
-    ]
+    write_json(folder / CARD, {**describe_card(checkpoint, params), "context_length": plan.context_length})
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from edgerazor.core.contracts import Checkpoint, ComparisonResult
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError, first_line
 from edgerazor.plugins.exporters.common import DIGEST
-from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL, copied_files
+from edgerazor.plugins.exporters.hugging_face import different_copies
+from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL
 from edgerazor.plugins.exporters.onnx.model import empty_model
 from edgerazor.plugins.exporters.onnx.read import operators_fit, read_codes, read_scales
 from edgerazor.plugins.exporters.onnx.rotary import frequencies, layer_types, rotary_tables, table_names
@@ -30,7 +31,7 @@ def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, 
     graph, places, digest = _open(path)
     names = list(checkpoint.names())
     different = [] if digest == checkpoint.digest else [DIGEST]
-    different += [*_different_tables(graph, checkpoint), *_different_files(path, checkpoint)]
+    different += [*_different_tables(graph, checkpoint), *different_copies(path, checkpoint)]
     for index, name in enumerate(names):
         value = checkpoint.read(name)
         module = name.removesuffix(".weight")
@@ -118,14 +119,6 @@ def _different_tables(graph: ir.Graph, checkpoint: Checkpoint) -> Iterator[str]:
     for name, values in expected.items():
         found = _array(graph, name)
         if found is None or not np.array_equal(found.reshape(-1), values.numpy().reshape(-1)):
-            yield name
-
-
-def _different_files(path: Path, checkpoint: Checkpoint) -> Iterator[str]:
-    """Files of the tokenizer that are not those of the checkpoint."""
-    for name in copied_files(checkpoint.folder):
-        ours, theirs = path / name, checkpoint.folder / name
-        if not ours.is_file() or ours.read_bytes() != theirs.read_bytes():
             yield name
 
 

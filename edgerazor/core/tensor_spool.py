@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Self
 
 import torch
@@ -37,12 +37,12 @@ class TensorSpool:
         """Write tensors to the disk.
 
         Raises:
-            CheckpointError: one is of a dtype that no checkpoint holds.
+            CheckpointError: one is of a dtype that is not in `DTYPE_NAMES`.
             OSError: the disk is full.
         """
         for name, tensor in tensors.items():
             if tensor.dtype not in DTYPE_NAMES:
-                raise CheckpointError(f"{name}: is {tensor.dtype}, which a packed checkpoint cannot hold")
+                raise CheckpointError(f"{name}: is {tensor.dtype}, which no file of ours can hold")
             self._entries[name] = tensor.dtype, tuple(tensor.shape), self._file.seek(0, os.SEEK_END)
             self._file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
@@ -51,11 +51,16 @@ class TensorSpool:
         dtype, shape, _ = self._entries[name]
         return prod(shape) * dtype.itemsize
 
-    def save(self, path: Path) -> None:
-        """Write all of them as `safetensors.torch.save_file` would, byte by byte."""
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of every tensor, in the order in which they were added."""
+        return {name: self.size(name) for name in self._entries}
+
+    def save(self, path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write all of them as `safetensors.torch.save_file` would, byte by byte; `metadata` besides the format."""
         order = list(DTYPE_NAMES)
         names = sorted(self._entries, key=lambda name: (order.index(self._entries[name][0]), name))
-        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
         end = 0
         for name in names:
             dtype, shape, _ = self._entries[name]
