@@ -6,7 +6,7 @@ The bits of `reference.fake_quantize` for absmax rules of one width, which activ
 import torch
 from torch import Tensor
 
-from edgerazor.kernels.reference import FLOOR, LARGEST_SCALE, SMALLEST_SCALE, GroupRule
+from edgerazor.kernels.reference import FLOOR, LARGEST_SCALE, LARGEST_SHARED_SCALE, SMALLEST_SCALE, GroupRule
 
 MOST_ELEMENTS = 2**14
 
@@ -21,7 +21,13 @@ class FewRows:
 
     def __init__(self, rule: GroupRule, group_size: int | None):
         assert rule.scale == "absmax" and not isinstance(rule.qmax, Tensor)
-        self._qmax, self._group_size, self._float16 = rule.qmax, group_size, rule.scale_dtype == "float16"
+        self._qmax, self._group_size = rule.qmax, group_size
+        self._rounded = rule.scale_dtype != "float32"
+        self._dtype, self._largest = (
+            (torch.bfloat16, LARGEST_SHARED_SCALE)
+            if rule.scale_dtype == "float16_bfloat16"
+            else (torch.float16, LARGEST_SCALE)
+        )
         # Models are built under a default device and a default dtype of their own.
         with torch.inference_mode(False):
             self._divisor = torch.tensor(float(rule.qmax), dtype=torch.float32, device="cpu")
@@ -36,10 +42,10 @@ class FewRows:
         """Values of `x [..., C]` after quantization, in its shape and dtype."""
         groups = x.float().reshape(-1, self._group_size or x.shape[-1])
         scale = groups.abs().amax(-1, True)
-        if not self._float16:
+        if not self._rounded:
             scale.clamp_min_(FLOOR).div_(self._divisor)
             # |x| / scale exceeds qmax by rounding errors only: there is nothing to clamp.
             return torch.div(groups, scale).round_().mul_(scale).view_as(x).type_as(x)
-        # The smallest float16 scale is above the floor divided by any qmax.
-        scale = scale.div_(self._divisor).clamp_(SMALLEST_SCALE, LARGEST_SCALE).half().float()
+        # The smallest stored scale is above the floor divided by any qmax.
+        scale = scale.div_(self._divisor).clamp_(SMALLEST_SCALE, self._largest).to(self._dtype).float()
         return torch.div(groups, scale).round_().clamp_(-self._qmax, self._qmax).mul_(scale).view_as(x).type_as(x)

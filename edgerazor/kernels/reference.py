@@ -11,9 +11,13 @@ from torch import Tensor
 FLOOR = 1e-5
 SMALLEST_SCALE = 2.0**-14
 LARGEST_SCALE = 65504.0
+LARGEST_SHARED_SCALE = 65280.0  # of the numbers that float16 and bfloat16 both hold
 _TILE = 512
 _LARGE = 2**22  # elements whose float32 values would go to memory that is new each time
 _IN_CACHE = 2**17
+
+
+ScaleDtype = Literal["float16", "float16_bfloat16", "float32"]
 
 
 class GroupRule(NamedTuple):
@@ -24,13 +28,13 @@ class GroupRule(NamedTuple):
             is 1, absmax elsewhere.
         qmax: the highest code; for `mixed` int8 `[R]` or `[R, G]`, R the product of the leading axes.
         multiplier: of the mean magnitude.
-        scale_dtype: float16 as files hold it, or float32.
+        scale_dtype: float16 as files hold it; float16_bfloat16, those that bfloat16 holds, too; or float32.
     """
 
     scale: Literal["absmean", "absmax", "asymmetric", "mixed"]
     qmax: Tensor | int
     multiplier: float = 2.0
-    scale_dtype: Literal["float16", "float32"] = "float16"
+    scale_dtype: ScaleDtype = "float16"
 
 
 def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
@@ -95,10 +99,17 @@ def absolute_sum(groups: Tensor) -> Tensor:
     return result.reshape(*groups.shape[:-1], 1)
 
 
+def stored_dtype(scale_dtype: str) -> torch.dtype:
+    """The dtype in which such scales are kept."""
+    return torch.float32 if scale_dtype == "float32" else torch.float16
+
+
 def round_scale(scale: Tensor, scale_dtype: str) -> Tensor:
     """The scale as it will be stored, in float32: float16 is clamped to its normal numbers and rounded."""
     if scale_dtype == "float32":
         return scale
+    if scale_dtype == "float16_bfloat16":
+        return scale.clamp(SMALLEST_SCALE, LARGEST_SHARED_SCALE).to(torch.bfloat16).to(torch.float32)
     return scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).to(torch.float16).to(torch.float32)
 
 
@@ -154,7 +165,7 @@ def _integers(codes: Tensor) -> Tensor:
 
 
 def _stored(scale: Tensor, rule: GroupRule) -> Tensor:
-    return scale.squeeze(-1).to(torch.float16 if rule.scale_dtype == "float16" else torch.float32)
+    return scale.squeeze(-1).to(stored_dtype(rule.scale_dtype))
 
 
 def _quotient(x: Tensor, divisor: Tensor | int) -> Tensor:

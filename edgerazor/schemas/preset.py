@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -27,13 +27,19 @@ class PresetSizes(Schema):
     kv_cache: Annotated[int | None, Field(ge=1)] = None
 
 
+PresetScaleDtype = Literal["float16", "float16_bfloat16"]
+
+
 class PresetChoice(Schema):
-    """Name of a preset, and group sizes of your own in place of those that fit."""
+    """Name of a preset, group sizes of your own in place of those that fit, and which scales weights may have."""
 
     title: ClassVar[str] = "preset"
 
     name: str
     group_sizes: PresetSizes | None = None
+    scale_dtype: Annotated[
+        PresetScaleDtype | None, Field(description="Of all weights; null: float16. float16_bfloat16: exact everywhere.")
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -81,9 +87,13 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
     template = yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
     weights = (adapter.presets.get(name) if adapter else None) or GENERIC_WEIGHTS
     _rename(template, adapter.renamed if adapter else {})
+    scale_dtype = given.get("scale_dtype")
+    if scale_dtype in get_args(PresetScaleDtype):  # anything else is refused with the preset itself
+        for rule in template["quantization"]["weights"]:
+            rule["quantizer"]["scale_dtype"] = scale_dtype
     for section, content in _fill(template, sizes, weights, fit).items():
         result.setdefault(section, content)
-    result["preset"] = {"name": name, "group_sizes": written or None}
+    result["preset"] = {"name": name, "group_sizes": written or None, "scale_dtype": scale_dtype}
     return result, []
 
 

@@ -17,6 +17,7 @@ from edgerazor.testing.laws import expect, expect_equal, hold_for_examples
 from edgerazor.testing.quantizer_examples import TensorExample, tensor_examples
 
 _SMALLEST_SCALE = 2.0**-14
+_BOTH = "float16_bfloat16"
 
 
 def check_quantizer(params: QuantizerParams, *, registry: Registry | None = None) -> None:
@@ -70,10 +71,13 @@ def codes_are_within_their_width(quantizer: Any, example: TensorExample) -> None
 def scales_can_be_stored(quantizer: Any, example: TensorExample) -> None:
     scale = quantizer.quantize(example.tensor()).scale
     wanted = getattr(quantizer.params, "scale_dtype", "float16")
-    expect(scale.dtype == getattr(torch, wanted), f"scales are {scale.dtype}, scale_dtype is {wanted}")
+    stored = torch.float16 if wanted == _BOTH else getattr(torch, wanted)
+    expect(scale.dtype == stored, f"scales are {scale.dtype}, scale_dtype is {wanted}")
     expect(torch.isfinite(scale).all(), "a scale is not finite; clamp it to 65504")
     expect((scale >= 0).all(), "a scale is negative")
-    if wanted == "float16":
+    if wanted == _BOTH:
+        expect_equal(scale.to(torch.bfloat16).to(scale.dtype), scale, "bfloat16 has other numbers for the scales")
+    if wanted != "float32":
         tiny = (scale != 0) & (scale < _SMALLEST_SCALE)
         expect(not tiny.any(), "a scale is below 2^-14, the smallest normal float16; clamp it")
 

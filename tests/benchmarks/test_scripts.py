@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.runs import save_data, save_model
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,16 @@ def test_the_profile_finds_every_part(tmp_path):
     spent = {row["name"]: row["ms"] for row in written["rows"]}
     parts = {"teacher", "student forward", "loss", "backward", "optimizer", "fake quantization", "rest"}
     assert set(spent) == parts and all(spent.values())
+
+
+def test_scales_of_both_kinds_are_compared_on_the_same_rows(tmp_path):
+    model, data = save_model(tmp_path / "model", num_hidden_layers=3), save_data(tmp_path / "rows.jsonl")
+    options = ("--teacher", str(model), "--data", str(data), "--seeds", "0", "1", "--batches", "1")
+    written = run("scale_dtypes", tmp_path / "out.json", *options, "--presets", "1.58-bit", "--steps", "1")
+    rounded, distilled = written["rows"]
+    assert (rounded["student"], distilled["student"]) == ("1.58-bit, rounded", "1.58-bit, distilled")
+    assert rounded["cost"] == pytest.approx(rounded["float16_bfloat16"] - rounded["float16"])
+    assert rounded["float16_bfloat16"] != rounded["float16"] and distilled["standard_error"] >= 0
 
 
 def test_packed_and_plain_models_are_measured_side_by_side(tmp_path):

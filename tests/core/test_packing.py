@@ -77,7 +77,7 @@ def test_the_bytes_are_those_predicted_from_widths(tensor: QuantizedTensor) -> N
 def test_the_bytes_of_every_quantizer_are_known_from_the_shape(
     name: str, values: dict[str, Any], data: st.DataObject
 ) -> None:
-    quantizer, x = data.draw(examples(name, values, scale_dtypes=("float16",), kinds=MILD))
+    quantizer, x = data.draw(examples(name, values, scale_dtypes=("float16", "float16_bfloat16"), kinds=MILD))
     shape, quantized = tuple(x.reshape(-1, x.shape[-1]).shape), quantizer.quantize(x.reshape(-1, x.shape[-1]))
     assume(quantized.symmetric == getattr(quantizer, "symmetric", True))
     stored = getattr(quantizer, "stored_widths", quantizer.widths)(shape)

@@ -34,11 +34,13 @@ class Variant(NamedTuple):
 def variants() -> dict[str, Variant]:
     """By name, which starts with the name of the module."""
     found = {}
-    tile = {"tile_groups": 16, "tile_columns": 256, "float16_scale": True}
+    tile = {"tile_groups": 16, "tile_columns": 256, "scale_dtype": "float16"}
     for kind, dtype in itertools.product(("absmean", "absmax", "asymmetric", "mixed"), ("fp32", "bf16")):
         constants = {"kind": kind, "qmax": 7, "group_size": 256 if dtype == "fp32" else 160, **tile}
         absent = () if kind == "mixed" else ("qmax_pointer",)
         found[f"quantize-{kind}-{dtype}"] = Variant("quantize", dtype, constants, absent)
+    both = {"kind": "absmax", "qmax": 7, "group_size": 256, **tile, "scale_dtype": "float16_bfloat16"}
+    found["quantize-scales-of-bfloat16"] = Variant("quantize", "fp32", both, ("qmax_pointer",))
     for dtype in ("fp32", "bf16"):
         found[f"similarity-{dtype}"] = Variant("similarity", dtype, {"tile": 1024})
         found[f"dequantize-{dtype}"] = Variant("dequantize", dtype, {"group_size": 256, **tile})
@@ -55,7 +57,7 @@ def smallest() -> dict[str, Variant]:
     """Tensors of one element: triton makes a constant of every whole number that is 1."""
     row = {"rows": 1, "vocabulary": 1, "z_stride": 1, "u_stride": 1, "gradient_stride": 1, "row_stride": 1}
     group = dict.fromkeys(["groups", "groups_per_row", "size_1", "size_2", "stride_2", "qmax_row_stride"], 1)
-    kind = {"kind": "mixed", "qmax": 1, "float16_scale": True}
+    kind = {"kind": "mixed", "qmax": 1, "scale_dtype": "float16"}
     size = {"group_size": 1, "tile_groups": 128, "tile_columns": 1}
     return {
         "quantize-mixed-smallest": Variant("quantize", "fp32", {**group, **kind, **size}),

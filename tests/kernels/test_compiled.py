@@ -20,6 +20,7 @@ RULES = {
     "ternary": (GroupRule("absmean", 1), torch.float32),
     "inputs": (GroupRule("absmax", 127, scale_dtype="float32"), torch.bfloat16),
     "mixed": (GroupRule("mixed", WIDTHS), torch.float32),
+    "scales of bfloat16": (GroupRule("absmean", 1, scale_dtype="float16_bfloat16"), torch.bfloat16),
 }
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"

@@ -17,7 +17,9 @@ def rule(bits: int, scale_dtype: str) -> GroupRule:
     return GroupRule("absmax", 2 ** (bits - 1) - 1, scale_dtype=scale_dtype)  # type: ignore[arg-type]
 
 
-KINDS = st.tuples(st.integers(2, 8), st.sampled_from(["float16", "float32"])).map(lambda kind: rule(*kind))
+KINDS = st.tuples(st.integers(2, 8), st.sampled_from(["float16", "float16_bfloat16", "float32"])).map(
+    lambda kind: rule(*kind)
+)
 SPECIAL = st.sampled_from([0.0, 1e-7, 1.0, 65504.0, float("inf"), float("nan")])
 
 
@@ -42,7 +44,7 @@ def test_the_bits_are_those_of_the_reference(
         assert torch.equal(found.isnan(), expected.isnan()) and torch.equal(given_x.nan_to_num(), before.nan_to_num())
 
 
-@pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
+@pytest.mark.parametrize("scale_dtype", ["float16", "float16_bfloat16", "float32"])
 def test_no_code_leaves_its_width(scale_dtype: str) -> None:
     """Every float16 magnitude as the largest of its group: the division rounds up to qmax at most."""
     largest = torch.arange(31744, dtype=torch.int16).view(torch.float16).float().reshape(-1, 1)

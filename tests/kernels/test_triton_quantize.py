@@ -37,6 +37,7 @@ RULES: dict[str, MakeRule] = {
     "ternary absmax": lambda *_: GroupRule("absmax", 1),
     "int4": lambda *_: GroupRule("absmax", 7),
     "int6": lambda *_: GroupRule("absmax", 31),
+    "int4, scales of bfloat16": lambda *_: GroupRule("absmax", 7, scale_dtype="float16_bfloat16"),
     "int8 activations": lambda *_: GroupRule("absmax", 127, scale_dtype="float32"),
     "asymmetric int2": lambda *_: GroupRule("asymmetric", 1),
     "asymmetric int4": lambda *_: GroupRule("asymmetric", 7, scale_dtype="float32"),

@@ -69,7 +69,7 @@ def examples(
     *,
     kinds: tuple[str, ...] = WILD,
     dtypes: tuple[torch.dtype, ...] = DTYPES,
-    scale_dtypes: tuple[str, ...] = ("float16", "float32"),
+    scale_dtypes: tuple[str, ...] = ("float16", "float16_bfloat16", "float32"),
 ) -> Example:
     """Any group size and scale dtype, one to four axes, every stretch of 32 columns of a kind of its own."""
     quantizer = build(

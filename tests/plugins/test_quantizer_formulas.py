@@ -47,7 +47,19 @@ def test_shares_and_errors_of_normal_weights() -> None:
     assert measured("int", bits=4, symmetric=False)[1] == pytest.approx(0.120, abs=0.002)
 
 
-@pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
+@given(exponent=st.integers(-40, 40), name=st.sampled_from(["int", "ternary"]))
+def test_scales_of_both_half_precisions_are_in_both(exponent: int, name: str) -> None:
+    """They lie within half a unit of eight bits of the scale before rounding, where float16 has such numbers."""
+    values = {"bits": 4} if name == "int" else {}
+    x = normal(16, 64) * 2.0**exponent
+    exact = build(name, group_size=32, scale_dtype="float32", **values).quantize(x).scale
+    scale = build(name, group_size=32, scale_dtype="float16_bfloat16", **values).quantize(x).scale
+    assert scale.dtype == torch.float16 and torch.equal(scale.bfloat16().half(), scale)
+    reachable = exact.clamp(2.0**-14, 65280.0)
+    assert bool(((scale.float() - reachable).abs() <= reachable * 2.0**-8).all())
+
+
+@pytest.mark.parametrize("scale_dtype", ["float16", "float16_bfloat16", "float32"])
 def test_two_bit_int_is_ternary_absmax(scale_dtype: str) -> None:
     x = normal(64, 128)
     two = build("int", bits=2, group_size=32, scale_dtype=scale_dtype).quantize(x)

@@ -12,7 +12,7 @@ from edgerazor.errors import PlanError
 from tests.plugins.quantizer_cases import DTYPES, MILD, build, cases, examples, groups_of, qmax_of_groups
 
 every_quantizer = pytest.mark.parametrize(("name", "values"), cases())
-SCALE_TYPES = {"float16": torch.float16, "float32": torch.float32}
+SCALE_TYPES = {"float16": torch.float16, "float16_bfloat16": torch.float16, "float32": torch.float32}
 
 
 @every_quantizer
@@ -50,7 +50,7 @@ def test_parts_have_their_shapes_types_and_ranges(name: str, values: dict[str, A
     assert quantized.scale.shape == (*x.shape[:-1], x.shape[-1] // size)
     assert quantized.qmax.shape in {(rows,), (rows, x.shape[-1] // size)}
     assert bool((quantized.scale > 0).all()) and bool(torch.isfinite(quantized.scale).all())
-    if quantizer.params.scale_dtype == "float16":
+    if quantizer.params.scale_dtype != "float32":
         assert float(quantized.scale.min()) >= 2.0**-14
     codes, qmax = groups_of(quantized.codes, size), qmax_of_groups(quantized)
     lowest = -qmax if getattr(quantizer, "symmetric", True) else -qmax - 1

@@ -68,6 +68,16 @@ def test_written_sizes_win_one_by_one(registry: Registry) -> None:
     assert recipe.quantization.weights[0].quantizer.group_size == 32  # type: ignore[union-attr]
 
 
+def test_scales_that_every_engine_holds_are_a_switch(registry: Registry) -> None:
+    recipe = load(registry, model=QWEN, preset={"name": "1.88-bit", "scale_dtype": "float16_bfloat16"})
+    section = recipe.quantization
+    assert {rule.quantizer.scale_dtype for rule in section.weights} == {"float16_bfloat16"}  # type: ignore[union-attr]
+    assert section.activations.scale_dtype == "float32"  # type: ignore[union-attr]
+    assert recipe.to_dict()["preset"]["scale_dtype"] == "float16_bfloat16"
+    (problem,) = message(registry, model=QWEN, preset={"name": "1.88-bit", "scale_dtype": "bfloat16"})
+    assert problem.startswith("recipe: preset.scale_dtype: ") and "float16_bfloat16" in problem
+
+
 def test_a_family_without_sizes_gets_those_that_fit(registry: Registry) -> None:
     section = load(registry, model=LLAMA, preset="4-bit").quantization
     assert section.fit == ("weights", "activations", "kv_cache")

@@ -22,6 +22,7 @@ _TILE = 4096
 _FLOOR = tl.constexpr(reference.FLOOR)
 _SMALLEST = tl.constexpr(reference.SMALLEST_SCALE)
 _LARGEST = tl.constexpr(reference.LARGEST_SCALE)
+_LARGEST_SHARED = tl.constexpr(reference.LARGEST_SHARED_SCALE)
 _HALF_TO_EVEN = tl.constexpr(1.5 * 2**23)
 
 
@@ -44,7 +45,7 @@ def quantize_kernel(  # noqa: PLR0917
     multiplier,
     kind: tl.constexpr,
     qmax: tl.constexpr,
-    float16_scale: tl.constexpr,
+    scale_dtype: tl.constexpr,
     group_size: tl.constexpr,
     tile_groups: tl.constexpr,
     tile_columns: tl.constexpr,
@@ -78,8 +79,11 @@ def quantize_kernel(  # noqa: PLR0917
             raw = tl.where(group_qmax == 1, raw, tl.div_rn(tl.maximum(highest, _FLOOR), group_qmax))
             highest_code = group_qmax[:, None]
             lowest_code = -highest_code
-    if float16_scale:
+    if scale_dtype == "float16":
         raw = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST).to(tl.float16).to(tl.float32)
+    elif scale_dtype == "float16_bfloat16":  # half to even in the upper 16 bits, which every backend does alike
+        bits = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST_SHARED).to(tl.int32, bitcast=True)
+        raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
     scale = tl.where(highest == highest, raw, highest)  # noqa: PLR0124
 
     if kind == "absmean":  # rounding x / scale gives the same without a division
@@ -131,7 +135,7 @@ def _launch(x: Tensor, rule: GroupRule, group_size: int | None, *, codes: bool, 
         x.new_empty(x.shape if codes else 0, dtype=torch.int8),
         x.new_empty(
             (*x.shape[:-1], per_row) if codes else 0,
-            dtype=torch.float16 if rule.scale_dtype == "float16" else torch.float32,
+            dtype=reference.stored_dtype(rule.scale_dtype),
         ),
         x.new_empty(0 if value is None else x.shape, dtype=value),
     )
@@ -158,7 +162,7 @@ def _launch(x: Tensor, rule: GroupRule, group_size: int | None, *, codes: bool, 
             float(rule.multiplier),
             kind=rule.scale,
             qmax=1 if mixed else rule.qmax,
-            float16_scale=rule.scale_dtype == "float16",
+            scale_dtype=rule.scale_dtype,
             group_size=size,
             tile_groups=tile,
             tile_columns=columns,

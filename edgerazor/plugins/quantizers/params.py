@@ -9,7 +9,10 @@ from edgerazor.schemas.base import problem
 from edgerazor.schemas.components import QuantizerParams
 from edgerazor.schemas.row_ranges import format_rows, parse_rows
 
-ScaleDtype = Literal["float16", "float32"]
+ScaleDtype = Annotated[
+    Literal["float16", "float16_bfloat16", "float32"],
+    Field(description="float16_bfloat16: the float16 numbers that bfloat16 holds, too, exact in every engine."),
+]
 Placement = Literal[
     "every_nth_row", "variance_rows", "variance_groups", "first_groups", "first_columns", "strided_groups", "rows"
 ]
