@@ -98,7 +98,7 @@ def open_model(path: Path, kind: str, threads: int) -> Any:
         return LlamaCppRuntime(path, context_length=512, threads=threads)
     if kind == "torch":
         from edgerazor.checkpoint import load_model
-        from edgerazor.inference.transformers_runtime import TransformersRuntime
+        from edgerazor.models.transformers_runtime import TransformersRuntime
 
         torch.set_num_threads(threads)
         return TransformersRuntime(load_model(path, dtype=torch.bfloat16, dequantize=True), _NoWords())

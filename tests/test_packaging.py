@@ -23,6 +23,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 # Folders whose modules may import more than every installation has, and the extras that bring it.
 EXTRAS_OF = {
     "plugins/exporters/gguf": ["gguf", "llamacpp"],
+    "plugins/exporters/compressed_tensors": ["compressed-tensors"],
     "plugins/exporters/onnx": ["onnx", "genai"],
     "kernels/triton": ["triton"],
     "quickstart": ["report"],

@@ -16,8 +16,8 @@ from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult
 from edgerazor.evaluate.inputs import held_out_section, load_held_out, open_teacher
 from edgerazor.inference.open_runtime import open_runtime
-from edgerazor.inference.transformers_runtime import TransformersRuntime
 from edgerazor.models.load import Models, pick_device
+from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import load_recipe

@@ -34,8 +34,8 @@ def is_exported(path: Path, registry: Registry) -> bool:
 
 def _open_packed(folder: Path, registry: Registry) -> Runtime:
     from edgerazor.checkpoint import load_model, open_checkpoint
-    from edgerazor.inference.transformers_runtime import TransformersRuntime
     from edgerazor.models.tokenizer import load_tokenizer
+    from edgerazor.models.transformers_runtime import TransformersRuntime
 
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")

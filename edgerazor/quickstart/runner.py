@@ -20,9 +20,9 @@ from edgerazor.data import load_data
 from edgerazor.errors import CheckpointError, EdgeRazorError
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.inference.generate import GenerationSettings, generate
-from edgerazor.inference.transformers_runtime import TransformersRuntime
 from edgerazor.kernels.processor import processor_name
 from edgerazor.models.load import Models, pick_device, plan_recipe
+from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.quickstart import variants
 from edgerazor.quickstart.corpus import load_corpus
 from edgerazor.quickstart.exports import Comparison, export_students

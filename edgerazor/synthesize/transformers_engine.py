@@ -9,7 +9,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from edgerazor.data.template import ChatTemplate
 from edgerazor.errors import SynthesisError
-from edgerazor.inference.transformers_runtime import TransformersRuntime
+from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.engine import Engine, Turn, Written
 from edgerazor.synthesize.sampling import RowSampling, TokenSampler, numbers_of

@@ -13,7 +13,7 @@ from edgerazor.core.registry import Component, Registry
 from edgerazor.errors import CheckpointError, DataError, PlanError
 from edgerazor.evaluate.checkpoints import evaluate_checkpoint
 from edgerazor.evaluate.exported import evaluate_exported
-from edgerazor.inference.transformers_runtime import TransformersRuntime
+from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.components import ExporterParams
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.recipe import load_recipe

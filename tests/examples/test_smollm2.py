@@ -26,7 +26,7 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, DataError, TrainingError
 from edgerazor.export.export import export_to
 from edgerazor.inference.open_runtime import open_runtime
-from edgerazor.inference.transformers_runtime import TransformersRuntime
+from edgerazor.models.transformers_runtime import TransformersRuntime
 from tests.examples.smollm2_cases import LINES, save_dialogues, save_items, save_model, tokenizer
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from edgerazor.evaluate.checkpoints import evaluate_model
 from edgerazor.evaluate.exported import evaluate_runtime
 from edgerazor.inference.generate import GenerationSettings, generate_text
 from edgerazor.inference.open_runtime import exporter_of, open_runtime
-from edgerazor.inference.transformers_runtime import TransformersRuntime
+from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.components import ExporterParams
 from edgerazor.schemas.data import DataSection
 from tests.runs import save_data, tokenizer

@@ -37,6 +37,10 @@ class Checkpoint(Protocol):
     def role(self, name: str) -> TensorRole: ...
 
     @property
+    def tied(self) -> Mapping[str, str]:
+        """`{module: module whose quantized weight it shares}`; the weight has the name of the latter."""
+
+    @property
     def facts(self) -> ModelFacts: ...
 
 

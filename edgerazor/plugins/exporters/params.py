@@ -1,10 +1,10 @@
 """Parameters of the built-in exporters."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from edgerazor.schemas.base import Schema
+from edgerazor.schemas.base import Schema, problem
 from edgerazor.schemas.components import ExporterParams
 
 BlockName = Literal["Q4_0", "Q4_K", "Q8_0", "TQ1_0", "TQ2_0", "Q2_K", "Q2_0"]
@@ -74,3 +74,37 @@ class ONNXParams(ExporterParams):
     portable: Annotated[
         bool, Field(description="Operators of the ONNX standard only, for other engines than ONNX Runtime.")
     ] = False
+
+
+class CompressedTensorsParams(ExporterParams):
+    """A folder for vLLM, SGLang and Transformers, with the codes and scales of the checkpoint in it unchanged."""
+
+    target: ClassVar[str] = "edgerazor.plugins.exporters.compressed_tensors.exporter:CompressedTensorsExporter"
+    marker: ClassVar[str] = "edgerazor_compressed_tensors.json"
+    runtime: ClassVar[str] = "edgerazor.plugins.exporters.compressed_tensors.runtime:CompressedTensorsRuntime"
+    name: Literal["compressed-tensors"] = "compressed-tensors"
+    profile: Annotated[
+        Literal["w4", "w2"],
+        Field(description="w4: at least 4 bits, for every engine; w2: ternary matrices at 2 bits."),
+    ] = "w4"
+    embedding: Annotated[
+        Literal["keep", "int4"],
+        Field(description="A quantized embedding: kept at 16 bit, for every engine; int4: packed like other matrices."),
+    ] = "keep"
+    untie: Annotated[
+        bool, Field(description="A quantized head that is the embedding becomes a packed matrix of its own.")
+    ] = True
+    activations: Annotated[
+        Literal["recipe", "none"],
+        Field(description="recipe: int8 per token where they were trained so; none: always 16 bit."),
+    ] = "recipe"
+    dtype: Annotated[
+        Literal["float16", "bfloat16"],
+        Field(description="Of scales and of what is not quantized; bfloat16 if it holds every scale."),
+    ] = "float16"
+
+    @model_validator(mode="after")
+    def _check_tie(self) -> Self:
+        if self.embedding == "int4" and not self.untie:
+            raise problem("embedding int4 needs untie: true; no engine computes logits with a packed embedding")
+        return self

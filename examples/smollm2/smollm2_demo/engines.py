@@ -18,8 +18,8 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 from edgerazor.export.export import export_to
 from edgerazor.inference.open_runtime import open_runtime
-from edgerazor.inference.transformers_runtime import TransformersRuntime
 from edgerazor.kernels.processor import this_processor
+from edgerazor.models.transformers_runtime import TransformersRuntime
 from smollm2_demo.greedy import Written, compare, read_along, write_greedily
 from smollm2_demo.int8_inputs import int8_inputs
 from smollm2_demo.measure import GREEDY_PROMPTS, QUESTIONS, answers, speed

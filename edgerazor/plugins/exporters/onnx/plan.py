@@ -10,6 +10,7 @@ from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.model_facts import distinct_ropes, stated_facts
 from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, split_rows
 from edgerazor.plugins.exporters.params import ONNXParams
+from edgerazor.plugins.exporters.tensor_checks import float_problem, scale_problem
 
 ROPE_TYPES = ("default", "linear", "yarn", "llama3", "longrope")
 _MULTIPLE = 16
@@ -75,7 +76,7 @@ def _add_matrix(plan: ONNXPlan, checkpoint: Checkpoint, params: ONNXParams, name
     if value.codes.ndim != 2 or (plan.facts.experts and role.kind in plan.facts.fused):
         plan.problems.append(f"{module}: holds the matrices of several experts; mixtures of experts are not covered")
         return
-    problem = _scale_problem(value)
+    problem = scale_problem(value)
     if problem:
         plan.problems.append(f"{module}: {problem}")
         return
@@ -100,23 +101,9 @@ def _split(value: QuantizedTensor, params: ONNXParams, activation_group: int | N
 
 
 def _add_float(plan: ONNXPlan, name: str, value: torch.Tensor) -> None:
-    if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        plan.problems.append(f"{name}: is {str(value.dtype).removeprefix('torch.')}; expected a float")
-    elif not bool(torch.isfinite(value).all()):
-        plan.problems.append(f"{name}: holds values that are not finite")
+    if problem := float_problem(value):
+        plan.problems.append(f"{name}: {problem}")
     plan.floats.append(name)
-
-
-def _scale_problem(value: QuantizedTensor) -> str:
-    if value.scale.dtype != torch.float16:
-        return f"scales are {str(value.scale.dtype).removeprefix('torch.')}; train with scale_dtype: float16"
-    scale = value.scale.float()
-    bad = int((~torch.isfinite(scale)).sum())
-    if bad:
-        return f"{bad} scales are not finite"
-    groups = value.codes.reshape(*scale.shape, -1)
-    empty = int(((scale == 0) & (groups != 0).any(-1)).sum())
-    return f"{empty} scales are 0 with codes that are not" if empty else ""
 
 
 def _context_length(facts: ModelFacts, params: ONNXParams, problems: list[str]) -> int:
