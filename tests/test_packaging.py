@@ -24,6 +24,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 EXTRAS_OF = {
     "plugins/exporters/gguf": ["gguf", "llamacpp"],
     "plugins/exporters/compressed_tensors": ["compressed-tensors"],
+    "plugins/exporters/mlx": ["mlx"],
     "plugins/exporters/onnx": ["onnx", "genai"],
     "kernels/triton": ["triton"],
     "quickstart": ["report"],

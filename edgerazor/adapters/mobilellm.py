@@ -17,7 +17,8 @@ class MobileLLMAdapter(LlamaAdapter):
         """Llama's; a shared embedding is a tied one, and shared layers run more than once."""
         stated, values = super().facts(config), config_values(config)
         repeats = REPEATS if values.get("layer_sharing") else 1
-        return replace(stated, tied=stated.tied or bool(values.get("share_embedding")), repeats=repeats)
+        tied = stated.tied or bool(values.get("share_embedding"))
+        return replace(stated, tied=tied, repeats=repeats, mlx="llama")
 
     def text_config(self, config: Any) -> Any:
         """Every pass through a shared layer is a layer to the losses."""

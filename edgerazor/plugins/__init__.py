@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from edgerazor.core.hookspecs import hookimpl
-from edgerazor.plugins.exporters.params import CompressedTensorsParams, GGUFParams, ONNXParams
+from edgerazor.plugins.exporters.params import CompressedTensorsParams, GGUFParams, MLXParams, ONNXParams
 from edgerazor.plugins.losses.params import (
     AttentionRelationParams,
     CAKLDParams,
@@ -49,4 +49,4 @@ def edgerazor_selectors() -> Iterable[type[SelectorParams]]:
 
 @hookimpl
 def edgerazor_exporters() -> Iterable[type[ExporterParams]]:
-    return [CompressedTensorsParams, GGUFParams, ONNXParams]
+    return [CompressedTensorsParams, GGUFParams, MLXParams, ONNXParams]

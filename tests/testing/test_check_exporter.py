@@ -14,7 +14,7 @@ from tests.testing.faults import REGISTRY, faulty, unbroken, with_code
 from tests.testing.faulty_exporters import OfAnotherSuffix, PlainParams
 
 # What an exporter writes; one that is not named here writes a file.
-PATHS = {"gguf": "model.gguf", "onnx": "folder"}
+PATHS = {"gguf": "model.gguf", "onnx": "folder", "mlx": "folder"}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY.names("exporter"))
 def test_built_in_exporters_keep_the_laws(packed: Path, name: str) -> None:
+    if name == "mlx":
+        pytest.importorskip("mlx_lm")  # there are no wheels of MLX for every machine
     params = REGISTRY.params("exporter", name, path=PATHS.get(name, "model"))
     check_exporter(params, checkpoint=packed, registry=REGISTRY)
 

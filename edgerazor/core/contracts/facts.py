@@ -108,6 +108,7 @@ class ModelFacts:
         logit_softcap, attention_softcap: c of c * tanh(x / c) on logits and on attention scores; None for neither.
         gguf: llama.cpp's architecture; None if it has none.
         genai: `model.type` of onnxruntime-genai; None takes the model type of config.json.
+        mlx: model class of mlx_lm; None takes the model type of config.json.
     """
 
     layers: int
@@ -139,6 +140,7 @@ class ModelFacts:
     attention_softcap: float | None = None
     gguf: GGUFArchitecture | None = None
     genai: str | None = None
+    mlx: str | None = None
 
     @property
     def rope(self) -> Rope | None:

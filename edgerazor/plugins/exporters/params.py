@@ -108,3 +108,16 @@ class CompressedTensorsParams(ExporterParams):
         if self.embedding == "int4" and not self.untie:
             raise problem("embedding int4 needs untie: true; no engine computes logits with a packed embedding")
         return self
+
+
+class MLXParams(ExporterParams):
+    """A folder for mlx_lm, with the codes and scales of the checkpoint in it unchanged."""
+
+    target: ClassVar[str] = "edgerazor.plugins.exporters.mlx.exporter:MLXExporter"
+    marker: ClassVar[str] = "edgerazor_mlx.json"
+    runtime: ClassVar[str] = "edgerazor.plugins.exporters.mlx.runtime:MLXRuntime"
+    name: Literal["mlx"] = "mlx"
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        Field(description="Of scales and all else, and of MLX's arithmetic; float32: its weights are exact."),
+    ] = "float32"

@@ -1,0 +1,1 @@
+"""Folders for MLX: affine groups in stock layers of mlx_lm."""
