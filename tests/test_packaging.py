@@ -28,6 +28,7 @@ EXTRAS_OF = {
     "plugins/exporters/onnx": ["onnx", "genai"],
     "kernels/triton": ["triton"],
     "quickstart": ["report"],
+    "serve": ["serve"],
     "testing": ["testing"],
 }
 FOR_WORK_ON_THE_PACKAGE = {"test", "dev", "docs", "demo"}

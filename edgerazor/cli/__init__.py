@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import allocate, convert, recipes, runs, synthesize, teachers
+from edgerazor.cli import allocate, convert, recipes, runs, serve, synthesize, teachers
 from edgerazor.cli.application import RenamedOutput, app
 from edgerazor.cli.process import hide_progress_bars
 
@@ -21,6 +21,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     runs.train,
     runs.evaluate,
     runs.generate,
+    serve.serve,
     runs.export,
     runs.verify,
     recipes.plugins,

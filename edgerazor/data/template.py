@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from jinja2 import nodes
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template, _render_with_assistant_indices
 
+from edgerazor.core.contracts import Runtime, TokenizerRuntime
 from edgerazor.data.boundaries import Span
 from edgerazor.data.messages import Message
 from edgerazor.errors import DataError
@@ -34,6 +36,20 @@ class ChatTemplate:
     tokenizer: PreTrainedTokenizerBase
     arguments: Mapping[str, Any] = field(default_factory=dict)
     today: date | None = None
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> "ChatTemplate":
+        """The template of a loaded model, whose engine may have no tokenizer of transformers."""
+        if isinstance(runtime, TokenizerRuntime):
+            return cls(runtime.tokenizer)
+        template = runtime.chat_template
+        tokenizer: Any = SimpleNamespace(
+            name_or_path=runtime.name,
+            chat_template=template,
+            special_tokens_map=dict(runtime.special_tokens),
+            get_chat_template=lambda tools=None: template,
+        )
+        return cls(tokenizer)
 
     def __bool__(self) -> bool:
         return bool(self.tokenizer.chat_template)

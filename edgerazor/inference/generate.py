@@ -4,16 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgerazor.core.contracts import Runtime
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError
+from edgerazor.inference.continuation import Continuation, TextStream
 from edgerazor.inference.open_runtime import open_runtime
-
-_INCOMPLETE = "\ufffd"
+from edgerazor.inference.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -79,33 +76,19 @@ def generate_text(
             `settings.chat` asks for one.
     """
     runtime.restart()
-    pending, new, shown = runtime.encode(prompt, chat=settings.chat), list[int](), 0
-    if not pending:
+    ids = runtime.encode(prompt, chat=settings.chat)
+    if not ids:
         raise EdgeRazorError("the prompt has no tokens; write at least one word")
-    generator = np.random.default_rng(settings.seed)
-    room = runtime.context_length - len(pending)
-    text = ""
-    while len(new) < settings.max_new_tokens:
-        token = _choose(runtime.feed(pending)[0], settings.temperature, generator)
-        if token in runtime.stop_ids:
-            break
-        new.append(token)
-        text = runtime.decode(new)
-        if on_text is not None and not text.endswith(_INCOMPLETE):
-            on_text(text[shown:])
-            shown = len(text)
-        if len(new) > room:
-            break
-        pending = [token]
-    if on_text is not None and text[shown:]:
-        on_text(text[shown:])
-    return text
+    most = min(settings.max_new_tokens, runtime.context_length - len(ids) + 1)  # the last one is not fed
+    sampling = Sampling(settings.temperature, settings.seed)
+    pieces, stream = list[str](), TextStream(runtime.decode)
 
+    def show(piece: str) -> None:
+        pieces.append(piece)
+        if on_text is not None and piece:
+            on_text(piece)
 
-def _choose(logits: NDArray[np.float32], temperature: float, generator: np.random.Generator) -> int:
-    """The likeliest token, or one drawn at that temperature."""
-    if temperature <= 0:
-        return int(logits.argmax())
-    scaled = logits.astype(np.float64) / temperature
-    weights = np.exp(scaled - scaled.max())
-    return int(generator.choice(len(weights), p=weights / weights.sum()))
+    for token in Continuation(runtime.feed, ids, sampling, stop_ids=runtime.stop_ids, most=max(most, 1)):
+        show(stream.add(token))
+    show(stream.finish())
+    return "".join(pieces)

@@ -7,8 +7,13 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, ExportError
 
 
-def open_runtime(path: str | Path, *, registry: Registry) -> Runtime:
+def open_runtime(path: str | Path, *, registry: Registry, unquantized: bool = False) -> Runtime:
     """Load a packed checkpoint, or a model that any exporter wrote.
+
+    Args:
+        path: of the file or folder.
+        registry: loaded plugins.
+        unquantized: take the folder of a 16-bit model too.
 
     Raises:
         CheckpointError: the folder is neither, or the checkpoint is damaged or has no tokenizer.
@@ -18,7 +23,9 @@ def open_runtime(path: str | Path, *, registry: Registry) -> Runtime:
     path = Path(path)
     name = _find_exporter(path, registry)
     if name is None and not path.is_file():
-        return _open_packed(path, registry)
+        return (
+            _open_unquantized(path, registry) if unquantized and _is_unquantized(path) else _open_packed(path, registry)
+        )
     if not path.exists():
         raise ExportError(f"{path}: there is no such file or folder")
     runtime = registry.runtime(name or exporter_of(path, registry), path)
@@ -42,6 +49,24 @@ def _open_packed(folder: Path, registry: Registry) -> Runtime:
     opened = open_checkpoint(folder, registry=registry)
     tokenizer = load_tokenizer(folder)
     return TransformersRuntime(load_model(folder, registry=registry), tokenizer, opened.recipe)
+
+
+def _is_unquantized(folder: Path) -> bool:
+    """Whether a folder has a configuration that says nothing of quantization."""
+    from edgerazor.core.json_files import read_json
+
+    config = folder / "config.json"
+    return config.is_file() and "quantization_config" not in read_json(config)
+
+
+def _open_unquantized(folder: Path, registry: Registry) -> Runtime:
+    from edgerazor.models.load import pick_device
+    from edgerazor.models.source import ModelSource
+    from edgerazor.models.transformers_runtime import TransformersRuntime
+
+    source, device = ModelSource(str(folder), registry=registry), pick_device()
+    model = source.load("float32" if device.type == "cpu" else "auto")
+    return TransformersRuntime(model.to(device), source.tokenizer)
 
 
 def exporter_of(path: Path, registry: Registry) -> str:

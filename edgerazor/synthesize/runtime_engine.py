@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +25,7 @@ class RuntimeEngine(Engine):
 
     def __init__(self, runtime: Runtime, settings: SynthesisSettings, *, batch_size: int):
         self._runtime, self._batch_size, self._sampler = runtime, batch_size, TokenSampler(settings)
-        self.template = ChatTemplate(_as_tokenizer(runtime))
+        self.template = ChatTemplate.of(runtime)
         self.context_length = runtime.context_length
         self.stop_ids, self.special_ids = runtime.stop_ids, runtime.special_ids
 
@@ -86,14 +84,3 @@ class _Running:
         self.new.append(token)
         self.pending = [token]
         return token in self.turn.stop_ids or len(self.new) >= self.turn.max_new_tokens
-
-
-def _as_tokenizer(runtime: Runtime) -> Any:
-    """What `ChatTemplate` reads of a tokenizer."""
-    template = runtime.chat_template
-    return SimpleNamespace(
-        name_or_path=runtime.name,
-        chat_template=template,
-        special_tokens_map=dict(runtime.special_tokens),
-        get_chat_template=lambda tools=None: template,
-    )

@@ -1,0 +1,72 @@
+"""How tokens are chosen, and that their text does not depend on how it is cut into tokens."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgerazor.inference.continuation import Continuation, TextStream
+from edgerazor.inference.sampling import Sampler, Sampling, nucleus
+from tests.runs import tokenizer
+
+WORDS = tokenizer()
+LOGITS = np.linspace(-3, 3, 50, dtype=np.float32)
+
+
+@given(st.text(max_size=40))
+def test_pieces_join_to_the_text_and_no_character_is_cut(text: str) -> None:
+    ids = WORDS(text, add_special_tokens=False)["input_ids"]
+    stream = TextStream(WORDS.decode)
+    pieces = [stream.add(token) for token in ids]
+    assert "".join(pieces) + stream.finish() == WORDS.decode(ids)
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_an_incomplete_character_at_the_end_is_replaced() -> None:
+    ids = WORDS("naïve 🙂", add_special_tokens=False)["input_ids"][:-1]
+    stream = TextStream(WORDS.decode)
+    assert "".join(stream.add(token) for token in ids) == "naïve "
+    assert stream.finish() == "\ufffd"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=3000), st.floats(0, 0.999))
+def test_a_nucleus_is_the_fewest_largest_weights(values: list[float], top_p: float) -> None:
+    weights = np.array(values) + 1e-9
+    weights /= weights.sum()
+    kept = weights[nucleus(weights, top_p)]
+    assert np.array_equal(kept, np.sort(weights)[::-1][: len(kept)])
+    assert kept.sum() >= top_p - 1e-9 and kept[:-1].sum() <= top_p
+
+
+def test_penalties_change_what_was_chosen_before() -> None:
+    plain, presence = Sampler(Sampling()), Sampler(Sampling(presence_penalty=0.5))
+    often = Sampler(Sampling(frequency_penalty=0.05))
+    assert [plain.choose(LOGITS) for _ in range(3)] == [49, 49, 49]
+    assert len({presence.choose(LOGITS) for _ in range(4)}) == 4
+    # A step between logits is 0.12: at the third time it is outweighed.
+    assert [often.choose(LOGITS) for _ in range(4)] == [49, 49, 49, 48]
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-9, 0.01])
+def test_a_tiny_temperature_takes_the_likeliest(temperature: float) -> None:
+    assert Sampler(Sampling(temperature, seed=2)).choose(LOGITS) == 49
+
+
+def test_top_p_leaves_the_tail_out() -> None:
+    sampler = Sampler(Sampling(1.0, seed=1, top_p=0.2))
+    assert {sampler.choose(LOGITS) for _ in range(100)} <= {48, 49}
+
+
+def test_a_continuation_ends_at_a_stop_token_or_its_length() -> None:
+    fed: list[list[int]] = []
+
+    def feed(ids: list[int]) -> np.ndarray:
+        fed.append(list(ids))
+        return np.eye(9, dtype=np.float32)[[len(fed)]]
+
+    whole = Continuation(feed, [7, 7], Sampling(), stop_ids=frozenset({4}), most=10)
+    assert list(whole) == [1, 2, 3] and whole.ended and fed == [[7, 7], [1], [2], [3]]
+    fed.clear()
+    short = Continuation(feed, [7], Sampling(), stop_ids=frozenset({4}), most=2)
+    assert list(short) == [1, 2] and not short.ended
