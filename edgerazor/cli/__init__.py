@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import allocate, convert, recipes, runs, serve, synthesize, teachers
+from edgerazor.cli import allocate, convert, imports, recipes, runs, serve, synthesize, teachers
 from edgerazor.cli.application import RenamedOutput, app
 from edgerazor.cli.process import hide_progress_bars
 
@@ -17,6 +17,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     allocate.allocate,
     synthesize.synthesize,
     runs.pack,
+    imports.import_checkpoint,
     teachers.cache_teacher,
     runs.train,
     runs.evaluate,
@@ -29,8 +30,9 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     convert.convert_recipe,
 )
 _RENAMED_OUTPUT = {runs.pack, runs.export, recipes.schema, synthesize.synthesize}
+_NAMES = {imports.import_checkpoint: "import"}  # a word of the language
 for _command in _COMMANDS:
-    app.command(cls=RenamedOutput if _command in _RENAMED_OUTPUT else None)(_command)
+    app.command(_NAMES.get(_command), cls=RenamedOutput if _command in _RENAMED_OUTPUT else None)(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:
