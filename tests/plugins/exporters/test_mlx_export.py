@@ -1,6 +1,10 @@
 """Exported folders: equal in every preset, read by mlx_lm, shards, dtypes, damage."""
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +182,28 @@ def test_a_damaged_folder_is_not_run(case: str, folder: Path, registry: Registry
     DAMAGE[case][0](path)
     with pytest.raises(ExportError, match=r"^[^\n]+$"):
         open_runtime(path, registry=registry).close()
+
+
+@pytest.mark.subprocess
+def test_mlx_leaves_process_and_temporary_folder_as_they_were(folder: Path, registry: Registry, tmp_path: Path) -> None:
+    """MLX compiles operations into libraries in a temporary folder that others can write to; here it does not."""
+    path = tmp_path / "out"
+    make_mlx(registry, path).export(open_checkpoint(folder), path)
+    code = (
+        "import os, resource\n"
+        "before = dict(os.environ), resource.getrlimit(resource.RLIMIT_NOFILE)[0]\n"
+        "from edgerazor.plugins.exporters.mlx.runtime import MLXRuntime\n"
+        f"MLXRuntime({str(path)!r}).feed([1, 2, 3])\n"
+        "assert before == (dict(os.environ), resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MLX_DISABLE_COMPILE"}
+    (tmp_path / "temporary").mkdir()
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -Sn 1000; exec {sys.executable} -c {shlex.quote(code)}"],
+        env={**environment, "TMPDIR": str(tmp_path / "temporary")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "temporary" / "mlx").exists()

@@ -1,4 +1,4 @@
-"""Every engine refuses the same things by the same error: the three runtimes, and the contract that they share."""
+"""Every engine refuses the same things by the same error: the runtimes, and the contract that they share."""
 
 import shutil
 from collections.abc import Iterator
@@ -25,13 +25,21 @@ def model_of(engine: str, registry: Registry, folder: Path) -> Path:
         shutil.copytree(FOLDER / "qwen3-mixed-rows-untied" / "onnx", folder / "onnx")
         (folder / "onnx" / "chat_template.jinja").unlink()
         return folder / "onnx"
-    pytest.importorskip("llama_cpp")
-    path = folder / "model.gguf"
-    registry.build(registry.params("exporter", "gguf", path=str(path))).export(open_checkpoint(packed), path)
+    pytest.importorskip({"gguf": "llama_cpp", "mlx": "mlx_lm"}[engine])
+    path = folder / f"model.{engine}"
+    registry.build(registry.params("exporter", engine, path=str(path))).export(open_checkpoint(packed), path)
     return path
 
 
-@pytest.fixture(params=["transformers", "onnx", pytest.param("gguf", marks=pytest.mark.llamacpp)])
+ENGINES = [
+    "transformers",
+    "onnx",
+    pytest.param("gguf", marks=pytest.mark.llamacpp),
+    pytest.param("mlx", marks=pytest.mark.mlx),
+]
+
+
+@pytest.fixture(params=ENGINES)
 def runtime(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -> Iterator[Runtime]:
     opened = open_runtime(model_of(request.param, registry, tmp_path), registry=registry)
     yield opened

@@ -68,7 +68,10 @@ def expected_shapes(config: Mapping[str, Any], names: Iterable[str]) -> tuple[di
 
 @contextmanager
 def without_compiler() -> Iterator[None]:
-    """On a processor MLX joins operations by the C++ compiler of the machine; here each is computed on its own.
+    """Each operation computed on its own: nothing is compiled on a processor.
+
+    MLX would start the C++ compiler of the machine, a second for each operation, and load what it made from a folder in
+    /tmp that others can write to; and what it computes would depend on whether there is a compiler.
 
     The switch of a person, MLX_DISABLE_COMPILE, is left as it is, and so is Metal, which needs no compiler.
     """

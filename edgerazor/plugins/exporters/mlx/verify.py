@@ -1,6 +1,6 @@
 """Comparing a folder with a checkpoint: every matrix dequantized by MLX itself, and compared with `==`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,15 @@ def verify_folder(
     if read_json(path / CARD).get("content_sha256") != checkpoint.digest:
         different.append(f"{CARD}: content_sha256")
     names = [*plan.matrices, *plan.floats]
-    known: set[str] = set()
     for index, name in enumerate(names):
-        value, module = checkpoint.read(name), name.removesuffix(".weight")
-        known |= {f"{module}.{part}" for part in _PARTS} if name in plan.matrices else {name}
-        try:
-            same = _equal(stored, settings.get(module), name, value)
-        except (ValueError, TypeError, RuntimeError):  # shapes that do not go together
-            same = False
-        if not same:
+        module = name.removesuffix(".weight")
+        parts = [f"{module}.{part}" for part in _PARTS] if name in plan.matrices else [name]
+        # What was compared is let go of: MLX keeps what it has read.
+        arrays = [stored.pop(part) for part in parts if part in stored]
+        if len(arrays) < len(parts) or not _equal(arrays, settings.get(module), checkpoint.read(name)):
             different.append(name)
         on_tensor(index + 1, len(names))
-    different += sorted(stored.keys() - known)
-    return ComparisonResult(len(names), tuple(different))
+    return ComparisonResult(len(names), (*different, *sorted(stored)))
 
 
 def _open_tensors(path: Path) -> dict[str, Any]:
@@ -66,17 +62,16 @@ def _open_tensors(path: Path) -> dict[str, Any]:
     return stored
 
 
-def _equal(stored: Mapping[str, Any], settings: Any, name: str, value: torch.Tensor | QuantizedTensor) -> bool:
+def _equal(arrays: Sequence[Any], settings: Any, value: torch.Tensor | QuantizedTensor) -> bool:
     if not isinstance(value, QuantizedTensor):
-        found = stored.get(name)
-        return found is not None and found.shape == tuple(value.shape) and _same(found, value.float())
-    module = name.removesuffix(".weight")
-    parts = [stored[f"{module}.{part}"] for part in _PARTS if f"{module}.{part}" in stored]
-    if len(parts) < len(_PARTS) or not isinstance(settings, Mapping):
+        return _same(arrays[0], value.float())
+    if not isinstance(settings, Mapping) or any(len(array) != len(value.codes) for array in arrays):
         return False
-    if {len(part) for part in parts} != {len(value.codes)}:
+    try:
+        pieces = _pieces(value)
+        return all(_same(_dequantize(arrays, settings, rows), values.dequantize()) for rows, values in pieces)
+    except (ValueError, TypeError, RuntimeError):  # shapes and settings that do not go together
         return False
-    return all(_same(_dequantize(parts, settings, rows), values.dequantize()) for rows, values in _pieces(value))
 
 
 def _pieces(value: QuantizedTensor) -> Iterator[tuple[slice, QuantizedTensor]]:
@@ -87,8 +82,8 @@ def _pieces(value: QuantizedTensor) -> Iterator[tuple[slice, QuantizedTensor]]:
         yield cut, QuantizedTensor(value.codes[cut], value.scale[cut], value.qmax[:0], value.group_size)
 
 
-def _dequantize(parts: list[Any], settings: Mapping[str, Any], rows: slice) -> Any:
-    weight, scales, biases = (part[rows] for part in parts)
+def _dequantize(arrays: Sequence[Any], settings: Mapping[str, Any], rows: slice) -> Any:
+    weight, scales, biases = (array[rows] for array in arrays)
     group_size, bits = settings.get("group_size"), settings.get("bits")
     return mx.dequantize(weight, scales.astype(mx.float32), biases.astype(mx.float32), group_size=group_size, bits=bits)
 
