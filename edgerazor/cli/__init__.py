@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from edgerazor.cli import allocate, convert, imports, recipes, runs, serve, synthesize, teachers
-from edgerazor.cli.application import RenamedOutput, app
+from edgerazor.cli.application import ExportCommand, RenamedOutput, app
 from edgerazor.cli.process import hide_progress_bars
 
 __all__ = ["app", "main"]
@@ -29,10 +29,13 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     recipes.schema,
     convert.convert_recipe,
 )
-_RENAMED_OUTPUT = {runs.pack, runs.export, recipes.schema, synthesize.synthesize}
+_READ_OTHERWISE = {
+    **dict.fromkeys((runs.pack, recipes.schema, synthesize.synthesize), RenamedOutput),
+    runs.export: ExportCommand,
+}
 _NAMES = {imports.import_checkpoint: "import"}  # a word of the language
 for _command in _COMMANDS:
-    app.command(_NAMES.get(_command), cls=RenamedOutput if _command in _RENAMED_OUTPUT else None)(_command)
+    app.command(_NAMES.get(_command), cls=_READ_OTHERWISE.get(_command))(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -42,6 +42,16 @@ class RenamedOutput(TyperCommand):
         return super().parse_args(ctx, new)
 
 
+class ExportCommand(RenamedOutput):
+    """`export`, whose `--to` may stand without a name, to ask for the names."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Leave out a `--to` that nothing follows."""
+        following = [*args[1:], "-"]
+        kept = [arg for arg, after in zip(args, following, strict=True) if arg != "--to" or not after.startswith("-")]
+        return super().parse_args(ctx, kept)
+
+
 def _message(error: Exception) -> str:
     """What an error says, and which of several processes says it."""
     rank, processes = launched()

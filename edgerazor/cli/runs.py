@@ -164,8 +164,12 @@ def generate(
 
 def export(
     checkpoint: Folder,
-    to: Annotated[str, typer.Option("--to", metavar="EXPORTER", help="Such as gguf; `edgerazor plugins` lists them.")],
-    output: Annotated[Path, typer.Option("--output", help="File or folder to write.", show_default=False)],
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="EXPORTER", help="Such as gguf; without a name: which suits what.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="File or folder to write.", show_default=False)
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -181,10 +185,15 @@ def export(
 
     from edgerazor.cli.exports import print_export, show_stages
     from edgerazor.core.discovery import load_plugins
-    from edgerazor.export.export import export_to
+    from edgerazor.export.export import export_to, list_exporters
 
+    registry = load_plugins()
+    if to is None:
+        raise ExportError(f"--to needs the name of an exporter:\n{list_exporters(registry)}")
+    if output is None:
+        raise ExportError(f"--output is missing: where {to} shall write to")
     with show_stages() as progress:
-        result = export_to(checkpoint, to, output, settings or [], registry=load_plugins(), progress=progress)
+        result = export_to(checkpoint, to, output, settings or [], registry=registry, progress=progress)
     print_export(result, Console())
 
 

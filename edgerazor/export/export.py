@@ -110,6 +110,15 @@ def export_to(
     return export_checkpoint(Path(checkpoint), exporter, registry=registry, progress=progress)
 
 
+def list_exporters(registry: Registry) -> str:
+    """A line for each installed exporter: its name, and which devices and programs it is for."""
+    names = registry.names("exporter")
+    width = max(map(len, names), default=0)
+    declared = [registry.declared("exporter", name) for name in names]
+    said = [getattr(params, "suits", "") or (params.__doc__ or "").strip().partition("\n")[0] for params in declared]
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in zip(names, said, strict=True))
+
+
 def build_exporter(name: str, path: str | Path, settings: Sequence[str], registry: Registry) -> Exporter:
     """An exporter by its name; arguments and errors as for `export_to`."""
     if registry.declared("exporter", name) is None:

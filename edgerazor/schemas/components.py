@@ -97,7 +97,8 @@ class ExporterParams(ComponentParams):
     """Parameters of an exporter; `path` is where it writes.
 
     A written model is known by its first bytes (`magic`), by a file inside the folder (`marker`), or by `suffixes`.
-    `runtime` is the import path of a `Runtime` that runs it, or "" if there is none.
+    `runtime` is the import path of a `Runtime` that runs it, or "" if there is none. `suits` says in a few words which
+    devices and programs it is for; `edgerazor export --to` shows it.
     """
 
     kind: ClassVar[Kind] = "exporter"
@@ -105,6 +106,7 @@ class ExporterParams(ComponentParams):
     magic: ClassVar[bytes] = b""
     marker: ClassVar[str] = ""
     runtime: ClassVar[str] = ""
+    suits: ClassVar[str] = ""
     path: str
 
 

@@ -32,6 +32,7 @@ class GGUFParams(ExporterParams):
     suffixes: ClassVar[tuple[str, ...]] = (".gguf",)
     magic: ClassVar[bytes] = b"GGUF"
     runtime: ClassVar[str] = "edgerazor.plugins.exporters.gguf.runtime:LlamaCppRuntime"
+    suits: ClassVar[str] = "laptops, phones, boards and GPUs, in llama.cpp and what is built on it"
     name: Literal["gguf"] = "gguf"
     profile: Annotated[
         Profile,
@@ -57,6 +58,7 @@ class ONNXParams(ExporterParams):
     target: ClassVar[str] = "edgerazor.plugins.exporters.onnx.exporter:ONNXExporter"
     marker: ClassVar[str] = "genai_config.json"
     runtime: ClassVar[str] = "edgerazor.plugins.exporters.onnx.runtime:OnnxRuntime"
+    suits: ClassVar[str] = "x86 processors, in ONNX Runtime; rows of two widths keep their true size in no other"
     name: Literal["onnx"] = "onnx"
     ternary_storage: Annotated[
         Literal["2bit", "4bit"],
@@ -82,6 +84,7 @@ class CompressedTensorsParams(ExporterParams):
     target: ClassVar[str] = "edgerazor.plugins.exporters.compressed_tensors.exporter:CompressedTensorsExporter"
     marker: ClassVar[str] = "edgerazor_compressed_tensors.json"
     runtime: ClassVar[str] = "edgerazor.plugins.exporters.compressed_tensors.runtime:CompressedTensorsRuntime"
+    suits: ClassVar[str] = "GPU and CPU servers, in vLLM, SGLang and Transformers without this package"
     name: Literal["compressed-tensors"] = "compressed-tensors"
     profile: Annotated[
         Literal["w4", "w2"],
@@ -116,6 +119,7 @@ class MLXParams(ExporterParams):
     target: ClassVar[str] = "edgerazor.plugins.exporters.mlx.exporter:MLXExporter"
     marker: ClassVar[str] = "edgerazor_mlx.json"
     runtime: ClassVar[str] = "edgerazor.plugins.exporters.mlx.runtime:MLXRuntime"
+    suits: ClassVar[str] = "Macs with Apple silicon, in mlx_lm and what is built on it"
     name: Literal["mlx"] = "mlx"
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],

@@ -45,4 +45,5 @@ class NPZParams(ExporterParams):
 
     target: ClassVar[str] = "acme_edgerazor.npz:NPZ"
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+    suits: ClassVar[str] = "anything with numpy"
     name: Literal["acme.npz"] = "acme.npz"

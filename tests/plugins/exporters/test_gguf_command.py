@@ -62,6 +62,19 @@ def test_messages(packed: Packed, tmp_path: Path) -> None:
     assert "no exporter knows this kind of file" in fail("verify", tmp_path / "notes.txt", "--against", folder)
 
 
+@pytest.mark.parametrize("asked", [["--to"], [], ["--to", "--output", "x"], ["--output", "x", "--to"]])
+def test_without_a_name_it_says_which_exporter_suits_what(asked: list[str], registry: Registry) -> None:
+    first, *lines = fail("export", "folder", *asked).splitlines()
+    assert first == "--to needs the name of an exporter:"
+    said = dict(line.split(maxsplit=1) for line in lines)
+    assert {"gguf", "onnx", "compressed-tensors", "mlx"} <= said.keys() == set(registry.names("exporter"))
+    assert "llama.cpp" in said["gguf"] and "Apple" in said["mlx"] and "vLLM" in said["compressed-tensors"]
+
+
+def test_an_output_is_asked_for_with_the_exporter() -> None:
+    assert fail("export", "folder", "--to", "gguf") == "--output is missing: where gguf shall write to\n"
+
+
 def test_checkpoints_that_are_none(packed: Packed, registry: Registry, tmp_path: Path) -> None:
     source = packed(CASE).folder.parent / "float"
     with pytest.raises(CheckpointError, match="this is not an edgerazor checkpoint"):
