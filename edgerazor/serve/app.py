@@ -20,6 +20,7 @@ from edgerazor.serve.guard import Guard
 from edgerazor.serve.metrics import MEDIA_TYPE, metrics_text
 from edgerazor.serve.models import ModelTable
 from edgerazor.serve.objects import ChatShape, TextShape
+from edgerazor.serve.pages import page_routes
 from edgerazor.serve.requests import ChatRequest, CompletionRequest, GenerationRequest, parse
 from edgerazor.serve.responses import Answer
 from edgerazor.serve.settings import ServeSettings
@@ -105,6 +106,7 @@ def create_app(
     cors = CORSMiddleware
     return Starlette(
         routes=[
+            *page_routes(),
             Route("/health", endpoints.health),
             Route("/metrics", endpoints.metrics),
             Route("/v1/models", endpoints.list_models),

@@ -57,7 +57,7 @@ def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("tiny: ")
-        port = int(process.stdout.readline().rsplit(":", 1)[1].split("/")[0])
+        port = int(process.stdout.readline().rsplit(":", 1)[1].removesuffix("/v1\n"))
         body = json.dumps({"prompt": "def", "max_tokens": 100, "stream": True}).encode()
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
