@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 # Finders of modules are asked in order.
 WITHOUT_US = """
-import sys
+import json, sys
 class Refusing:
     def find_spec(self, name, *_):
         assert name.split(".")[0] != "edgerazor", name
@@ -44,7 +44,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 with torch.no_grad():
-    logits = model(input_ids=torch.tensor([eval(sys.argv[2])])).logits
+    logits = model(input_ids=torch.tensor([json.loads(sys.argv[2])])).logits
 torch.save({"logits": logits, "weights": model.state_dict(), "ids": tokenizer("a word")["input_ids"]}, sys.argv[3])
 """
 
@@ -209,15 +209,10 @@ def test_what_cannot_be_held_is_named(registry: Registry, tmp_path: Path) -> Non
 
 
 def test_scales_that_bfloat16_holds_may_be_bfloat16(registry: Registry, tmp_path: Path) -> None:
-    def eighths(model: Any) -> None:
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.data = torch.randint(-7, 8, parameter.shape).clamp(-7, 7) / 64
-                parameter.data[:, ::32] = 7 / 64
-
-    folder = pack_case(tmp_path, registry, weights=rules(BODIES["4"], 32), change=eighths, **ONE_LAYER)
-    checkpoint = open_checkpoint(folder, registry=registry)
+    body = {**BODIES["4"], "scale_dtype": "float16_bfloat16"}
+    weights = [{"match": "*", "quantizer": {**body, "group_size": 32}}]
+    checkpoint = open_checkpoint(pack_case(tmp_path, registry, weights=weights, **ONE_LAYER), registry=registry)
     export(checkpoint, tmp_path / "out", "dtype=bfloat16")
     stored = load_file(tmp_path / "out/model.safetensors")
     assert {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} == {torch.bfloat16}
-    assert verify_export(tmp_path / "out", folder, registry=registry).different == ()
+    assert verify_export(tmp_path / "out", checkpoint.folder, registry=registry).different == ()

@@ -42,10 +42,7 @@ def pack_family(name: str, registry: Registry, folder: Path) -> PackedCheckpoint
 @pytest.mark.parametrize("name", FAMILIES.keys() - REFUSED)
 def test_weights_are_equal_and_logits_are_those_of_the_student(name: str, registry: Registry, tmp_path: Path) -> None:
     checkpoint = pack_family(name, registry, tmp_path)
-    # The random weights of some tiny models are too large for float16 activations.
-    exporter = registry.build(registry.params("exporter", "compressed-tensors", path="out"))
-    exporter.export(checkpoint, tmp_path / "out")
-    assert not exporter.verify(tmp_path / "out", checkpoint).different
+    export(checkpoint, tmp_path / "out")
     exported = load(tmp_path / "out")
     assert not different_weights(checkpoint, exported.state_dict())
     ids = torch.randint(3, 96, (1, 28), generator=torch.Generator().manual_seed(3))

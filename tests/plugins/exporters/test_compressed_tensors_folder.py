@@ -90,6 +90,9 @@ def test_a_damaged_folder_is_one_message(name: str, checkpoints: OneLayer, tmp_p
     with pytest.raises(ExportError, match=expected) as caught:
         verify_export(tmp_path / "out", checkpoint.folder, registry=checkpoint.registry)
     assert str(tmp_path / "out") in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ExportError) as caught:
+        open_runtime(tmp_path / "out", registry=checkpoint.registry)
+    assert str(tmp_path / "out") in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

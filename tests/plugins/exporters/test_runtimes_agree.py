@@ -25,7 +25,7 @@ def model_of(engine: str, registry: Registry, folder: Path) -> Path:
         shutil.copytree(FOLDER / "qwen3-mixed-rows-untied" / "onnx", folder / "onnx")
         (folder / "onnx" / "chat_template.jinja").unlink()
         return folder / "onnx"
-    pytest.importorskip({"gguf": "llama_cpp", "mlx": "mlx_lm"}[engine])
+    pytest.importorskip({"compressed-tensors": "compressed_tensors", "gguf": "llama_cpp", "mlx": "mlx_lm"}[engine])
     path = folder / f"model.{engine}"
     registry.build(registry.params("exporter", engine, path=str(path))).export(open_checkpoint(packed), path)
     return path
@@ -34,6 +34,7 @@ def model_of(engine: str, registry: Registry, folder: Path) -> Path:
 ENGINES = [
     "transformers",
     "onnx",
+    "compressed-tensors",
     pytest.param("gguf", marks=pytest.mark.llamacpp),
     pytest.param("mlx", marks=pytest.mark.mlx),
 ]

@@ -166,7 +166,10 @@ class Planner:
             return
         problem = scale_problem(value)
         if not problem and not _holds(value.scale, self.plan.dtype):
-            problem = f"{self.params.dtype} does not hold all of its scales; export with dtype=float16"
+            problem = (
+                "bfloat16 does not hold all of its scales; export with dtype=float16, or train with scale_dtype: "
+                "float16_bfloat16"
+            )
         if problem:
             self.plan.problems.append(f"{module}: {problem}")
             return

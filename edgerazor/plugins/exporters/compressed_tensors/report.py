@@ -80,12 +80,14 @@ def _embedding_notes(plan: CompressedTensorsPlan, params: CompressedTensorsParam
                 f"the embedding is kept at 16 bit, {wide:.3g} MB; embedding=int4 stores it in {packed:.3g} MB, which "
                 "Transformers 5.23 does not load"
             )
-        if plan.untied and matrix.module not in plan.plain and len(matrix.packed) > (not matrix.rounded):
+        if any(module != matrix.module for module in matrix.packed):
             yield (
                 f"the tied head is stored by itself, packed, in {packed:.3g} MB, and config.json says "
-                f"tie_word_embeddings: false; with untie=false the head would compute with the {wide:.3g} MB of the "
-                "embedding"
+                "tie_word_embeddings: false"
+                + (f"; untie=false computes logits with the {wide:.3g} MB of the embedding" if matrix.rounded else "")
             )
+        if matrix.role.kind == "embedding" and not matrix.rounded:
+            yield "the embedding is packed: vLLM looks it up by a kernel for GPUs, which was not tried"
 
 
 def _width_notes(matrices: list[Matrix], plan: CompressedTensorsPlan) -> Iterator[str]:

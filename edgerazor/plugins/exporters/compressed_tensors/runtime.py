@@ -4,6 +4,7 @@ import io
 import logging
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, __version__
@@ -14,6 +15,7 @@ from edgerazor.models.tokenizer import load_tokenizer
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.plugins.exporters.common import read_json
 from edgerazor.plugins.exporters.params import CompressedTensorsParams
+from edgerazor.plugins.exporters.token_ids import stop_ids
 
 try:
     import compressed_tensors
@@ -38,15 +40,24 @@ class CompressedTensorsRuntime(TransformersRuntime):
         path = Path(path)
         card = read_json(path / CompressedTensorsParams.marker)
         try:
-            super().__init__(_load(path), load_tokenizer(path), card.get("recipe"))
-        except CheckpointError as error:
-            raise ExportError(str(error)) from error
+            super().__init__(_load(path), None, card.get("recipe"))
         except Exception as error:  # a damaged folder may raise anything in there
             if "'Embedding' object has no attribute 'weight'" in str(error):
                 raise PluginError(f"Transformers {__version__} cannot load a packed embedding") from error
             raise ExportError(f"{path}: Transformers cannot load it: {first_line(error)}") from error
-        self.name = str(path)
+        self.path, self.name = path, str(path)
+        self.stop_ids = frozenset(stop_ids(path, self.vocabulary_size))
         self.engine += f" with compressed-tensors {compressed_tensors.__version__}"
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer in the folder."""
+        if self._tokenizer is None:
+            try:
+                self._tokenizer = load_tokenizer(self.path)
+            except CheckpointError as error:
+                raise ExportError(str(error)) from error
+        return self._tokenizer
 
 
 @torch.no_grad()
@@ -56,7 +67,12 @@ def _load(path: Path) -> torch.nn.Module:
     transformers_logging.set_verbosity(logging.ERROR)
     try:
         with redirect_stderr(io.StringIO()):
-            model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path, dtype="auto", local_files_only=True)
+            model: torch.nn.Module
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                path, dtype="auto", local_files_only=True, output_loading_info=True
+            )
+            if missing := sorted(loaded["missing_keys"]):
+                raise ExportError(f"tensors are missing: {', '.join(missing[:5])} ({len(missing)} in all)")
             model(input_ids=torch.zeros(1, 1, dtype=torch.long))
     finally:
         transformers_logging.set_verbosity(level)
