@@ -156,6 +156,24 @@ def test_a_report_says_what_embedding_and_head_cost(checkpoints: OneLayer, tmp_p
     assert [note for note in notes if "packed, in 0.0461 MB" in note and "tie_word_embeddings: false" in note]
 
 
+@pytest.mark.parametrize(
+    ("case", "settings", "expected"),
+    [
+        ("rows of 100", [], {"sizes that are multiples of 32", "groups of 32, 64, 128 or a whole row"}),
+        ("1.58-bit", ["profile=w2"], {"takes 4 bits"}),
+        ("1.58-bit", [], {"7 ternary matrices are stored at 4 bits"}),
+        ("4-bit", [], set()),
+    ],
+)
+def test_what_kernels_of_vllm_lack_is_noted(
+    case: str, settings: list[str], expected: set[str], checkpoints: OneLayer, tmp_path: Path
+) -> None:
+    notes = "\n".join(export(checkpoints(case), tmp_path / "out", *settings).details["notes"])
+    possible = {"sizes that are multiples of 32", "groups of 32, 64, 128 or a whole row", "ternary matrices are stored"}
+    assert all(text in notes for text in expected)
+    assert expected or not any(text in notes for text in possible)
+
+
 @pytest.mark.parametrize("group_size", [None, 32])
 def test_activations_are_declared_where_a_token_has_one_scale(
     group_size: int | None, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

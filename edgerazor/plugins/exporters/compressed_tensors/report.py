@@ -12,6 +12,8 @@ from edgerazor.plugins.exporters.params import CompressedTensorsParams
 
 # vLLM's kernel for CPUs takes sizes that are multiples of it, and 4 bits.
 _CPU_MULTIPLE = 32
+# Those of its kernels for GPUs; 0 is a whole row.
+_GPU_GROUPS = (0, 32, 64, 128)
 
 
 def describe_export(
@@ -52,8 +54,8 @@ def packed_bytes(matrix: Matrix) -> int:
 
 def _notes(checkpoint: Checkpoint, plan: CompressedTensorsPlan, params: CompressedTensorsParams) -> Iterator[str]:
     matrices = list(plan.matrices.values())
-    yield from _embedding_notes(plan, params)
-    yield from _width_notes(matrices, plan)
+    yield from _embedding_notes(plan)
+    yield from _width_notes(matrices)
     if plan.uneven:
         yield (
             f"vLLM refuses the folder: it joins {plan.uneven[0]}, of which a part is quantized"
@@ -72,7 +74,7 @@ def _notes(checkpoint: Checkpoint, plan: CompressedTensorsPlan, params: Compress
         yield f"the key/value cache was trained in {bits} bits, which the format cannot say; engines keep it in 16"
 
 
-def _embedding_notes(plan: CompressedTensorsPlan, params: CompressedTensorsParams) -> Iterator[str]:
+def _embedding_notes(plan: CompressedTensorsPlan) -> Iterator[str]:
     for matrix in plan.matrices.values():
         packed, wide = packed_bytes(matrix) / 1e6, 2 * _weights(matrix) / 1e6
         if matrix.rounded:
@@ -90,7 +92,7 @@ def _embedding_notes(plan: CompressedTensorsPlan, params: CompressedTensorsParam
             yield "the embedding is packed: vLLM looks it up by a kernel for GPUs, which was not tried"
 
 
-def _width_notes(matrices: list[Matrix], plan: CompressedTensorsPlan) -> Iterator[str]:
+def _width_notes(matrices: list[Matrix]) -> Iterator[str]:
     packed = [matrix for matrix in matrices if matrix.packed]
     widened = [matrix for matrix in packed if matrix.nominal_bits < 2 and matrix.scheme.bits > 2]
     if widened:
@@ -100,6 +102,12 @@ def _width_notes(matrices: list[Matrix], plan: CompressedTensorsPlan) -> Iterato
         yield (
             f"vLLM's kernel for CPUs takes 4 bits and sizes that are multiples of {_CPU_MULTIPLE}: not "
             f"{unfit[0].module}{_more(unfit)}"
+        )
+    odd = [matrix for matrix in packed if matrix.scheme.group_size not in _GPU_GROUPS]
+    if odd:
+        yield (
+            f"vLLM's kernels for GPUs take groups of 32, 64, 128 or a whole row: not {odd[0].module}{_more(odd)}, "
+            f"groups of {odd[0].scheme.group_size}"
         )
 
 
