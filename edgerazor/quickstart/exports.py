@@ -12,6 +12,7 @@ from edgerazor.evaluate.exported import evaluate_runtime
 from edgerazor.export.export import export_checkpoint
 from edgerazor.inference.generate import GenerationSettings, generate_text
 from edgerazor.inference.open_runtime import open_runtime
+from edgerazor.quickstart.prebuilt_llamacpp import write_text
 from edgerazor.quickstart.results import Row
 from edgerazor.quickstart.variants import DISTILLED
 from edgerazor.training.output import PACKED
@@ -58,7 +59,8 @@ def export_students(
 ) -> Iterator[tuple[Row, str]]:
     """Export the students of few bits to every target; rows of what could be run, and text that it wrote.
 
-    What cannot be done because a package is absent is said, with how to install it.
+    What cannot be done because a package is absent is said, with how to install it. Without the bindings that measure a
+    GGUF file, a llama.cpp that comes compiled writes text with it.
 
     Raises:
         ExportError: what was written differs from the checkpoint.
@@ -69,12 +71,20 @@ def export_students(
             try:
                 result = _export(folder, target, registry)
                 say(f"exported {result.path}: {result.bytes / 1e6:.3f} MB, equal to the checkpoint")
+            except PluginError as error:
+                say(_what_to_install(error, target))
+                break
+            name = f"{student.bits:g} bit in {target.engine}"
+            try:
                 runtime = open_runtime(result.path, registry=registry)
             except PluginError as error:
-                say(f"{error}\n  this step of the quickstart needs the extras [{target.extras}]")
-                break
+                written = write_text(result.path, comparison.prompt, 64) if target.exporter == "gguf" else None
+                if written is None:
+                    say(_what_to_install(error, target))
+                    break
+                say(f"[{name}, {written[0]}] writes:\n{comparison.prompt}{written[1]}")
+                continue
             try:
-                name = f"{student.bits:g} bit in {target.engine}"
                 figures = asdict(
                     evaluate_runtime(runtime, comparison.teacher, comparison.held_out, rows=comparison.rows)
                 )
@@ -84,6 +94,10 @@ def export_students(
                 yield Row(name, "exported", student.bits, result.bits_per_weight, result.bytes, **kept), text
             finally:
                 runtime.close()
+
+
+def _what_to_install(error: PluginError, target: Target) -> str:
+    return f"{error}\n  this step of the quickstart needs the extras [{target.extras}]"
 
 
 def _export(folder: Path, target: Target, registry: Registry) -> ExportResult:
