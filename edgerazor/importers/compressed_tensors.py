@@ -18,7 +18,8 @@ from edgerazor.importers.words import unpack_words
 
 FORMAT = "pack-quantized"
 _PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
-_BITS = (2, 4, 8)
+# Words without gaps; earlier versions left gaps at 3, 5, 6 and 7 bits, and had more words.
+_BITS = range(2, 9)
 
 
 class PackQuantized:
@@ -69,7 +70,7 @@ class PackQuantized:
         if not bits or words.dtype != torch.int32:
             raise CheckpointError(
                 f"{where}: {str(words.dtype).removeprefix('torch.')} {list(words.shape)} are no {rows} rows of "
-                f"{columns} columns in 2, 4 or 8 bits"
+                f"{columns} columns in 2 to 8 bits"
             )
         scale = scale.reshape(1, 1).expand(rows, 1) if scale.numel() == 1 else scale.reshape(rows, -1)
         if columns % scale.shape[1]:
