@@ -12,7 +12,7 @@ python3 -m venv "$folder"
 "$folder/bin/python" -m pip --disable-pip-version-check install --quiet uv
 printf '%s\n' ${KEEP:-} > "$folder/keep.txt"
 "$folder/bin/uv" pip compile --quiet --python "$folder/bin/python" --resolution lowest-direct --overrides "$folder/keep.txt" \
-	--extra gguf --extra onnx --extra report --extra testing pyproject.toml --output-file "$folder/oldest.txt"
+	--extra gguf --extra onnx --extra compressed-tensors --extra report --extra testing pyproject.toml --output-file "$folder/oldest.txt"
 "$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --requirement "$folder/oldest.txt" \
 	pytest pytest-xdist "$(grep -i '^triton==' constraints.txt)"
 "$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --no-deps --editable .
