@@ -119,6 +119,21 @@ def test_what_a_narrow_dtype_does_not_hold_is_refused_by_name(folder: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_scales_that_bfloat16_holds_are_exported_in_it(registry: Registry, tmp_path: Path) -> None:
+    """Ternary weights are exact in MLX's own arithmetic there."""
+    quantizer = {"name": "ternary", "group_size": 128, "scale_dtype": "float16_bfloat16"}
+    values = {"num_hidden_layers": 1, "weights": [{"match": "*", "quantizer": quantizer}]}
+    checkpoint = open_checkpoint(pack_case(tmp_path, registry, **values))
+    path = tmp_path / "out"
+    exporter = make_mlx(registry, path, dtype="bfloat16")
+    exporter.export(checkpoint, path)
+    assert exporter.verify(path, checkpoint).different == ()
+    layer = dict(load_model(path)[0].named_modules())["model.layers.0.mlp.up_proj"]
+    found = mx.dequantize(layer.weight, layer.scales, layer.biases, layer.group_size, layer.bits)
+    expected = checkpoint.read("model.layers.0.mlp.up_proj.weight").dequantize()  # type: ignore[union-attr]
+    assert found.dtype == mx.bfloat16 and np.array_equal(np.array(found.astype(mx.float32)), expected.numpy())
+
+
 def test_biases_that_float16_does_not_hold_are_refused(registry: Registry, tmp_path: Path) -> None:
     def enlarge(model: Any) -> None:
         model.model.layers[0].mlp.up_proj.weight.mul_(2e6)

@@ -165,6 +165,23 @@ def test_a_context_that_longrope_limits_is_kept_and_noted(family: Family, regist
     runtime.close()
 
 
+def test_a_root_that_mlx_lm_rounds_is_noted(registry: Registry, tmp_path: Path) -> None:
+    """Gemma 3 of 96 columns multiplies embeddings by 9.798, mlx_lm by 9.8125."""
+    checkpoint = pack_family("gemma3", {"hidden_size": 96, "num_attention_heads": 6}, INT4, tmp_path, registry)
+    result = make_mlx(registry, tmp_path / "out").export(checkpoint, tmp_path / "out")
+    assert any("to bfloat16: 9.8125 for 9.79796" in note for note in result.details["notes"])
+    ids = list(range(3, 20))
+    model = load_model(checkpoint.folder, dtype=torch.float32, dequantize=True)
+    runtime = open_runtime(tmp_path / "out", registry=registry)
+    found, differences = runtime.feed(ids, every=True), []
+    runtime.close()
+    for scale in (96**0.5, 9.8125):
+        model.model.embed_tokens.embed_scale.fill_(scale)
+        with torch.no_grad():
+            differences.append(distance(found, model(input_ids=torch.tensor([ids])).logits[0].numpy()))
+    assert differences[1] < 2e-5 < differences[0] < 5e-3
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_a_class_of_mlx_lm_does_not_compute_is_refused(case: str, registry: Registry, tmp_path: Path) -> None:
     name, changes, expected = REFUSED[case]

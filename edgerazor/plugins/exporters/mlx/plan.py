@@ -136,7 +136,8 @@ def _scale_problem(value: QuantizedTensor, dtype: torch.dtype) -> str:
     if inexact := _inexact(scale, torch.float16):
         return f"{inexact} scales are no float16 numbers; train with scale_dtype: float16"
     if inexact := _inexact(scale, dtype):
-        return f"{inexact} scales are no {_word(dtype)} numbers; set dtype to float32"
+        other = " or train with scale_dtype: float16_bfloat16" if dtype == torch.bfloat16 else ""
+        return f"{inexact} scales are no {_word(dtype)} numbers; set dtype to float32{other}"
     return ""
 
 
