@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FIRST_CANDIDATES = 256
+_BLOCK = 512
+_BELOW_ONE = 1 - 1e-9
+_COLDEST = 1e-30  # float32 has no much smaller numbers
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Sampler:
         self._sampling = sampling
         self._generator = np.random.default_rng(sampling.seed)
         self._chosen = Counter[int]()
+        self._memory = np.empty(0, dtype=np.float32)
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """The next token by its logits, float32 `[vocabulary]`."""
@@ -58,31 +62,47 @@ class Sampler:
     def _draw(self, logits: NDArray[np.float32]) -> int:
         if self._sampling.temperature <= 0:
             return int(logits.argmax())
-        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest token alone
-            scaled = (logits - logits.max()).astype(np.float64) / self._sampling.temperature
-        weights = np.exp(scaled)
-        weights /= weights.sum()
+        weights = self._weights(logits)
         if self._sampling.top_p >= 1:
-            return int(self._generator.choice(len(weights), p=weights))
+            return _pick(weights, self._generator.random())
         likeliest = nucleus(weights, self._sampling.top_p)
-        kept = weights[likeliest]
-        return int(self._generator.choice(likeliest, p=kept / kept.sum()))
+        return int(likeliest[_pick(weights[likeliest], self._generator.random())])
+
+    def _weights(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities but for a factor, in memory that is kept: new pages would cost more than the numbers."""
+        if self._memory.shape != logits.shape:
+            self._memory = np.empty_like(logits, dtype=np.float32)
+        weights = np.subtract(logits, logits.max(), out=self._memory)
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest token alone
+            weights /= np.float32(max(self._sampling.temperature, _COLDEST))
+        return np.exp(weights, out=weights)
 
 
-def nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[np.intp]:
-    """Indices of the fewest largest weights that sum up to `top_p`, the largest first; at least one.
+def _pick(weights: NDArray[np.float32], number: float) -> int:
+    """Index at which the sum of weights passes `number`, below 1, times the sum of all."""
+    starts = np.arange(0, len(weights), _BLOCK)
+    blocks = np.cumsum(np.add.reduceat(weights, starts).astype(np.float64))
+    block = int(np.searchsorted(blocks, number * blocks[-1], side="right"))
+    start, before = int(starts[block]), float(blocks[block - 1]) if block else 0.0
+    inside = np.cumsum(weights[start : start + _BLOCK].astype(np.float64))
+    part = (number * blocks[-1] - before) / (blocks[block] - before)
+    return start + int(np.searchsorted(inside, min(part, _BELOW_ONE) * inside[-1], side="right"))
+
+
+def nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:
+    """Indices of the fewest largest weights that sum up to `top_p` of all, the largest first; at least one.
 
     Args:
-        weights: probabilities `[vocabulary]`.
+        weights: not negative, `[vocabulary]`; their sum need not be 1.
         top_p: below 1.
     """
-    count = _FIRST_CANDIDATES
+    count, enough = _FIRST_CANDIDATES, top_p * float(weights.sum(dtype=np.float64))
     while True:
         # Sorting a whole vocabulary would take longer than a small model needs for a token.
         count = min(count, len(weights))
         candidates = np.argpartition(weights, len(weights) - count)[len(weights) - count :]
         candidates = candidates[np.argsort(-weights[candidates], kind="stable")]
-        sums = np.cumsum(weights[candidates])
-        if sums[-1] >= top_p or count == len(weights):
-            return candidates[: int(np.searchsorted(sums, top_p)) + 1]
+        sums = np.cumsum(weights[candidates].astype(np.float64))
+        if sums[-1] >= enough or count == len(weights):
+            return candidates[: int(np.searchsorted(sums, enough)) + 1]
         count *= 8

@@ -94,8 +94,8 @@ class ModelTable:
                 return next(iter(self))
             raise ApiError(400, f"'model' is missing; there are: {', '.join(self._models)}", param="model")
         if name not in self._models:
-            message = f"there is no model '{name[:100]}'{nearest(name, self._models)}; there are: "
-            raise ApiError(404, message + ", ".join(self._models), param="model", code="model_not_found")
+            message = f"there is no model '{name[:100]}'{nearest(name, self._models)}"
+            raise ApiError(404, message, param="model", code="model_not_found")
         return self._models[name]
 
 
