@@ -26,6 +26,8 @@ INT4 = [{"match": "*", "quantizer": {"name": "int", "bits": 4, "group_size": 32}
 SQMP = [{"match": "*", "quantizer": {"name": "sqmp", "high_ratio": 0.125, "group_size": 32}}]
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
 LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+WINDOW = {"use_sliding_window": True, "sliding_window": 6}
+KINDS = ["sliding_attention", "full_attention"]
 PARTIAL = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}
 # name in the table of the guide: (family of tests/families.py, changes of its configuration, rules)
 EXPRESSED: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
@@ -34,7 +36,9 @@ EXPRESSED: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     "Llama with biases": ("llama-biases", {}, INT4),
     "SmolLM2": ("smollm2", {}, INT4),
     "SmolLM3": ("smollm3", {}, INT4),
+    "SmolLM3, a window on one layer": ("smollm3", {**WINDOW, "layer_types": KINDS}, INT4),
     "Mistral": ("mistral", {}, INT4),
+    "Mistral, a window as long as the context": ("mistral-window", {"sliding_window": 64}, INT4),
     "Qwen2.5": ("qwen2", {}, INT4),
     "Qwen2.5, yarn": ("qwen2", {"rope_parameters": YARN}, INT4),
     "Qwen2.5, yarn with its own factor": ("qwen2", {"rope_parameters": {**YARN, "attention_factor": 1.4}}, INT4),
@@ -53,7 +57,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "Mistral with a window": (
         "mistral-window",
         {},
-        "window 6 on layers 0, 1: mlx_lm's mistral attends to all positions in every layer",
+        "windows 6, 6: mlx_lm's mistral takes windows of one size, and a layer at least that has none",
+    ),
+    "Qwen2 with a window": (
+        "qwen2",
+        {**WINDOW, "max_window_layers": 1},
+        "window 6 on layer 1: mlx_lm's qwen2 attends to all positions in every layer",
     ),
     "Gemma 3, capped logits": (
         "gemma3",

@@ -6,11 +6,11 @@ does not compute must be refused here.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgerazor.core.contracts import ModelFacts
 from edgerazor.plugins.exporters.mlx.rotary import KINDS, describe_rope
-from edgerazor.plugins.exporters.model_facts import distinct_ropes, name_layers
+from edgerazor.plugins.exporters.model_facts import distinct_ropes, name_layers, short_windows
 
 _PLAIN = {"embedding_scale": 1.0, "residual_scale": 1.0, "logit_scale": 1.0}
 
@@ -25,7 +25,8 @@ class ModelClass:
         partial: a head may be rotated in part.
         scalings: kinds of rotary embeddings.
         unrotated: its configuration says which layers do not rotate.
-        period: every so many layers one sees all positions, the others a window.
+        windows: "none"; "some": of one size, not in every layer; "period": every so many layers one sees all positions,
+            the others a window, where they rotate in another way.
         keys: of the configuration, beyond those of every class.
     """
 
@@ -34,7 +35,7 @@ class ModelClass:
     partial: bool = False
     scalings: Sequence[str] = KINDS
     unrotated: bool = False
-    period: bool = False
+    windows: Literal["none", "some", "period"] = "none"
     keys: Callable[[ModelFacts], Mapping[str, Any]] = lambda facts: {}
 
 
@@ -70,8 +71,16 @@ def _granite_keys(facts: ModelFacts) -> dict[str, Any]:
     }
 
 
+def _layer_keys(facts: ModelFacts) -> dict[str, Any]:
+    short = short_windows(facts, facts.context)
+    if not any(facts.windows):
+        return {}
+    types = ("sliding_attention" if layer in short else "full_attention" for layer in range(facts.layers))
+    return {"layer_types": list(types), "sliding_window": next(iter(short.values()), None)}
+
+
 def _smollm3_keys(facts: ModelFacts) -> dict[str, Any]:
-    return {"no_rope_layers": [int(rope is not None) for rope in facts.ropes]}
+    return {**_layer_keys(facts), "no_rope_layers": [int(rope is not None) for rope in facts.ropes]}
 
 
 def _phi3_keys(facts: ModelFacts) -> dict[str, Any]:
@@ -80,20 +89,21 @@ def _phi3_keys(facts: ModelFacts) -> dict[str, Any]:
     return {"partial_rotary_factor": rope.partial, "original_max_position_embeddings": original}
 
 
-_LLAMA = ModelClass(_facts())
+_PLAIN_CLASS = ModelClass(_facts())
+_LLAMA = ModelClass(_facts(), windows="some", keys=_layer_keys)
 MODEL_CLASSES: Mapping[str, ModelClass] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
-    "qwen2": _LLAMA,
+    "qwen2": _PLAIN_CLASS,
     "qwen3": ModelClass(_facts(qk_norm="per_head")),
-    "smollm3": ModelClass(_facts(), unrotated=True, keys=_smollm3_keys),
+    "smollm3": ModelClass(_facts(), windows="some", unrotated=True, keys=_smollm3_keys),
     "olmo2": ModelClass(_facts(norms="post", qk_norm="all_heads")),
     "granite": ModelClass(_facts(), scales=frozenset({*_PLAIN, "attention_scale"}), keys=_granite_keys),
     "phi3": ModelClass(_facts(), partial=True, scalings=("default", "longrope"), keys=_phi3_keys),
     "gemma3_text": ModelClass(
         _facts(activation="gelu_pytorch_tanh", norms="sandwich", qk_norm="per_head", norm_offset=1.0),
         scales=frozenset({"embedding_scale", "attention_scale"}),
-        period=True,
+        windows="period",
         keys=_gemma3_keys,
     ),
 }
@@ -107,8 +117,7 @@ def describe_model(facts: ModelFacts, name: str) -> tuple[dict[str, Any], list[s
         name: of the class, a key of `MODEL_CLASSES`.
     """
     known = MODEL_CLASSES[name]
-    problems = [f"{line}" for line in _other_facts(facts, name, known)]
-    problems += _other_windows(facts, name, known)
+    problems = [*_other_facts(facts, name, known), *_other_windows(facts, name, known)]
     turned, scaling, rope_problems = _rope_keys(facts, name, known)
     problems += rope_problems
     keys = {
@@ -139,29 +148,31 @@ def _other_facts(facts: ModelFacts, name: str, known: ModelClass) -> Iterator[st
         stated = getattr(facts, fact)
         if fact not in known.scales and stated not in (None, value):
             yield f"{fact} {stated:g}: mlx_lm's {name} computes with {value:g}"
-    if known.period and facts.embedding_scale != facts.hidden**0.5:
+    if known.windows == "period" and facts.embedding_scale != facts.hidden**0.5:
         yield f"embedding_scale {facts.embedding_scale:g}: mlx_lm's {name} computes with {facts.hidden**0.5:g}"
 
 
 def _other_windows(facts: ModelFacts, name: str, known: ModelClass) -> Iterator[str]:
-    sizes = {window for window in facts.windows if window is not None}
-    if known.period:
-        if len(sizes) > 1 or _window_period(facts) is None:
-            stated = ", ".join("all" if window is None else str(window) for window in facts.windows)
+    stated = ", ".join("all" if window is None else str(window) for window in facts.windows)
+    if known.windows == "period":
+        if len({window for window in facts.windows if window}) > 1 or _window_period(facts) is None:
             yield f"windows {stated}: mlx_lm's {name} sees all positions in every n-th layer and one window elsewhere"
         return
-    short = [layer for layer, window in enumerate(facts.windows) if window is not None and window < facts.context]
-    if short:
-        window = facts.windows[short[0]]
-        yield f"window {window} on {name_layers(short)}: mlx_lm's {name} attends to all positions in every layer"
+    short = short_windows(facts, facts.context)
+    if short and known.windows == "none":
+        first = next(iter(short.values()))
+        yield f"window {first} on {name_layers(list(short))}: mlx_lm's {name} attends to all positions in every layer"
+    elif len(set(short.values())) > 1 or len(short) == facts.layers:
+        yield f"windows {stated}: mlx_lm's {name} takes windows of one size, and a layer at least that has none"
 
 
 def _rope_keys(facts: ModelFacts, name: str, known: ModelClass) -> tuple[float, dict[str, Any] | None, list[str]]:
     """Base, scaling and problems of the layers that see all positions, or of all where a class knows one rotation."""
+    period = known.windows == "period"
     places: Iterable[tuple[Any, Any]] = zip(facts.ropes, facts.windows, strict=True)
-    local = distinct_ropes(rope for rope, window in places if known.period and window is not None)
+    local = distinct_ropes(rope for rope, window in places if period and window is not None)
     places = zip(facts.ropes, facts.windows, strict=True)
-    whole = distinct_ropes(rope for rope, window in places if not known.period or window is None)
+    whole = distinct_ropes(rope for rope, window in places if not period or window is None)
     problems = []
     if not known.unrotated and None in facts.ropes:
         layers = [layer for layer, rope in enumerate(facts.ropes) if rope is None]

@@ -20,6 +20,13 @@ def describe_rope(rope: Rope, context: int) -> tuple[dict[str, Any] | None, list
         rope: of a layer.
         context: positions that the model was made for.
     """
+    try:
+        return _describe(rope, context)
+    except (TypeError, ValueError, ArithmeticError):
+        return None, [f"rope_parameters: holds a value that is no number: {dict(rope.scaling)}"]
+
+
+def _describe(rope: Rope, context: int) -> tuple[dict[str, Any] | None, list[str]]:
     kind, scaling = rope.kind, dict(rope.scaling)
     if kind not in KINDS:
         return None, [f"rope_type '{kind}': mlx_lm computes it otherwise; known: {', '.join(KINDS)}"]
@@ -35,6 +42,8 @@ def describe_rope(rope: Rope, context: int) -> tuple[dict[str, Any] | None, list
         if scaling.pop("truncate", True) is False:
             problems.append("rope_parameters.truncate false: mlx_lm rounds the range of yarn's ramp")
         scaling = _yarn(scaling, context)
+        if scaling["factor"] <= 1 and rope.scaling.get("attention_factor") not in (None, 1):
+            problems.append("rope_parameters.attention_factor: mlx_lm has no such key for a factor of at most 1")
     return {"type": kind, "rope_type": kind, **scaling}, problems
 
 
@@ -62,11 +71,12 @@ def _unlike_longrope(scaling: Mapping[str, Any], context: int) -> list[str]:
 
 def _yarn(scaling: dict[str, Any], context: int) -> dict[str, Any]:
     """As mlx_lm names it: what queries and keys are multiplied by is 0.1 * mscale * log(factor) + 1."""
-    factor = float(scaling.get("factor") or context / scaling[_ORIGINAL])
+    original = scaling.get(_ORIGINAL) or context
+    factor = float(scaling.get("factor") or context / original)
     both = bool(scaling.get("mscale") and scaling.get("mscale_all_dim"))
     names = ("beta_fast", "beta_slow", *(("mscale", "mscale_all_dim") if both else ()))
     stated = {name: scaling[name] for name in names if scaling.get(name) is not None}
     attention = scaling.get("attention_factor")
     if attention is not None and factor > 1:
         stated |= {"mscale": (float(attention) - 1) / (0.1 * math.log(factor)), "mscale_all_dim": 0}
-    return {"factor": factor, _ORIGINAL: scaling.get(_ORIGINAL) or context, **stated}
+    return {"factor": factor, _ORIGINAL: original, **stated}
