@@ -213,6 +213,15 @@ def test_a_tensor_that_float16_does_not_hold_keeps_its_dtype(registry: Registry,
     )
 
 
+def test_weights_beyond_float16_are_named(registry: Registry, tmp_path: Path) -> None:
+    def large(model: Any) -> None:
+        model.model.layers[0].mlp.up_proj.weight.data[0, :4] = 2.0**17
+
+    folder = pack_case(tmp_path, registry, weights=rules(BODIES["4"], 32), change=large, **ONE_LAYER)
+    with pytest.raises(ExportError, match=r"^model\.layers\.0\.mlp\.up_proj: weights may be as large as 1\.31e\+05"):
+        export(open_checkpoint(folder, registry=registry), tmp_path / "out")
+
+
 def test_what_cannot_be_held_is_named(registry: Registry, tmp_path: Path) -> None:
     def large(model: Any) -> None:
         model.model.norm.weight.data[0] = 2.0**17

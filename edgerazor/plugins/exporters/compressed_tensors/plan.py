@@ -164,13 +164,7 @@ class Planner:
         if value.codes.ndim != 2:
             self.plan.problems.append(f"{module}: holds the matrices of several experts; they are not covered")
             return
-        problem = scale_problem(value)
-        if not problem and not _holds(value.scale, self.plan.dtype):
-            problem = (
-                "bfloat16 does not hold all of its scales; export with dtype=float16, or train with scale_dtype: "
-                "float16_bfloat16"
-            )
-        if problem:
+        if problem := scale_problem(value) or self._range_problem(value):
             self.plan.problems.append(f"{module}: {problem}")
             return
         rows, columns = value.codes.shape
@@ -179,6 +173,17 @@ class Planner:
         scheme = Scheme(bits, declared_group(value.group_size, columns), self._activations)
         nominal = value.bits_per_weight() - 16 / value.group_size
         self.plan.matrices[module] = Matrix(module, role, (rows, columns), scheme, packed, rounded, nominal)
+
+    def _range_problem(self, value: QuantizedTensor) -> str:
+        """Why the folder's dtype holds scales or weights of a matrix not; "" if it does."""
+        if not _holds(value.scale, self.plan.dtype):
+            return (
+                "bfloat16 does not hold all of its scales; export with dtype=float16, or train with scale_dtype: "
+                "float16_bfloat16"
+            )
+        largest = float(value.scale.abs().max()) * max(abs(int(code)) for code in torch.aminmax(value.codes))
+        reach = torch.finfo(self.plan.dtype).max
+        return f"weights may be as large as {largest:.3g}; float16 reaches {reach:.0f}" if largest > reach else ""
 
     def _places(self, module: str, role: TensorRole) -> tuple[tuple[str, ...], bool]:
         """Modules that a matrix is packed for, and whether it is stored in 16 bits as well."""
