@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, __version__
+from transformers.cache_utils import DynamicLayer
 
 from edgerazor.core.contracts import TokenizerRuntime
 from edgerazor.models.special_tokens import stop_tokens
@@ -41,6 +42,14 @@ class TransformersRuntime(TokenizerRuntime):
         """Start with an empty cache."""
         super().restart()
         self._cache = DynamicCache(config=self._model.config)
+
+    def rewind(self, position: int) -> bool:
+        """Crop the cache; a layer with a window has forgotten what it would need."""
+        if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
+            return False
+        self._cache.crop(position - self.position)
+        self.position = position
+        return True
 
     @torch.no_grad()
     def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:

@@ -59,6 +59,7 @@ def score(runtime: Runtime, ids: Sequence[int], count: int | None, job: Job) -> 
             raise ApiError(400, str(error), param="logprobs") from error
         following = ids[start + 1 : start + 1 + len(chunk)]
         found += [chances_of(runtime, row, token, count) for row, token in zip(logits, following, strict=True)]
+    runtime.restart()  # whoever keeps count of what it holds does not know of these tokens
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Runtime
+from edgerazor.core.contracts.runtime import OneSequence
 from edgerazor.core.registry import Registry
 from edgerazor.data.template import ChatTemplate
 from edgerazor.errors import EdgeRazorError
@@ -37,6 +38,8 @@ class ServedModel:
         self.name, self.runtime, self.bytes, self.created = name, runtime, bytes, created
         self.template = ChatTemplate.of(runtime)
         self.sequences = runtime.open_sequences(1, runtime.context_length)
+        if isinstance(self.sequences, OneSequence):
+            self.sequences.keeps = True
         self.metrics = Metrics()
         self.jobs = JobQueue(name, queue)
 

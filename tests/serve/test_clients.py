@@ -173,3 +173,20 @@ def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError, match="takes at most 256") as long:
             ask(model="tiny", messages=says("x" * 2000), stream=stream)
         assert long.value.code == "context_length_exceeded"
+
+
+def test_the_next_turn_reads_only_what_is_new(server: Address, client: openai.OpenAI) -> None:
+    tiny = server.models[1]
+
+    def ask(*texts: str, **values: Any) -> openai.types.chat.ChatCompletion:
+        return client.chat.completions.create(
+            model="tiny", messages=says(*texts), max_tokens=8, temperature=0, **values
+        )
+
+    client.completions.create(model="tiny", prompt="z", echo=True, logprobs=1, max_tokens=1)  # holds other tokens
+    first = ask("def f1(x):").choices[0].message.content
+    before = tiny.metrics.cached_tokens
+    kept = ask("def f1(x):", first, "return").choices[0].message.content
+    assert tiny.metrics.cached_tokens - before >= len(tiny.runtime.encode_text("def f1(x):"))
+    ask("something else")
+    assert ask("def f1(x):", first, "return").choices[0].message.content == kept

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgerazor.core.contracts.sequences import Sequences
+from edgerazor.core.contracts.sequences import Sequences, common_beginning
 from edgerazor.errors import ExportError
 
 if TYPE_CHECKING:
@@ -120,6 +120,13 @@ class Runtime(ABC):
         """Forget all tokens; a subclass whose cache must be emptied does so here."""
         self.position = 0
 
+    def rewind(self, position: int) -> bool:
+        """Forget the tokens behind the first `position`; False: the engine cannot, and nothing has changed.
+
+        A subclass that can overrides this and sets `position`.
+        """
+        return False
+
 
 class TokenizerRuntime(Runtime):
     """A runtime that reads and writes texts by a tokenizer of transformers, which a subclass gives as `tokenizer`."""
@@ -170,20 +177,33 @@ class OneSequence(Sequences):
 
     Args:
         runtime: is restarted for every text.
+
+    Attributes:
+        keeps: what two texts begin with alike is not read again, where the runtime can go back. The logits may then
+            differ in their last bits from those of a text that is read in one go.
     """
+
+    keeps = False
 
     def __init__(self, runtime: Runtime):
         self.count, self.length, self._runtime = 1, runtime.context_length, runtime
+        self._held: list[int] = []
 
     def begin(self, number: int, ids: Sequence[int]) -> Sequence[int]:
-        """Forget the text before."""
-        self._runtime.restart()
-        return ids
+        """Forget the text before, or what follows its beginning."""
+        kept = common_beginning(self._held, ids) if self.keeps and self._runtime.position == len(self._held) else 0
+        if not kept or not self._runtime.rewind(kept):
+            self._runtime.restart()
+            kept = 0
+        del self._held[kept:]
+        return ids[kept:]
 
     def feed(self, steps: Mapping[int, Sequence[int]]) -> "NDArray[np.float32]":
         """As `Runtime.feed`."""
         (ids,) = steps.values()
-        return self._runtime.feed(ids)
+        logits = self._runtime.feed(ids)
+        self._held += ids
+        return logits
 
     def close(self) -> None:
         """Nothing is held beside the runtime."""

@@ -38,3 +38,10 @@ class Sequences(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the cache; the model stays loaded."""
+
+
+def common_beginning(held: Sequence[int], ids: Sequence[int]) -> int:
+    """How many tokens of `ids` need not be read again after those of `held`; the last one always is."""
+    pairs = enumerate(zip(held, ids, strict=False))
+    same = next((index for index, pair in pairs if pair[0] != pair[1]), min(len(held), len(ids)))
+    return min(same, len(ids) - 1)

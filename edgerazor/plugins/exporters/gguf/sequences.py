@@ -8,7 +8,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from edgerazor.core.contracts import Sequences
+from edgerazor.core.contracts.sequences import Sequences, common_beginning
 from edgerazor.errors import ExportError
 
 _BATCH = 512
@@ -46,9 +46,7 @@ class LlamaCppSequences(Sequences):
     def begin(self, number: int, ids: Sequence[int]) -> Sequence[int]:
         """Keep what the place holds of the same beginning: a template's, or the earlier turns of the dialogue."""
         held = self._held[number]
-        same = next((index for index, pair in enumerate(zip(held, ids, strict=False)) if pair[0] != pair[1]), None)
-        kept = min(len(held), len(ids)) if same is None else same
-        kept = min(kept, len(ids) - 1)
+        kept = common_beginning(held, ids)
         if not llama_cpp.llama_memory_seq_rm(self._memory, number, kept, -1):
             # A recurrent state cannot go back to an earlier token.
             llama_cpp.llama_memory_seq_rm(self._memory, number, -1, -1)

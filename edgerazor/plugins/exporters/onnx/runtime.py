@@ -106,6 +106,13 @@ class OnnxRuntime(TokenizerRuntime):
         found: NDArray[np.float32] = logits.numpy()[0]
         return found
 
+    def rewind(self, position: int) -> bool:
+        """What lies behind the position in the buffers is written over; a growing cache has no such place."""
+        if not self._shared:
+            return False
+        self.position = position
+        return True
+
     def close(self) -> None:
         """Drop session and buffers."""
         self._session, self._cache = None, []
