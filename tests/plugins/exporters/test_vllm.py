@@ -31,6 +31,9 @@ CASES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "attention_bias": True,
     },
+    "qwen3, ternary MLP, the rest in 16 bits": {
+        "weights": [{"match": "*.mlp.*", "quantizer": {"name": "ternary", "group_size": 64}}],
+    },
     "llama, ternary, one scale a row": {
         "family": "llama",
         "weights": [{"match": "*", "quantizer": {"name": "ternary"}}],
