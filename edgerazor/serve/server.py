@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -91,7 +92,18 @@ def serve(models: ModelTable, settings: ServeSettings, *, on_ready: Callable[[st
     with listen(settings) as taken:
         host, port = taken.getsockname()[:2]
         on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        if threading.current_thread() is threading.main_thread():
-            # uvicorn raises the signal again when it has ended, which is then no failure.
-            signal.signal(signal.SIGTERM, lambda *_: None)
-        Server(models, settings).run(sockets=[taken])
+        with _sigterm_is_no_failure():
+            Server(models, settings).run(sockets=[taken])
+
+
+@contextmanager
+def _sigterm_is_no_failure() -> Iterator[None]:
+    """uvicorn raises the signal that ended it once more when it is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

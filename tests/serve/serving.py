@@ -119,7 +119,9 @@ def serving(*runtimes: TokenizerRuntime, names: Sequence[str] = ("parrot",), **s
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]})
         thread.start()
         try:
-            yield Address(taken.getsockname()[1], models, server)
+            address = Address(taken.getsockname()[1], models, server)
+            address.wait_for(lambda: server.started)
+            yield address
         finally:
             server.should_exit = True
             thread.join()
