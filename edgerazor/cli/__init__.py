@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import allocate, convert, imports, recipes, runs, serve, synthesize, teachers
+from edgerazor.cli import allocate, convert, evaluation, imports, recipes, runs, serve, synthesize, teachers
 from edgerazor.cli.application import ExportCommand, RenamedOutput, app
 from edgerazor.cli.process import hide_progress_bars
 
@@ -20,7 +20,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     imports.import_checkpoint,
     teachers.cache_teacher,
     runs.train,
-    runs.evaluate,
+    evaluation.evaluate,
     runs.generate,
     serve.serve,
     runs.export,

@@ -1,4 +1,4 @@
-"""Commands that load weights: quickstart, pack, train, evaluate, generate, export, verify."""
+"""Commands that load weights: quickstart, pack, train, generate, export, verify."""
 
 import shlex
 from pathlib import Path
@@ -83,6 +83,7 @@ def train(
     from rich.console import Console
 
     from edgerazor.cli.exports import print_export, show_stages
+    from edgerazor.cli.tables import print_figures
     from edgerazor.models.load import pick_device
     from edgerazor.training import train as run
 
@@ -102,40 +103,7 @@ def train(
         typer.echo(shlex.join(command), err=True)
         raise typer.Exit(130)
     typer.echo(f"trained {result.steps} steps in {result.seconds:.0f} s: {result.checkpoint}")
-    _print_figures(result.evaluation)
-
-
-def evaluate(
-    model: Model,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Held-out text; absent: the held-out data of the checkpoint's recipe.")
-    ] = None,
-    teacher: Annotated[str | None, typer.Option("--teacher", help="16-bit model to compare with.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="data.KEY=VALUE",
-            help="Replace one value of the recipe's data section, such as data.sequence_length=512; repeatable. "
-            "What else the recipe says is fixed in the checkpoint.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Measure a packed checkpoint or an exported model on held-out data: loss, bits per byte, KL to its teacher."""
-    from edgerazor.core.discovery import load_plugins
-    from edgerazor.evaluate.checkpoints import evaluate_checkpoint
-    from edgerazor.evaluate.exported import evaluate_exported
-    from edgerazor.evaluate.held_out import evaluation_data
-    from edgerazor.inference.open_runtime import is_exported
-
-    registry = load_plugins()
-    section = evaluation_data(model, data, overrides or [], registry=registry)
-    measure = evaluate_exported if is_exported(model, registry) else evaluate_checkpoint
-    result = measure(model, registry=registry, data=section, teacher=teacher)
-    _print_figures(result.to_dict())
-    for note in result.notes:
-        typer.echo(f"note: {note}", err=True)
+    print_figures(result.evaluation)
 
 
 def generate(
@@ -253,9 +221,3 @@ def _verify_export(path: Path, checkpoint: Path) -> None:
     typer.echo(f"{path}: ok, {result.tensors} tensors equal {checkpoint}{ran}")
     if result.why_not_run:
         typer.echo(f"note: {result.why_not_run}")
-
-
-def _print_figures(figures: Any) -> None:
-    for name, value in figures.items():
-        shown = "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-        typer.echo(f"  {name}: {shown}")

@@ -47,7 +47,8 @@ class TransformersRuntime(TokenizerRuntime):
         """Crop the cache; a layer with a window has forgotten what it would need."""
         if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
             return False
-        self._cache.crop(position - self.position)
+        if position < self.position:  # crop(0) would empty it
+            self._cache.crop(position - self.position)
         self.position = position
         return True
 

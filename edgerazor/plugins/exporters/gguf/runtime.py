@@ -83,9 +83,13 @@ class LlamaCppRuntime(Runtime):
 
     @property
     def special_tokens(self) -> Mapping[str, str]:
-        """Beginning and end of a text."""
+        """Beginning and end of a text, where the file names them; llama.cpp would give others in their place."""
         named = {"bos": self._model.token_bos(), "eos": self._model.token_eos()}
-        return {f"{name}_token": self._text(token) for name, token in named.items() if token >= 0}
+        return {
+            f"{name}_token": self._text(token)
+            for name, token in named.items()
+            if f"tokenizer.ggml.{name}_token_id" in self._model.metadata
+        }
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -109,6 +113,14 @@ class LlamaCppRuntime(Runtime):
         """Empty the cache."""
         super().restart()
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._model.ctx), True)
+
+    def rewind(self, position: int) -> bool:
+        """A recurrent state cannot go back, nor a window that has dropped its beginning."""
+        memory = llama_cpp.llama_get_memory(self._model.ctx)
+        if llama_cpp.llama_memory_seq_pos_min(memory, 0) or not llama_cpp.llama_memory_seq_rm(memory, 0, position, -1):
+            return False
+        self.position = position
+        return True
 
     def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:
         """float32 logits; long inputs go through 512 tokens at a time."""

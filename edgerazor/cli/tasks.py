@@ -1,0 +1,102 @@
+"""`evaluate --tasks`: the table of a model and its teacher on the tasks of lm-evaluation-harness."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from edgerazor.cli.tables import console
+from edgerazor.errors import DataError
+
+if TYPE_CHECKING:
+    from edgerazor.evaluate.tasks.run import Progress, Score, TaskRow, TasksResult
+
+
+def run_tasks(
+    model: Path,
+    tasks: list[str],
+    *,
+    data: Path | None,
+    teacher: str | None,
+    limit: int | None,
+    output: Path | None,
+    cache: Path | None,
+) -> None:
+    """Measure, write the JSON if a path is given, and print the table."""
+    if data is None:
+        raise DataError("--tasks needs --data: a folder with NAME.jsonl of each task; nothing is downloaded")
+    # Heeded if nothing that reads them is imported yet: a table is shown, not a library's bars and remarks.
+    os.environ.update({"TQDM_DISABLE": "1", "HF_DATASETS_OFFLINE": "1"})
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from edgerazor.core.atomic import write_text
+    from edgerazor.core.discovery import load_plugins
+    from edgerazor.evaluate.tasks.run import TaskRun, evaluate_tasks
+
+    run = TaskRun(tasks, data, limit, cache)
+    with _bars() as progress:
+        result = evaluate_tasks(
+            model, run, registry=load_plugins(), teacher=None if teacher is None else Path(teacher), progress=progress
+        )
+    if output is not None:
+        write_text(output, result.to_json())
+    console().print(tasks_table(result))
+    if limit is not None:
+        typer.echo(f"the first {limit} rows of each task; --limit cut off the rest")
+    for name, reason in result.missing.items():
+        typer.echo(f"missing: {name}: {reason}", err=True)
+
+
+def default_cache() -> Path:
+    """Where answers are kept if nobody says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgerazor" / "task_answers.sqlite"
+
+
+def tasks_table(result: "TasksResult") -> Table:
+    """A metric of a task in each line, in percent with its standard error."""
+    table = Table("task", "metric", box=None, pad_edge=False)
+    compared = any(row.comparison is not None for row in result.rows)
+    for title in ("items", "model", *(("teacher", "only model right", "only teacher right", "p") if compared else ())):
+        table.add_column(title, justify="right")
+    if compared:
+        table.add_column("difference")
+    for row in result.rows:
+        table.add_row(row.task, row.metric, str(row.items), _percent(row.student), *_compared(row))
+    return table
+
+
+def _compared(row: "TaskRow") -> tuple[str, ...]:
+    if row.comparison is None or row.teacher is None:
+        return ()
+    found = row.comparison
+    return _percent(row.teacher), str(found.student_only), str(found.teacher_only), f"{found.p:.3f}", found.verdict
+
+
+def _percent(score: "Score") -> str:
+    return f"{100 * score.value:.2f}" + ("" if score.error is None else f" ± {100 * score.error:.2f}")
+
+
+@contextmanager
+def _bars() -> "Iterator[Progress | None]":
+    """Give a function that draws a bar for each model, with the time left; None if stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
+        lines: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in lines:
+                lines[name] = bars.add_task(name)
+            bars.update(lines[name], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,161 @@
+"""One model of lm-evaluation-harness for all runtimes: Transformers, llama.cpp, ONNX Runtime, a third party's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgerazor.core.contracts import Runtime
+from edgerazor.errors import ExportError, PluginError, install_hint
+from edgerazor.evaluate.tasks.request_cache import RequestCache
+
+try:
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+except ModuleNotFoundError as error:
+    if error.name != "lm_eval":
+        raise
+    raise PluginError(f"lm-evaluation-harness is not installed: {install_hint('eval')}") from error
+
+Answer = tuple[float, bool]
+Progress = Callable[[int, int], None]
+
+
+class RuntimeLM(TemplateLM):
+    """A loaded runtime that scores and continues texts; requests that begin alike are read once, one after another.
+
+    Args:
+        runtime: is restarted at will.
+        cache: answers that need not be computed again.
+        progress: is called with how many requests are done, and how many there are.
+    """
+
+    def __init__(self, runtime: Runtime, cache: RequestCache, progress: Progress | None = None):
+        super().__init__()
+        self._runtime, self._cache, self._progress = runtime, cache, progress or (lambda done, total: None)
+        self._read: list[int] = []
+        self._last: NDArray[np.float32] | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the context."""
+        return self._runtime.context_length
+
+    @property
+    def eot_token_id(self) -> int:
+        """A token that ends a text."""
+        token = self._token("eos_token")
+        return min(self._runtime.stop_ids, default=0) if token is None else token
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text that has nothing before it: the beginning of a text, or the end of another."""
+        token = self._token("bos_token")
+        return self.eot_token_id if token is None else token
+
+    def _token(self, name: str) -> int | None:
+        text = self._runtime.special_tokens.get(name)
+        ids = self._runtime.encode_rendered(text) if text else []
+        return ids[0] if len(ids) == 1 else None
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids; the runtime's own special tokens are put around the text unless told otherwise."""
+        if add_special_tokens is False:
+            return self._runtime.encode_rendered(string)
+        return self._runtime.encode_text(string)
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[Answer]:
+        """As `TemplateLM.loglikelihood`, without a bar of its own."""
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = True, **_: Any
+    ) -> list[Answer]:
+        """Sum of log probabilities, in nats, of each continuation, and whether greedy search would write it."""
+        answers: list[Answer] = []
+        for done, (_text, context, continuation) in enumerate(requests, 1):
+            known = self._cache.get("loglikelihood", context, continuation)
+            if known is None:
+                known = self._score(context, continuation)
+                self._cache.put(known, "loglikelihood", context, continuation)
+            answers.append((float(known[0]), bool(known[1])))
+            self._progress(done, len(requests))
+        return answers
+
+    def _score(self, context: list[int], continuation: list[int]) -> Answer:
+        """What does not fit the context is cut off at its beginning, as lm-evaluation-harness does."""
+        most = self.max_length
+        if len(continuation) > most:
+            raise ExportError(
+                f"{self._runtime.name}: a choice of {len(continuation)} tokens does not fit a context of {most}"
+            )
+        whole = (context + continuation)[-(most + 1) :]
+        logits = self._logits_behind(whole[: -len(continuation)], continuation[:-1])
+        values = logits.astype(np.float64)
+        values -= values.max(-1, keepdims=True)
+        values -= np.log(np.exp(values).sum(-1, keepdims=True))
+        chosen = values[np.arange(len(continuation)), continuation]
+        return float(chosen.sum()), bool((values.argmax(-1) == continuation).all())
+
+    def _logits_behind(self, context: list[int], rest: list[int]) -> NDArray[np.float32]:
+        """Logits `[1 + len(rest), vocabulary]` of the context's last token and of every token of the rest."""
+        runtime = self._runtime
+        if self._read != context or self._last is None or not runtime.rewind(len(context)):
+            runtime.restart()
+            self._last = None
+            self._last, self._read = runtime.feed(context), list(context)
+        return np.concatenate([self._last, runtime.feed(rest, every=True)]) if rest else self._last
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> list[float]:
+        """Log probability, in nats, of each whole text; long ones by windows that lm-evaluation-harness lays."""
+        sums = []
+        for request in requests:
+            windows = get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            parts = [(None, *make_disjoint_window(window)) for window in windows]
+            sums.append(sum(value for value, _ in self._loglikelihood_tokens(parts)))
+        return sums
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
+        """Greedy continuations up to one of the texts that end them, at most `max_gen_toks` tokens.
+
+        Raises:
+            ExportError: sampling is asked for.
+        """
+        texts = []
+        for done, request in enumerate(requests, 1):
+            context, settings = request.args
+            if settings.get("do_sample"):
+                raise ExportError(f"{self._runtime.name}: tasks are answered by the likeliest tokens; do_sample is not")
+            ends, most = settings.get("until") or [], int(settings.get("max_gen_toks", 256))
+            stops = [ends] if isinstance(ends, str) else list(ends)
+            ids = self.tok_encode(context)
+            known = self._cache.get("generate_until", ids, stops, most)
+            if known is None:
+                known = self._write(ids, stops, most)
+                self._cache.put(known, "generate_until", ids, stops, most)
+            texts.append(str(known))
+            self._progress(done, len(requests))
+        return texts
+
+    def _write(self, context: list[int], stops: list[str], most: int) -> str:
+        runtime, ids, text = self._runtime, list[int](), ""
+        self._last = None
+        runtime.restart()
+        most = min(most, runtime.context_length - 1)
+        logits = runtime.feed(context[most - runtime.context_length :])
+        for _ in range(most):
+            token = int(logits[-1].argmax())
+            if token in runtime.stop_ids:
+                break
+            ids.append(token)
+            text = runtime.decode(ids)
+            if any(stop in text for stop in stops):
+                break
+            logits = runtime.feed([token])
+        return min((text.split(stop)[0] for stop in stops if stop), key=len, default=text)

@@ -1,0 +1,97 @@
+"""Rows of a task, read from JSON lines in a user's folder."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from edgerazor.errors import DataError
+from edgerazor.evaluate.tasks.catalog import TaskDefinition
+from edgerazor.schemas.messages import describe, nearest
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+_EXPECTED = {str: "text", int: "a whole number", list: "a list of two texts or more"}
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of a task's rows, NAME.jsonl or NAME.jsonl.gz; None if there is neither."""
+    return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+
+
+def missing_file(folder: Path, name: str) -> str:
+    """What to say where `find_file` finds nothing.
+
+    Raises:
+        DataError: there is no such folder at all.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; --data takes the one with the files of the tasks")
+    there = [path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES)]
+    return f"{folder / name}.jsonl: there is no such file, nor one with .gz behind it{nearest(f'{name}.jsonl', there)}"
+
+
+def read_rows(path: Path, task: TaskDefinition, limit: int | None = None) -> list[dict[str, Any]]:
+    """The first rows of a file, each with the keys of the task alone.
+
+    Args:
+        path: JSON lines, gzip-compressed or not.
+        task: says which keys.
+        limit: at most this many rows; None is all.
+
+    Raises:
+        DataError: the file cannot be read, has no rows, or a row lacks a key or holds another type.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            rows = [_read_row(line, f"{path}:{number}", task) for number, line in islice(_filled(lines), limit)]
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: holds no rows; expected lines with {', '.join(task.keys)}")
+    return rows
+
+
+def _filled(lines: Any) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _read_row(line: str, where: str, task: TaskDefinition) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: is not valid JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with {', '.join(task.keys)}, got {describe(row)}")
+    for key, kind in task.keys.items():
+        if key not in row:
+            found = next(
+                (f"; did you mean '{name}'?" for name in row if name.lower() == key), f"; it has: {_names(row)}"
+            )
+            raise DataError(f"{where}: {key}: is missing{found}")
+        if not _fits(row[key], kind):
+            raise DataError(f"{where}: {key}: expected {_EXPECTED[kind]}, got {describe(row[key])}")
+    _check_label(row, where, task)
+    return {key: row[key] for key in task.keys}
+
+
+def _names(row: dict[str, Any]) -> str:
+    return ", ".join(row) or "nothing"
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, list) and len(value) > 1 and all(isinstance(text, str) and text for text in value)
+    return type(value) is kind and value != ""
+
+
+def _check_label(row: dict[str, Any], where: str, task: TaskDefinition) -> None:
+    if "label" in task.keys:
+        count = len(row["choices"]) if "choices" in task.keys else len(task.choices)  # type: ignore[arg-type]
+        if not 0 <= row["label"] < count:
+            raise DataError(f"{where}: label: expected 0 to {count - 1}, an index of its choices, got {row['label']}")
+    if task.name == "winogrande" and "_" not in row["question"]:
+        raise DataError(f"{where}: question: expected a blank, written _, where the choices go")

@@ -1,0 +1,140 @@
+"""Names of tasks, files of their rows, McNemar's test and the answers kept on disk; nothing here runs a model."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgerazor.errors import DataError, OutputError
+from edgerazor.evaluate.tasks.catalog import GROUPS, NOT_HERE, TASKS, choose_tasks
+from edgerazor.evaluate.tasks.compare import compare_answers, mcnemar
+from edgerazor.evaluate.tasks.request_cache import RequestCache, identify_model
+from edgerazor.evaluate.tasks.rows import find_file, read_rows
+from tests.commands import fail
+from tests.evaluate.task_rows import CHOICES, ROWS, save_rows
+
+DISAGREEMENTS = st.integers(0, 400)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 0.0625), (1, 9, 22 / 1024), (10, 2, 158 / 4096), (0, 1, 1.0), (0, 6, 0.03125)],
+)
+def test_mcnemar_is_the_exact_binomial_test(first: int, second: int, p: float) -> None:
+    assert mcnemar(first, second) == p
+
+
+@given(DISAGREEMENTS, DISAGREEMENTS)
+def test_mcnemar_is_a_probability_and_knows_no_side(first: int, second: int) -> None:
+    assert 0 <= mcnemar(first, second) == mcnemar(second, first) <= 1
+    if second > first:
+        assert mcnemar(first, second + 1) <= mcnemar(first, second)
+
+
+def test_a_difference_that_may_be_chance_is_called_so() -> None:
+    right, wrong = [True] * 6, [False] * 6
+    assert compare_answers(right, wrong).verdict == "student better"
+    assert compare_answers(wrong, right).verdict == "teacher better"
+    assert compare_answers([*right, False], [*right[1:], True, True]).verdict == "may be chance"
+    assert compare_answers(right, right).p == 1
+
+
+def test_a_group_names_what_of_it_is_missing_and_a_task_is_refused() -> None:
+    found, missing, alone = choose_tasks(["edgerazor_base"])
+    assert [*(task.name for task in found), *missing] == list(GROUPS["edgerazor_base"]) and not alone
+    for members in GROUPS.values():
+        assert set(members) <= TASKS.keys() | NOT_HERE.keys()
+    assert [task.name for task in choose_tasks(["piqa, arc_easy", "piqa"])[0]] == ["piqa", "arc_easy"]
+    with pytest.raises(DataError, match=r"no task 'arc-easy'; did you mean 'arc_easy'\?"):
+        choose_tasks(["arc-easy"])
+    with pytest.raises(DataError, match="gsm8k: its answers are written"):
+        choose_tasks(["gsm8k"])
+    with pytest.raises(DataError, match="names no task; there are: arc_easy"):
+        choose_tasks([" ,"])
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("piqa", {"choices": None}, "choices: expected a list of two texts or more, got null"),
+        ("piqa", {"choices": ["a"]}, "choices: expected a list of two texts or more, got a list"),
+        ("piqa", {"choices": ["a", ""]}, "choices: expected a list of two texts or more, got a list"),
+        ("piqa", {"label": 3}, "label: expected 0 to 2, an index of its choices, got 3"),
+        ("piqa", {"label": True}, "label: expected a whole number, got true"),
+        ("piqa", {"label": "A"}, "label: expected a whole number, got 'A'"),
+        ("piqa", {"question": ""}, "question: expected text, got ''"),
+        ("winogrande", {}, "question: expected a blank, written _, where the choices go"),
+        ("boolq", {}, "passage: is missing; it has: question, choices, label"),
+        ("boolq", {"Passage": "x"}, "passage: is missing; did you mean 'Passage'?"),
+        ("boolq", {"passage": "x", "label": 2}, "label: expected 0 to 1, an index of its choices, got 2"),
+    ],
+)
+def test_a_malformed_row_is_named(tmp_path: Path, task: str, change: dict, message: str) -> None:
+    path = tmp_path / f"{task}.jsonl"
+    path.write_text(f"{json.dumps(ROWS[task][0])}\n\n{json.dumps({**CHOICES[0], **change})}\n")
+    with pytest.raises(DataError) as error:
+        read_rows(path, TASKS[task])
+    assert str(error.value) == f"{path}:3: {message}"
+    assert len(read_rows(path, TASKS[task], limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", ":1: is not valid JSON"),
+        (b"[" * 100_000, ":1: is not valid JSON"),
+        (b"[]", ":1: expected an object with question, choices, label, got a list"),
+        (b"\xff", ": cannot be read: 'utf-8' codec"),
+        (b"\n", ": holds no rows; expected lines with question, choices, label"),
+    ],
+)
+def test_a_file_that_holds_no_rows_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    for suffix in ("jsonl", "jsonl.gz"):
+        path = tmp_path / f"piqa.{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(DataError) as error:
+            read_rows(path, TASKS["piqa"])
+        assert str(error.value).startswith(f"{path}{message}" if suffix == "jsonl" else f"{path}: cannot be read: ")
+
+
+def test_rows_are_read_whether_compressed_or_not(tmp_path: Path) -> None:
+    folder = save_rows(tmp_path)
+    for name, task in TASKS.items():
+        path = find_file(folder, name)
+        assert path is not None and read_rows(path, task) == ROWS[name]
+
+
+def test_answers_outlive_a_process_that_is_killed_and_belong_to_one_model(tmp_path: Path) -> None:
+    path, weights = tmp_path / "cache" / "answers.sqlite", tmp_path / "weights"
+    weights.write_bytes(b"1")
+    first = RequestCache(path, identify_model(weights, "engine 1"))
+    first.put([-1.5, True], "loglikelihood", [1], [2])  # and is never closed
+    again = RequestCache(path, identify_model(weights, "engine 1"))
+    assert again.get("loglikelihood", [1], [2]) == [-1.5, True]
+    assert again.get("loglikelihood", [1, 2], []) is None
+    assert RequestCache(path, identify_model(weights, "engine 2")).get("loglikelihood", [1], [2]) is None
+    weights.write_bytes(b"22")
+    assert RequestCache(path, identify_model(weights, "engine 1")).get("loglikelihood", [1], [2]) is None
+    assert RequestCache(None, "").get("loglikelihood", [1], [2]) is None
+
+
+def test_a_file_of_something_else_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("notes " * 1000)
+    with pytest.raises(OutputError, match=rf"{path}: cannot keep answers there"):
+        RequestCache(path, "")
+    assert path.read_text().startswith("notes")
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE answers (x)")
+    with pytest.raises(OutputError, match="another --cache"):
+        RequestCache(other, "").get("loglikelihood", [], [])
+
+
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    assert "--tasks needs --data: a folder" in fail("evaluate", tmp_path, "--tasks", "piqa")
+    assert "--set changes held-out data" in fail("evaluate", tmp_path, "--tasks", "piqa", "--set", "data.seed=1")
+    assert "belong to --tasks" in fail("evaluate", tmp_path, "--limit", "3")
