@@ -45,14 +45,19 @@ def pack_source(
         recipe = recipe or (own_recipe if preset is None else None)
     elif (Path(source) / FILES).is_file():
         check_files(Path(source), resume=False)
-    chosen = _packing_recipe(weights, registry, preset, recipe, overrides)
+    chosen = packing_recipe(weights, registry, preset, recipe, overrides)
     result = pack_model(chosen, registry=registry, output=output)
     return replace(result, notes=(*notes, *result.notes))
 
 
-def _packing_recipe(
+def packing_recipe(
     weights: str, registry: Registry, preset: str | None, recipe: Path | None, overrides: Sequence[str]
 ) -> Recipe:
+    """The recipe that a model is packed by: that of a preset, or the one in a file, for these weights.
+
+    Raises:
+        RecipeError: neither or both are given, or the recipe has faults.
+    """
     if recipe is None:
         if preset is None:
             raise RecipeError(f"{weights}: pack needs --preset NAME or --recipe FILE to know what to pack it to")

@@ -46,9 +46,16 @@ def quickstart(
 
 def pack(
     source: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="16-bit model, or the folder of a run.")],
+    *,
     output: Annotated[Path, typer.Option("--output", help="Folder of the packed checkpoint.", show_default=False)],
     preset: Annotated[str | None, typer.Option("--preset", help="4-bit, 2.79-bit, 1.88-bit or 1.58-bit.")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Take the quantization section from here.")] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option("--calibrate", help="Texts to round on (GPTQ): closer to the model, in minutes.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", help="Rows of --calibrate, 512 tokens each at most.", min=1)
+    ] = 128,
     overrides: Overrides = None,
 ) -> None:
     """Quantize a model once, without training, or a run as it stands, and write the packed checkpoint."""
@@ -56,9 +63,18 @@ def pack(
     from edgerazor.cli.tables import human_bytes
     from edgerazor.core.discovery import load_plugins
 
-    packed = pack_source(
-        source, registry=load_plugins(), output=output, preset=preset, recipe=recipe, overrides=overrides or []
-    )
+    registry = load_plugins()
+    by: dict[str, Any] = {"preset": preset, "recipe": recipe, "overrides": overrides or []}
+    if calibrate is None:
+        packed = pack_source(source, registry=registry, output=output, **by)
+    else:
+        from edgerazor.calibrate import calibrate_source
+        from edgerazor.cli.exports import show_stages
+
+        with show_stages() as progress:
+            packed = calibrate_source(
+                source, calibrate, registry=registry, output=output, samples=samples, progress=progress, **by
+            )
     size = human_bytes(sum(packed.files.values()))
     typer.echo(f"wrote {output}: {size}, {packed.effective_bits:.3f} bits per quantized weight with scales")
     for note in packed.notes:

@@ -17,10 +17,10 @@ from edgerazor.checkpoint.folder import check_replaceable
 from edgerazor.checkpoint.write import PackResult, write_checkpoint
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.claims import claimed
-from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.table import find_layer
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
+from edgerazor.core.stored_codes import StoredCodes
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.core.tensor_files import WEIGHTS
 from edgerazor.core.tensor_spool import TensorSpool
@@ -129,35 +129,13 @@ def _tied(model: nn.Module) -> dict[str, str]:
     return found
 
 
-class _StoredCodes(Quantizer):
-    """The codes that a file holds for one weight, whatever quantizer the recipe names for it."""
-
-    rows_independent = False  # a part of the weight has no codes of its own
-
-    def __init__(self, reader: Reader, module: str):
-        self._reader, self._module = reader, module
-
-    def check_shape(self, shape: tuple[int, ...]) -> None: ...
-
-    def widths(self, shape: tuple[int, ...]) -> Mapping[int, int]:
-        raise NotImplementedError
-
-    def quantize(self, x: Tensor) -> QuantizedTensor:
-        stored = self._reader.read(self._module)
-        if stored.codes.shape != x.shape or not torch.equal(stored.dequantize(x.dtype), x):
-            raise CheckpointError(
-                f"{self._module}.weight: codes and scales do not give the values that were read before"
-            )
-        return stored
-
-
 def _store_codes(model: nn.Module, plan: Plan, reader: Reader) -> None:
     known = set(reader.modules())
     for entry in plan.quantized:
         if entry.name not in known:
             raise CheckpointError(f"{entry.name}: is no matrix of the folder")
         layer: Any = find_layer(model, entry.name)
-        layer.weight_quantizer = _StoredCodes(reader, entry.name)
+        layer.weight_quantizer = StoredCodes(entry.parameter_name, partial(reader.read, entry.name))
 
 
 @contextmanager

@@ -1,0 +1,101 @@
+"""GPTQ with our quantizers: codes column by column, each column's error spread over those that follow.
+
+Frantar et al. 2022, arXiv:2210.17323: with H the second moments of a layer's inputs, the change of the output that
+rounding a column makes is smallest if the later columns move by the error times a row of the Cholesky factor of H⁻¹.
+Groups, scales and widths are the quantizer's own, taken from the columns as they are when their group begins.
+"""
+
+import torch
+from torch import Tensor
+
+from edgerazor.core.contracts import Quantizer
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.errors import PlanError
+
+DAMPING = 0.01  # of the mean diagonal, as published
+_BLOCK = 128
+
+
+def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:
+    """Codes and scales of a weight `[R, C]`, for inputs with the second moments `[C, C]` (a sum over tokens).
+
+    Args:
+        weight: float32.
+        moments: float32 or float64, symmetric; a column that is always zero may be anything.
+        quantizer: gives groups, scales and widths; its codes have to be evenly spaced.
+
+    Raises:
+        PlanError: they are not, or widths depend on what the weights are.
+    """
+    work = weight.detach().float().clone()
+    plain = quantizer.quantize(work)
+    lowest, highest = _limits(plain, quantizer)
+    if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
+        raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
+    factor = _inverse_factor(moments, work)
+    codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
+    size, columns = plain.group_size, weight.shape[1]
+    block = _columns_at_once(size)
+    for start in range(0, columns, block):
+        end = min(start + block, columns)
+        errors = torch.zeros(len(work), end - start)
+        for column in range(start, end):
+            group = column // size
+            if column % size == 0:
+                scale[:, group] = _group_scale(work, plain, quantizer, group)
+            own = scale[:, group].float()
+            code = torch.round(work[:, column] / own).clamp_(lowest[:, group], highest[:, group])
+            codes[:, column] = code.to(torch.int8)
+            error = (work[:, column] - code * own) / factor[column, column]
+            work[:, column + 1 : end] -= error.unsqueeze(1) * factor[column, column + 1 : end]
+            errors[:, column - start] = error
+        work[:, end:] -= errors @ factor[start:end, end:]
+    return QuantizedTensor(codes, scale, plain.qmax, size)
+
+
+def _columns_at_once(size: int) -> int:
+    """Columns after which the later ones are moved; no group begins inside, so its scale is of columns as they are."""
+    if size < _BLOCK:
+        return _BLOCK // size * size
+    return size if size <= 4 * _BLOCK else next(part for part in range(_BLOCK, 0, -1) if size % part == 0)
+
+
+def _limits(plain: QuantizedTensor, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
+    """Lowest and highest code of every group, float32 `[R, G]`."""
+    highest = plain.qmax.float().reshape(len(plain.qmax), -1).expand(-1, plain.scale.shape[-1])
+    return -highest - int(not quantizer.symmetric), highest
+
+
+def _nearest(values: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+    """Codes of `[R, C]` by scales and limits `[R, G]`, float32."""
+    groups = values.unflatten(-1, (scale.shape[-1], -1))
+    codes = torch.round(groups / scale.float().unsqueeze(-1))
+    return torch.minimum(torch.maximum(codes, lowest.unsqueeze(-1)), highest.unsqueeze(-1)).flatten(-2)
+
+
+def _group_scale(work: Tensor, plain: QuantizedTensor, quantizer: Quantizer, group: int) -> Tensor:
+    """Scale `[R]` of a group of the columns as they are now."""
+    columns = work[:, group * plain.group_size : (group + 1) * plain.group_size]
+    again = quantizer.quantize(columns) if plain.qmax.ndim == 1 else None
+    if again is not None and again.scale.shape[-1] == 1 and torch.equal(again.qmax, plain.qmax):
+        return again.scale[:, 0]
+    again = quantizer.quantize(work)
+    if not torch.equal(again.qmax, plain.qmax):
+        raise PlanError(
+            f"'{quantizer.params.name}': which codes are wide depends on the weights themselves; calibrated rounding "
+            "needs widths that stay"
+        )
+    return again.scale[:, group]
+
+
+def _inverse_factor(moments: Tensor, work: Tensor) -> Tensor:
+    """Upper Cholesky factor of the inverse of the damped moments, float32; columns without input are left alone."""
+    damped = moments.double().clone()
+    diagonal = damped.diagonal()
+    absent = diagonal == 0
+    diagonal[absent] = 1.0
+    damped[absent.nonzero().squeeze(1)] = torch.diag(diagonal)[absent]
+    damped[:, absent] = torch.diag(diagonal)[:, absent]
+    diagonal += DAMPING * diagonal.mean()
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return torch.linalg.cholesky(inverse, upper=True).float()
