@@ -39,7 +39,7 @@ def pack_family(name: str, registry: Registry, folder: Path) -> PackedCheckpoint
     return open_checkpoint(folder / "packed", registry=registry)
 
 
-@pytest.mark.parametrize("name", FAMILIES.keys() - REFUSED)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in REFUSED])
 def test_weights_are_equal_and_logits_are_those_of_the_student(name: str, registry: Registry, tmp_path: Path) -> None:
     checkpoint = pack_family(name, registry, tmp_path)
     export(checkpoint, tmp_path / "out")
