@@ -21,6 +21,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     teachers.cache_teacher,
     runs.train,
     evaluation.evaluate,
+    evaluation.eval_data,
     runs.generate,
     serve.serve,
     runs.export,

@@ -1,4 +1,4 @@
-"""`evaluate`: figures on held-out data, or right answers to tasks."""
+"""`evaluate`: figures on held-out data, or right answers to tasks; `eval-data`: rows of tasks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +35,22 @@ DataOverrides = Annotated[
         show_default=False,
     ),
 ]
+
+
+def eval_data(
+    source: Annotated[
+        Path,
+        typer.Argument(help="JSON lines, JSON, CSV or Parquet as on the hub, or a folder.", show_default=False),
+    ],
+    task: Annotated[str, typer.Option("--task", help="Name of the task, such as arc_easy.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", help="Folder for `evaluate --data`.", show_default=False)],
+    split: Annotated[str | None, typer.Option("--split", help="Of a folder, such as validation.")] = None,
+) -> None:
+    """Write the rows of a task, for `evaluate --tasks`, from a file of a public data set."""
+    from edgerazor.evaluate.tasks.convert import convert_rows
+
+    path, count = convert_rows(source, task, output, split=split)
+    typer.echo(f"wrote {path}: {count} rows")
 
 
 def evaluate(

@@ -4,16 +4,19 @@ import json
 import sqlite3
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from edgerazor.errors import DataError, OutputError
 from edgerazor.evaluate.tasks.catalog import GROUPS, NOT_HERE, TASKS, choose_tasks
 from edgerazor.evaluate.tasks.compare import compare_answers, mcnemar
 from edgerazor.evaluate.tasks.request_cache import RequestCache, identify_model
 from edgerazor.evaluate.tasks.rows import find_file, read_rows
-from tests.commands import fail
+from tests.commands import fail, succeed
+from tests.evaluate.hub_rows import HUB_ROWS
 from tests.evaluate.task_rows import CHOICES, ROWS, save_rows
 
 DISAGREEMENTS = st.integers(0, 400)
@@ -138,3 +141,37 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert "--tasks needs --data: a folder" in fail("evaluate", tmp_path, "--tasks", "piqa")
     assert "--set changes held-out data" in fail("evaluate", tmp_path, "--tasks", "piqa", "--set", "data.seed=1")
     assert "belong to --tasks" in fail("evaluate", tmp_path, "--limit", "3")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_public_files_become_rows(tmp_path: Path, name: str) -> None:
+    rows, found = [HUB_ROWS[name]] * 2, []
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "b.parquet")
+    for source in ("a.jsonl", "b.parquet"):
+        output = tmp_path / source.replace(".", "_")
+        assert "2 rows" in succeed("eval-data", tmp_path / source, "--task", name, "--output", output)
+        found.append(read_rows(output / f"{name}.jsonl", TASKS[name]))
+    assert found[0] == found[1] and len(found[0]) == 2
+    for column in ("answerKey", "label", "answer", "sentence_bad"):
+        if column in HUB_ROWS[name]:
+            without = {key: value for key, value in HUB_ROWS[name].items() if key != column}
+            (tmp_path / "a.jsonl").write_text(json.dumps(without))
+            message = fail("eval-data", tmp_path / "a.jsonl", "--task", name, "--output", tmp_path / "none")
+            assert f"a.jsonl:1: {name}: has no column '" in message and not (tmp_path / "none").exists()
+
+
+def test_allen_ai_nests_its_questions_and_a_hidden_answer_is_refused(tmp_path: Path) -> None:
+    choices = [{"text": "mice", "label": "A"}, {"text": "stones", "label": "B"}]
+    row = {"question": {"stem": "Cats eat", "choices": choices}, "answerKey": "B"}
+    source = tmp_path / "a.jsonl"
+    source.write_text(json.dumps(row))
+    for name in ("arc_easy", "openbookqa"):
+        succeed("eval-data", source, "--task", name, "--output", tmp_path)
+        expected = {"question": "Cats eat", "choices": ["mice", "stones"], "label": 1}
+        assert read_rows(tmp_path / f"{name}.jsonl", TASKS[name]) == [expected]
+    source.write_text(json.dumps({**HUB_ROWS["winogrande"], "answer": ""}))
+    assert "or its answer is not public" in fail("eval-data", source, "--task", "winogrande", "--output", tmp_path)
+    source.write_text(json.dumps({**HUB_ROWS["piqa"], "label": -1}))
+    assert "a.jsonl:1: label: expected 0 to 1" in fail("eval-data", source, "--task", "piqa", "--output", tmp_path)
+    assert "no task 'arc'" in fail("eval-data", source, "--task", "arc", "--output", tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edgerazor.checkpoint import open_checkpoint, pack_model
@@ -15,17 +16,22 @@ from edgerazor.core.registry import Registry
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.recipe import load_recipe
 from tests.commands import fail, succeed
+from tests.evaluate.hub_rows import HUB_ROWS
 from tests.evaluate.task_rows import ROWS, save_rows
 from tests.runs import quantization, save_model
 
 lm_eval = pytest.importorskip("lm_eval", reason="the extra eval is not installed: make tasks")
 from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.evaluator import evaluate  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
+from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 
 from edgerazor.evaluate.tasks.catalog import TASKS  # noqa: E402
+from edgerazor.evaluate.tasks.convert import convert_rows  # noqa: E402
 from edgerazor.evaluate.tasks.language_model import RuntimeLM  # noqa: E402
 from edgerazor.evaluate.tasks.request_cache import RequestCache  # noqa: E402
+from edgerazor.evaluate.tasks.rows import read_rows  # noqa: E402
 from edgerazor.evaluate.tasks.run import RowsTask, TaskRun, evaluate_tasks  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -99,6 +105,41 @@ def test_whole_texts_and_written_ones_are_those_of_the_harness(folder: Path, ref
     for until in ([], [text[3:5]], [text[6:8], text[2:5]]):
         requests = [Instance("generate_until", {}, (given, {"until": until} | settings), 0) for given in texts]
         assert model.generate_until(requests) == reference.generate_until(requests, disable_tqdm=True)
+
+
+OF_THE_HARNESS = {
+    **{name: f"arc/{name}" for name in ("arc_easy", "arc_challenge")},
+    **{name: f"{name}/{name}" for name in ("openbookqa", "piqa", "hellaswag")},
+    **{"social_iqa": "siqa/siqa", "winogrande": "winogrande/default", "boolq": "super_glue/boolq/default"},
+    "blimp": "blimp/adjunct_island",
+}
+
+
+class TaskOfTheHarness(ConfigurableTask):
+    """A task by the harness's own file, on one row."""
+
+    def __init__(self, name: str):
+        self._name = name
+        path = Path(lm_eval.__file__).parent / "tasks" / f"{OF_THE_HARNESS[name]}.yaml"
+        super().__init__(config=load_yaml(path, resolve_func=True))
+
+    def download(self, *_: Any, **__: Any) -> None:
+        rows = Dataset.from_list([HUB_ROWS[self._name]])
+        self.dataset = {"train": rows, "validation": rows, "test": rows}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_metrics_and_shots_are_those_of_the_harness(name: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(HUB_ROWS[name]))
+    path, _ = convert_rows(tmp_path / "rows.jsonl", name, tmp_path)
+    task, theirs = RowsTask(TASKS[name], read_rows(path, TASKS[name])), TaskOfTheHarness(name)
+    for each in (task, theirs):
+        each.set_config("num_fewshot", each.config.num_fewshot or 0)
+        each.build_all_requests()
+    assert [request.args for request in task.instances] == [request.args for request in theirs.instances]
+    answers = [(-1.0 - index, False) for index in range(len(task.instances))]
+    assert task.process_results(task.eval_docs[0], answers) == theirs.process_results(theirs.eval_docs[0], answers)
+    assert task.higher_is_better() == theirs.higher_is_better() and task.VERSION == theirs.VERSION
 
 
 def export(packed: Path, name: str, registry: Registry, path: Path) -> Path:

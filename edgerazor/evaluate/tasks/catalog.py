@@ -83,9 +83,7 @@ TASKS: Mapping[str, TaskDefinition] = {
         TaskDefinition("openbookqa", "question"),
         TaskDefinition("piqa", _QUESTION),
         TaskDefinition("winogrande", _right_option, _behind_blank, _up_to_option, metrics=("acc",)),
-        TaskDefinition(
-            "blimp", "", 0, "{{[good, bad]}}", metrics=("acc",), keys={"good": str, "bad": str}, version=2.0
-        ),
+        TaskDefinition("blimp", "", 0, "{{[good, bad]}}", metrics=("acc",), keys={"good": str, "bad": str}),
     )
 }
 _CODE = "its answers are programs, which are not run here; take lm_eval itself, with --confirm_run_unsafe_code"

@@ -66,6 +66,15 @@ def _read_row(line: str, where: str, task: TaskDefinition) -> dict[str, Any]:
         raise DataError(f"{where}: is not valid JSON: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object with {', '.join(task.keys)}, got {describe(row)}")
+    return check_row(row, where, task)
+
+
+def check_row(row: dict[str, Any], where: str, task: TaskDefinition) -> dict[str, Any]:
+    """The keys of the task alone, if each is there and of its type.
+
+    Raises:
+        DataError: it is not.
+    """
     for key, kind in task.keys.items():
         if key not in row:
             found = next(
