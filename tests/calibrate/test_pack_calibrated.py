@@ -16,6 +16,7 @@ from tests.commands import fail, succeed
 from tests.families import family_model
 from tests.runs import LINES, save_data, save_model, tokenizer
 
+pytestmark = pytest.mark.slow
 BODIES: list[dict[str, Any]] = [{"name": "int", "bits": 3}, {"name": "sqmp", "high_ratio": 0.25}]
 
 

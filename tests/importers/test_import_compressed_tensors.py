@@ -26,6 +26,7 @@ from compressed_tensors.compressors.base import BaseCompressor
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from compressed_tensors.quantization import QuantizationScheme
 
+pytestmark = pytest.mark.slow
 Q = "model.layers.0.self_attn.q_proj"
 TOKENS = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
 COMPRESSOR: Any = BaseCompressor.get_value_from_registry("pack-quantized")

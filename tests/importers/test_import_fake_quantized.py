@@ -19,6 +19,7 @@ from edgerazor.importers.fake_quantized import recover
 from tests.commands import fail, succeed
 from tests.importers.foreign import edit_weights, write_folder
 
+pytestmark = pytest.mark.slow
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUANTIZERS: list[dict[str, Any]] = [
     {"name": "ternary"},

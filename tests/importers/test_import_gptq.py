@@ -15,6 +15,7 @@ from edgerazor.importers import import_folder
 from tests.commands import fail, succeed
 from tests.importers.foreign import GROUP, edit_weights, gptq_tensors, symmetric_codes, write_folder
 
+pytestmark = pytest.mark.slow
 Q = "model.layers.0.self_attn.q_proj"
 
 

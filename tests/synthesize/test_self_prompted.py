@@ -50,7 +50,8 @@ def kinds(refused: list[dict[str, Any]]) -> set[str]:
 
 def test_rows_say_how_they_were_made_and_train(talker: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
     rows, refused = ([json.loads(line) for line in content.splitlines()] for content in whole)
-    assert len(rows) == COUNT and {"unfinished", "length"} <= kinds(refused)
+    # Which candidates there are depends on the model's name, and so on the folder of this run of the tests.
+    assert len(rows) == COUNT and "unfinished" in kinds(refused)
     assert sorted(row["index"] for row in [*rows, *refused]) == [*range(len(rows) + len(refused))]
     assert [row["index"] for row in rows] == sorted(row["index"] for row in rows)
     for row in rows:
