@@ -1,7 +1,6 @@
 """`pack --calibrate`: a 16-bit model to a packed checkpoint, rounded on texts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 
 from edgerazor.calibrate.walk import decoder_layers, round_layers
 from edgerazor.checkpoint.folder import check_replaceable
+from edgerazor.checkpoint.pack import write_with_tokenizer
 from edgerazor.checkpoint.pack_source import packing_recipe
 from edgerazor.checkpoint.storage import unquantized_dtype
-from edgerazor.checkpoint.write import PackResult, write_checkpoint
+from edgerazor.checkpoint.write import PackResult
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.claims import claimed
 from edgerazor.core.contracts import Progress
@@ -115,11 +115,10 @@ def pack_calibrated(
             raise PlanError("the recipe quantizes no matrix of a decoder layer, so there is nothing to calibrate")
         apply_plan(model, plan, registry=registry)
         _keep_codes(model, round_layers(model, plan, rows, show))
-        dtype, words = unquantized_dtype(source.config), source.tokenizer
-        written = write_checkpoint(
-            model, output, recipe=recipe, plan=plan, registry=registry, tokenizer=words, unquantized=dtype
+        dtype = unquantized_dtype(source.config)
+        return write_with_tokenizer(
+            source, model, output, recipe=recipe, plan=plan, registry=registry, unquantized=dtype
         )
-    return replace(written, notes=(*plan.notes, *written.notes))
 
 
 def _keep_codes(model: nn.Module, codes: Mapping[str, QuantizedTensor]) -> None:

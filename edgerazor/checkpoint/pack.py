@@ -13,6 +13,7 @@ from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
 from edgerazor.models.load import Models
+from edgerazor.models.source import ModelSource
 from edgerazor.schemas.recipe import Recipe
 
 
@@ -47,17 +48,26 @@ def _pack(recipe: Recipe, registry: Registry, output: str | Path) -> PackResult:
     if latent:
         # As the end of a run does, so that both ways of packing it give the same files.
         round_unquantized_(model, dtype)
-    tokenizer = source.tokenizer if source.has_tokenizer else None
-    written = write_checkpoint(
-        model,
-        output,
-        recipe=recipe,
-        plan=plan,
-        registry=registry,
-        tokenizer=tokenizer,
-        unquantized=dtype,
-        weights=weights,
+    return write_with_tokenizer(
+        source, model, output, recipe=recipe, plan=plan, registry=registry, unquantized=dtype, weights=weights
     )
+
+
+def write_with_tokenizer(
+    source: ModelSource, model: Any, output: str | Path, *, plan: Plan, **given: Any
+) -> PackResult:
+    """`write_checkpoint` with the tokenizer of the source, and a note where it has none; the plan's notes come first.
+
+    Args:
+        source: of the model.
+        model, output, plan: as for `write_checkpoint`.
+        given: the other arguments of `write_checkpoint`.
+
+    Raises:
+        CheckpointError: as `write_checkpoint`, or the tokenizer cannot be read.
+    """
+    tokenizer = source.tokenizer if source.has_tokenizer else None
+    written = write_checkpoint(model, output, plan=plan, tokenizer=tokenizer, **given)
     absent = () if tokenizer is not None else (f"{source.name}: has no tokenizer, so {output} has none either",)
     return replace(written, notes=(*plan.notes, *written.notes, *absent))
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.checkpoint.folder import check_replaceable
-from edgerazor.checkpoint.write import PackResult, write_checkpoint
+from edgerazor.checkpoint.pack import write_with_tokenizer
+from edgerazor.checkpoint.storage import unquantized_dtype
+from edgerazor.checkpoint.write import PackResult
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.claims import claimed
 from edgerazor.core.layers.table import find_layer
@@ -85,19 +87,12 @@ def _write(
     plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
     apply_plan(model, plan, registry=registry)
     _store_codes(model, plan, reader)
-    tokenizer = source.tokenizer if source.has_tokenizer else None
-    dtype = torch.float16 if getattr(source.config, "dtype", None) == torch.float16 else torch.bfloat16
-    written = write_checkpoint(
-        model,
-        output,
-        recipe=recipe,
-        plan=plan,
-        registry=registry,
-        tokenizer=tokenizer,
-        unquantized=dtype,
-        weights=weights,
+    dtype = unquantized_dtype(source.config)
+    written = write_with_tokenizer(
+        source, model, output, recipe=recipe, plan=plan, registry=registry, unquantized=dtype, weights=weights
     )
-    return replace(written, notes=(*reader.notes, *plan.notes, *written.notes))
+    notes = (note.replace(str(dense), recipe.model.name_or_path) for note in written.notes)
+    return replace(written, notes=(*reader.notes, *notes))
 
 
 def _recipe(

@@ -58,6 +58,14 @@ def test_the_command_writes_what_every_other_command_takes(tmp_path: Path) -> No
     assert not list(tmp_path.glob(".importing-*"))
 
 
+def test_a_folder_without_a_tokenizer_says_so(registry: Registry, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "gptq")
+    for file in source.glob("tokenizer*"):
+        file.unlink()
+    notes = import_folder(source, registry=registry, output=tmp_path / "packed").notes
+    assert f"{source}: has no tokenizer, so {tmp_path / 'packed'} has none either" in notes
+
+
 def scramble(tensors: dict[str, Tensor]) -> None:
     tensors[f"{Q}.g_idx"] = tensors[f"{Q}.g_idx"].flip(0)
 

@@ -4,16 +4,15 @@ import io
 import logging
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, __version__
 from transformers.utils import logging as transformers_logging
 
-from edgerazor.errors import CheckpointError, ExportError, PluginError, first_line, install_hint
-from edgerazor.models.tokenizer import load_tokenizer
+from edgerazor.errors import ExportError, PluginError, first_line, install_hint
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.plugins.exporters.common import read_json
+from edgerazor.plugins.exporters.folder_runtime import FolderRuntime
 from edgerazor.plugins.exporters.params import CompressedTensorsParams
 from edgerazor.plugins.exporters.token_ids import stop_ids
 
@@ -25,7 +24,7 @@ except ModuleNotFoundError as error:
     raise ImportError(f"compressed-tensors is not installed: {install_hint('compressed-tensors')}") from error
 
 
-class CompressedTensorsRuntime(TransformersRuntime):
+class CompressedTensorsRuntime(FolderRuntime, TransformersRuntime):
     """A folder that the exporter `compressed-tensors` wrote.
 
     Args:
@@ -48,16 +47,6 @@ class CompressedTensorsRuntime(TransformersRuntime):
         self.path, self.name = path, str(path)
         self.stop_ids = frozenset(stop_ids(path, self.vocabulary_size))
         self.engine += f" with compressed-tensors {compressed_tensors.__version__}"
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer in the folder."""
-        if self._tokenizer is None:
-            try:
-                self._tokenizer = load_tokenizer(self.path)
-            except CheckpointError as error:
-                raise ExportError(str(error)) from error
-        return self._tokenizer
 
 
 @torch.no_grad()

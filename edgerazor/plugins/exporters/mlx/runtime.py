@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgerazor.core.contracts import TokenizerRuntime
-from edgerazor.errors import CheckpointError, ExportError, first_line
+from edgerazor.errors import ExportError, first_line
 from edgerazor.plugins.exporters.common import read_json
+from edgerazor.plugins.exporters.folder_runtime import FolderRuntime
 from edgerazor.plugins.exporters.hugging_face import CONFIG
 from edgerazor.plugins.exporters.mlx.engine import ENGINE, load_model, make_prompt_cache, mx, without_compiler
 from edgerazor.plugins.exporters.mlx.rotary import positions_of_one_rotation
@@ -19,7 +19,7 @@ from edgerazor.plugins.exporters.token_ids import stop_ids
 _BATCH = 256
 
 
-class MLXRuntime(TokenizerRuntime):
+class MLXRuntime(FolderRuntime):
     """A folder that the exporter `mlx` wrote.
 
     Args:
@@ -46,19 +46,6 @@ class MLXRuntime(TokenizerRuntime):
         except Exception as error:  # whatever a class of mlx_lm stumbles over
             raise ExportError(f"{self.path}: {ENGINE} cannot load it: {first_line(error)}") from error
         self._cache: Any = make_prompt_cache(self._model)
-        self._tokenizer: Any = None
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer in the folder."""
-        if self._tokenizer is None:
-            from edgerazor.models.tokenizer import load_tokenizer
-
-            try:
-                self._tokenizer = load_tokenizer(self.path)
-            except CheckpointError as error:
-                raise ExportError(str(error)) from error
-        return self._tokenizer
 
     def restart(self) -> None:
         """Start with an empty cache."""

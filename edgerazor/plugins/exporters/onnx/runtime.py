@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgerazor.core.contracts import TokenizerRuntime
-from edgerazor.errors import CheckpointError, ExportError, first_line, install_hint
+from edgerazor.errors import ExportError, first_line, install_hint
 from edgerazor.plugins.exporters.common import read_json
+from edgerazor.plugins.exporters.folder_runtime import FolderRuntime
 from edgerazor.plugins.exporters.onnx.folder import CARD, GENAI, MODEL, read_card
 from edgerazor.plugins.exporters.token_ids import stop_ids
 
@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 _FIRST_CAPACITY = 256
 
 
-class OnnxRuntime(TokenizerRuntime):
+class OnnxRuntime(FolderRuntime):
     """A folder that the exporter `onnx` wrote.
 
     Args:
@@ -53,20 +53,7 @@ class OnnxRuntime(TokenizerRuntime):
         self.stop_ids = frozenset(stop_ids(self.path, self.vocabulary_size))
         self._session = _open_session(self.path / MODEL, threads, level)
         self._names = [f"{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")]
-        self._tokenizer: Any = None
         self._cache = self._buffers(min(_FIRST_CAPACITY, self.context_length))
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer in the folder."""
-        if self._tokenizer is None:
-            from edgerazor.models.tokenizer import load_tokenizer
-
-            try:
-                self._tokenizer = load_tokenizer(self.path)
-            except CheckpointError as error:
-                raise ExportError(str(error)) from error
-        return self._tokenizer
 
     def compute(self, ids: Sequence[int], *, every: bool) -> NDArray[np.float32]:
         """float32 logits, by one run of the graph."""
