@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "recipes": [*BASE, "models", "distill"],
     "calibrate": [*BASE, "models", "data", "checkpoint"],
     "convert": BASE,
-    "importers": [*BASE, "models", "checkpoint"],
+    "importers": [*BASE, "kernels", "models", "checkpoint"],
     "allocate": [*BASE, "kernels", "models", "data", "evaluate"],
     "synthesize": [*BASE, "models", "data", "inference"],
     "serve": [*BASE, "data", "inference"],

@@ -14,7 +14,7 @@ from torch import Tensor
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
 from edgerazor.importers.formats import Folder
-from edgerazor.importers.grids import SMALLEST_SCALE
+from edgerazor.kernels.reference import SMALLEST_SCALE
 
 GROUP_SIZES = (256, 128, 64, 32)
 _BITS = (2, 3, 4, 5, 6, 7, 8)

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
+from edgerazor.kernels.reference import SMALLEST_SCALE
 from edgerazor.schemas.row_ranges import format_rows
-
-SMALLEST_SCALE = 2.0**-14
 
 
 def quantized_tensor(codes: Tensor, scale: Tensor, bits: int, where: str) -> QuantizedTensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.core.contracts import Runtime
+from edgerazor.core.contracts.exporter import size_of
 from edgerazor.core.contracts.runtime import OneSequence
 from edgerazor.core.registry import Registry
 from edgerazor.data.template import ChatTemplate
@@ -135,12 +136,7 @@ def loaded_models(paths: Mapping[str, Path], *, registry: Registry, queue: int) 
         for name, path in paths.items():
             runtime = open_runtime(path, registry=registry, unquantized=True)
             created = int(path.stat().st_mtime) if path.exists() else int(time.time())
-            model = ServedModel(name, runtime, bytes=_size(path), queue=queue, created=created)
+            model = ServedModel(name, runtime, bytes=size_of(path), queue=queue, created=created)
             stack.callback(model.close)
             models.append(model)
         yield ModelTable(models)
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)

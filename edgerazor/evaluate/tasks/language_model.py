@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from edgerazor.core.contracts import Runtime
 from edgerazor.errors import ExportError, PluginError, install_hint
 from edgerazor.evaluate.tasks.request_cache import RequestCache
+from edgerazor.inference.continuation import Continuation
+from edgerazor.inference.sampling import Sampling
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -148,14 +150,10 @@ class RuntimeLM(TemplateLM):
         self._last = None
         runtime.restart()
         most = min(most, runtime.context_length - 1)
-        logits = runtime.feed(context[most - runtime.context_length :])
-        for _ in range(most):
-            token = int(logits[-1].argmax())
-            if token in runtime.stop_ids:
-                break
+        kept = context[most - runtime.context_length :]
+        for token in Continuation(runtime.feed, kept, Sampling(), stop_ids=runtime.stop_ids, most=most):
             ids.append(token)
             text = runtime.decode(ids)
             if any(stop in text for stop in stops):
                 break
-            logits = runtime.feed([token])
         return min((text.split(stop)[0] for stop in stops if stop), key=len, default=text)
