@@ -15,6 +15,7 @@ from edgerazor.plugins.exporters.mlx.families import MODEL_CLASSES, describe_mod
 from edgerazor.plugins.exporters.mlx.layout import Affine, choose_affine
 from edgerazor.plugins.exporters.model_facts import stated_facts
 from edgerazor.plugins.exporters.params import MLXParams
+from edgerazor.plugins.exporters.tensor_checks import float_problem, scale_problem
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -119,10 +120,8 @@ def _add_matrix(plan: MLXPlan, checkpoint: Checkpoint, name: str, value: Quantiz
 
 
 def _add_float(plan: MLXPlan, name: str, value: torch.Tensor) -> None:
-    if value.dtype not in DTYPES.values():
-        plan.problems.append(f"{name}: is {_word(value.dtype)}; expected a float")
-    elif not bool(torch.isfinite(value).all()):
-        plan.problems.append(f"{name}: holds values that are not finite")
+    if problem := float_problem(value):
+        plan.problems.append(f"{name}: {problem}")
     elif inexact := _inexact(value, plan.dtype):
         plan.problems.append(f"{name}: {inexact} values are no {_word(plan.dtype)} numbers; set dtype to float32")
     plan.floats[name] = tuple(value.shape)
@@ -130,12 +129,9 @@ def _add_float(plan: MLXPlan, name: str, value: torch.Tensor) -> None:
 
 def _scale_problem(value: QuantizedTensor, dtype: torch.dtype) -> str:
     """Products of codes and biases are exact in float32 where scales are float16 numbers."""
-    scale = value.scale
-    if bad := int((~torch.isfinite(scale)).sum()):
-        return f"{bad} scales are not finite"
-    if inexact := _inexact(scale, torch.float16):
-        return f"{inexact} scales are no float16 numbers; train with scale_dtype: float16"
-    if inexact := _inexact(scale, dtype):
+    if problem := scale_problem(value):
+        return problem
+    if inexact := _inexact(value.scale, dtype):
         other = " or train with scale_dtype: float16_bfloat16" if dtype == torch.bfloat16 else ""
         return f"{inexact} scales are no {_word(dtype)} numbers; set dtype to float32{other}"
     return ""
