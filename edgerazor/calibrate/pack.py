@@ -95,7 +95,8 @@ def pack_calibrated(
         recipe: the model is a folder or hub name of a 16-bit model.
         registry: loaded plugins.
         output: folder of the checkpoint; free, empty, or a checkpoint to replace.
-        data: texts, whose rows of `sequence_length` tokens are taken in the order of the data's seed.
+        data: texts, whose rows of `sequence_length` tokens are taken in the order of the data's seed; held-out ones
+            are left out.
         samples: at most so many rows.
         show: called with layers done and layers in all.
 
@@ -134,7 +135,7 @@ def _same(codes: QuantizedTensor) -> QuantizedTensor:
 
 def _rows(source: ModelSource, data: DataSection, samples: int) -> list[Tensor]:
     """Token ids `[1, T]`; every row is a document, cut where it is longer, so that nothing is padded."""
-    section = data.model_copy(update={"packing": False, "held_out": None})
+    section = data.model_copy(update={"packing": False})
     train = load_data(section, source.tokenizer, vocabulary_size=source.vocabulary_size).train
     count = min(samples, len(train))
     return [torch.tensor([train[index]["input_ids"]]) for index in range(count)]

@@ -50,7 +50,8 @@ def test_every_stage_runs_once_and_a_second_call_repeats_none(tmp_path: Path, mo
     assert len(lines) > 12 and all(line.endswith("finished before") for line in lines)
 
     results = json.loads((options.output / "results.json").read_text(encoding="utf-8"))
-    kinds = [f"{student.name} {kind}" for kind in ("rounded", "distilled") for student in options.students]
+    contestants = ("rounded", "calibrated", "distilled")
+    kinds = [f"{student.name} {kind}" for kind in contestants for student in options.students]
     assert list(results["models"]) == ["teacher", *kinds]
     assert results["models"]["teacher"]["kl_teacher"] == pytest.approx(0, abs=1e-6)
     for student in options.students:

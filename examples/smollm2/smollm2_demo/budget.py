@@ -19,7 +19,7 @@ from smollm2_demo.options import Student
 
 # Everything behind the plan but training, in seconds and in steps of the quicker student, since both take longer on a
 # slower machine: an estimate from the processor time of stages and steps.
-FIXED_SECONDS, IN_STEPS = 60.0, 75.0
+FIXED_SECONDS, IN_STEPS = 60.0, 60.0
 LEAST_STEPS = 10
 
 

@@ -1,4 +1,4 @@
-"""The demonstration, stage by stage: teacher, plan, rounding, training, exports, figures, report."""
+"""The demonstration, stage by stage: teacher, rounding, plan, training, exports, figures, report."""
 
 import platform
 import time
@@ -52,8 +52,9 @@ class Demo:
             read_items(task, self.options.sizes.task_items)
         self.options.output.mkdir(parents=True, exist_ok=True)
         results: dict[str, Any] = {"teacher": self.stages("teacher", self._teacher)}
+        models = self._round_and_measure()
         results["plan"] = self._plan()
-        results["models"] = self._train_and_measure(results["plan"])
+        results["models"] = {**models, **self._train_and_measure(results["plan"])}
         results["exports"] = self._each("exporting {}", self.engines.export)
         results["speeds"] = {
             "teacher": self.stages("speed of the teacher", self.engines.teacher_speed),
@@ -112,11 +113,16 @@ class Demo:
         budget.show(plan["students"], minutes, self.console)
         return plan["students"]
 
-    def _train_and_measure(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+    def _round_and_measure(self) -> dict[str, Any]:
         measured = {"teacher": self.stages("held-out figures of the teacher", self.students.teacher_figures)}
-        for student in self.options.students:
-            name = f"{student.name} rounded"
-            measured[name] = self.stages(name, lambda s=student: self.students.round(s))
+        for kind, work in (("rounded", self.students.round), ("calibrated", self.students.calibrate)):
+            for student in self.options.students:
+                name = f"{student.name} {kind}"
+                measured[name] = self.stages(name, lambda s=student, w=work: w(s))
+        return measured
+
+    def _train_and_measure(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        measured = {}
         for student in self.options.students:
             name = f"{student.name} distilled"
             measured[name] = self.stages(name, lambda s=student: self.students.train(s, plan[s.name]))
@@ -133,7 +139,8 @@ class Demo:
         """Packed checkpoints by their names in the report; None is the teacher."""
         found: dict[str, Path | None] = {"teacher": None}
         for student in self.options.students:
-            found[f"{student.name} rounded"] = self.engines.folder(student.name) / "rounded"
+            for kind in ("rounded", "calibrated"):
+                found[f"{student.name} {kind}"] = self.engines.folder(student.name) / kind
             found[f"{student.name} distilled"] = self.engines.packed(student.name)
         return found
 

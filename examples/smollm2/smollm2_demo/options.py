@@ -35,6 +35,7 @@ class Sizes:
     Attributes:
         changes: of the recipes, as `--set` takes them.
         steps: of training; None is what the time allows.
+        calibration_rows: of the dialogues, for calibrated rounding.
         probe_steps: that are timed for the plan, after one that is not.
         questions, answer_tokens: how many are asked, and how long an answer may be.
         greedy_prompts, greedy_tokens: how many texts the engines write, and how long these are.
@@ -44,6 +45,7 @@ class Sizes:
 
     changes: tuple[str, ...] = ()
     steps: int | None = None
+    calibration_rows: int = 16
     probe_steps: int = 2
     questions: int = 6
     answer_tokens: int = 64
@@ -56,6 +58,7 @@ class Sizes:
 SMOKE = Sizes(
     changes=("data.sequence_length=128", "evaluation.batches=2"),
     steps=4,
+    calibration_rows=4,
     probe_steps=1,
     questions=2,
     answer_tokens=12,

@@ -28,10 +28,12 @@ def claims(results: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """What the figures are to show, and whether they do."""
     found = []
     for student, engines in results["same_tokens"].items():
-        rounded, distilled = (results["models"][f"{student} {kind}"] for kind in ("rounded", "distilled"))
+        distilled = results["models"][f"{student} distilled"]
         for key, name in (("loss", "held-out loss"), ("kl_teacher", "KL to the teacher")):
-            text = f"{student}: {name} {distilled[key]:.4f} distilled, {rounded[key]:.4f} rounded"
-            found.append((text, distilled[key] < rounded[key]))
+            for kind in ("rounded", "calibrated"):
+                other = results["models"][f"{student} {kind}"]
+                text = f"{student}: {name} {distilled[key]:.4f} distilled, {other[key]:.4f} {kind}"
+                found.append((text, distilled[key] < other[key]))
         for engine, prompts in engines.items():
             found.append((f"{student} in {engine}: {_same(prompts)}", all(prompt["tie"] for prompt in prompts)))
     return found

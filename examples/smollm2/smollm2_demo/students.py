@@ -1,4 +1,4 @@
-"""The students: their recipes, rounding, training, and held-out figures beside the teacher's."""
+"""The students: their recipes, rounding, calibrated rounding, training, and held-out figures beside the teacher's."""
 
 import shutil
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from edgerazor import load_model, load_recipe, train, verify_checkpoint
+from edgerazor.calibrate.pack import pack_calibrated
 from edgerazor.checkpoint import pack_model
 from edgerazor.core.registry import Registry
 from edgerazor.data import Data, load_data
@@ -63,6 +64,14 @@ class Students:
         """Pack the teacher as it is, by the quantizers of the recipe, and measure."""
         folder = self.options.output / student.name / "rounded"
         pack_model(self.recipe(student), registry=self.registry, output=folder)
+        return self._packed_figures(folder)
+
+    def calibrate(self, student: Student) -> Mapping[str, Any]:
+        """Pack the teacher, rounded on some of the dialogues that students are trained on, and measure."""
+        folder, recipe = self.options.output / student.name / "calibrated", self.recipe(student)
+        assert recipe.data is not None
+        rows = self.options.sizes.calibration_rows
+        pack_calibrated(recipe, registry=self.registry, output=folder, data=recipe.data, samples=rows)
         return self._packed_figures(folder)
 
     def train(self, student: Student, plan: Mapping[str, float]) -> Mapping[str, Any]:
