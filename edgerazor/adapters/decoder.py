@@ -26,12 +26,14 @@ class DecoderAdapter(ArchitectureAdapter):
 
     Attributes:
         inputs: entries of a batch that the model takes.
+        kinds: names of the layer kinds that may be quantized; convolutions are front ends for other inputs than text.
         layer_parts: `{module inside a decoder layer: kind of its TensorRole}`.
     """
 
     keeps_layers: ClassVar = True
     signals: ClassVar = frozenset({Signal.LOGITS, Signal.HIDDEN_STATES, Signal.ATTENTIONS, Signal.KEYS, Signal.VALUES})
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "position_ids")
+    kinds: ClassVar[Collection[str]] = ("linear", "embedding")
     layer_parts: ClassVar[Mapping[str, str]] = {
         "self_attn.q_proj": "q",
         "self_attn.k_proj": "k",
@@ -53,7 +55,7 @@ class DecoderAdapter(ArchitectureAdapter):
     def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """Every plain linear layer and embedding; subclasses with a forward of their own are left out."""
         for name, module in model.named_modules():
-            if is_plain(module):
+            if is_plain(module, self.kinds):
                 yield name, module
 
     def forward(

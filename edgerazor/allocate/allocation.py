@@ -16,7 +16,8 @@ from edgerazor.allocate.write_recipe import assigned_section
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.table import find_layer
-from edgerazor.core.plan import ModulePlan, Plan, build_plan
+from edgerazor.core.module_plan import ModulePlan
+from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.data import Collator, Data, load_data
 from edgerazor.data.progress import show_progress

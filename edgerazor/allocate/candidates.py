@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from edgerazor.core.contracts import ArchitectureAdapter
-from edgerazor.core.plan import ModulePlan, Plan
+from edgerazor.core.module_plan import ModulePlan
+from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError, RecipeError
 from edgerazor.schemas.components import QuantizerParams, unknown_component

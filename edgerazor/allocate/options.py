@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edgerazor.allocate.candidates import Unit, candidate_quantizer, check_fits
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.plan import ModulePlan
+from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.registry import Registry
 from edgerazor.core.tensor import nominal_bits
 from edgerazor.errors import PlanError

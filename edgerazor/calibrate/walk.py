@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from edgerazor.calibrate.gptq import calibrated_codes
 from edgerazor.core.layers.table import kind_named
-from edgerazor.core.plan import ModulePlan, Plan
+from edgerazor.core.module_plan import ModulePlan
+from edgerazor.core.plan import Plan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 

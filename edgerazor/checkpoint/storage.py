@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.table import find_layer, kind_of, trained_layers
+from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.packing import Layout, Tensors, content_digest, pack
-from edgerazor.core.plan import ModulePlan, Plan
+from edgerazor.core.plan import Plan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
 from edgerazor.models.stored_weights import StoredWeights

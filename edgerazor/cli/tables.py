@@ -13,7 +13,8 @@ from edgerazor.core.names import group_name, layer_pattern
 from edgerazor.core.registry import Plugin
 
 if TYPE_CHECKING:
-    from edgerazor.core.plan import ModulePlan, Plan
+    from edgerazor.core.module_plan import ModulePlan
+    from edgerazor.core.plan import Plan
 
 
 def console() -> Console:

@@ -5,6 +5,7 @@ that does not divide every row.
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from edgerazor.core.layers.kind import SMALLEST_GROUP, LayerKind
 from edgerazor.core.layers.table import kind_of
 from edgerazor.errors import PlanError
 from edgerazor.schemas.components import QuantizerParams
@@ -28,7 +29,7 @@ def check_group_size(columns: int, group_size: int | None) -> None:
 
 
 class Columns(NamedTuple):
-    """Widths of the matrices that a rule takes, and of those among them whose inputs are quantized."""
+    """Widths that group sizes divide: of the matrices that a rule takes, and of their inputs that are quantized."""
 
     weights: set[int]
     inputs: set[int]
@@ -41,11 +42,15 @@ def columns_by_rule(layers: Mapping[str, Any], rule_of: Mapping[str, int]) -> di
         kind = kind_of(layers[name])
         if kind is not None:
             columns = found.setdefault(rule, Columns(set(), set()))
-            width = kind.matrices(layers[name]).columns
-            columns.weights.add(width)
+            columns.weights.update(_to_divide(kind, kind.matrices(layers[name]).columns))
             if kind.quantizes_inputs:
-                columns.inputs.add(width)
+                columns.inputs.update(_to_divide(kind, kind.input_columns(layers[name])))
     return found
+
+
+def _to_divide(kind: LayerKind, width: int) -> set[int]:
+    """A width that group sizes have to divide; none where rows without a usual divisor have one scale."""
+    return set() if kind.rows_may_be_whole and width % SMALLEST_GROUP else {width}
 
 
 def fit_group_sizes(

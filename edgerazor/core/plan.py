@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any
 
 from torch import nn
@@ -11,83 +10,16 @@ from torch import nn
 from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, Quantizer
 from edgerazor.core.group_sizes import columns_by_rule, fit_group_sizes
 from edgerazor.core.layers.attention import head_widths
+from edgerazor.core.layers.kind import LayerKind, of_whole_rows
 from edgerazor.core.layers.matrices import Matrices
-from edgerazor.core.layers.table import LAYER_KINDS, kind_named, kind_of
-from edgerazor.core.packing import packed_bytes
-from edgerazor.core.plan_notes import left_out_notes, shared_weight_notes
+from edgerazor.core.layers.table import LAYER_KINDS, kind_of
+from edgerazor.core.module_plan import ModulePlan
+from edgerazor.core.plan_notes import WholeRows, left_out_notes, shared_weight_notes, whole_row_notes
 from edgerazor.core.registry import Registry
 from edgerazor.core.rules import MatchedRules
-from edgerazor.core.tensor import mean_bits
 from edgerazor.errors import PlanError
 from edgerazor.schemas.components import QuantizerParams
 from edgerazor.schemas.quantization import QuantizationSection
-
-
-@dataclass(frozen=True)
-class ModulePlan:
-    """One module and what becomes of it.
-
-    Attributes:
-        name: full name of the module.
-        kind: name of its `LayerKind`: "linear", "embedding", or "experts" for the matrices of all experts in one
-            parameter, which `name` is then the name of.
-        matrices: how its weight reads as matrices.
-        rule: index of the weight rule that took it.
-        params: the quantizer's parameters; None leaves the module at 16 bit.
-        widths: `{qmax: number of weights}`.
-        stored_widths: the same as a file of whole rows holds them; wider where widths mix inside a row.
-        symmetric: False if codes reach -qmax-1.
-        tied_to: name of the module that owns the weight, if it is not this one.
-    """
-
-    name: str
-    kind: str
-    matrices: Matrices
-    rule: int
-    params: QuantizerParams | None
-    widths: Mapping[int, int]
-    stored_widths: Mapping[int, int]
-    symmetric: bool = True
-    tied_to: str | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weight, `[out_features, in_features]`, or `[experts, rows, columns]`."""
-        return self.matrices.shape
-
-    @property
-    def group_size(self) -> int:
-        """Columns per scale."""
-        return (self.params.group_size if self.params else None) or self.matrices.columns
-
-    @property
-    def weights(self) -> int:
-        """Number of weights."""
-        return prod(self.shape)
-
-    @property
-    def parameter_name(self) -> str:
-        """Full name of the parameter that the codes are made from."""
-        return kind_named(self.kind).parameter_name(self.name)
-
-    @property
-    def nominal_bits(self) -> float:
-        """Bits per weight of the codes: 1.58 for ternary; 16 where it is not quantized."""
-        return mean_bits(self.widths, self.symmetric) if self.params else 16.0
-
-    @property
-    def effective_bits(self) -> float:
-        """Nominal bits plus 16 bits of scale per group."""
-        return self.nominal_bits + 16 / self.group_size if self.params else 16.0
-
-    @property
-    def bytes(self) -> int:
-        """Bytes in a packed checkpoint; 0 for a tied module, whose weight is stored once."""
-        if self.tied_to:
-            return 0
-        if not self.params:
-            return 2 * self.weights
-        return packed_bytes(self.matrices.stacked, self.stored_widths, self.group_size, symmetric=self.symmetric)
 
 
 @dataclass(frozen=True)
@@ -194,6 +126,7 @@ class _Planner:
         self.activation = registry.build(quantization.activations) if quantization.activations else None
         self.kv = registry.build(quantization.kv_cache) if quantization.kv_cache else None
         self.problems: list[str] = []
+        self.whole_rows: list[WholeRows] = []
 
     def plan(self) -> Plan:
         self._check_activations()
@@ -211,6 +144,7 @@ class _Planner:
             tuple(name for name, value in rest.items() if value.ndim > 1),
             (
                 *self.notes,
+                *whole_row_notes(self.whole_rows),
                 *left_out_notes(self.model, self.candidates, rest, why=self.adapter.why_left_out),
                 *shared_weight_notes(self.model, self.candidates, quantized),
             ),
@@ -236,6 +170,7 @@ class _Planner:
             self.problems.append(f"{name}: is a {type(layer).__name__}, which is of no kind that is known ({kinds})")
             return None
         matrices = kind.matrices(layer)
+        quantizer = self._for_rows(name, quantizer, kind, matrices.columns)
         widths: Mapping[int, int] = {}
         stored: Mapping[int, int] = {}
         if quantizer is not None:
@@ -245,9 +180,24 @@ class _Planner:
                 widths = matrices.widths_of_all(quantizer.widths)
                 stored = matrices.widths_of_all(quantizer.stored_widths)
             if kind.quantizes_inputs and self.activation is not None:
-                self._fits(f"{name}: activations", self.activation, (1, matrices.columns))
-        params, symmetric = self.quantization.weights[rule].quantizer, quantizer is None or quantizer.symmetric
+                self._input_fits(name, kind, layer, self.activation)
+        params = None if quantizer is None else quantizer.params
+        symmetric = quantizer is None or quantizer.symmetric
         return ModulePlan(name, kind.name, matrices, rule, params, widths, stored, symmetric, tied_to)
+
+    def _for_rows(self, name: str, quantizer: Quantizer | None, kind: LayerKind, columns: int) -> Quantizer | None:
+        """The quantizer of a rule for one layer: rows that no usual group divides have one scale, with a note."""
+        if quantizer is None or not kind.rows_may_be_whole:
+            return quantizer
+        fitting = of_whole_rows(quantizer, columns)
+        if fitting is not quantizer:
+            self.whole_rows.append(WholeRows(name, columns, quantizer.params.group_size))
+        return fitting
+
+    def _input_fits(self, name: str, kind: LayerKind, layer: Any, activation: Quantizer) -> None:
+        columns = kind.input_columns(layer)
+        fitting = of_whole_rows(activation, columns) if kind.rows_may_be_whole else activation
+        self._fits(f"{name}: activations", fitting, (1, columns))
 
     def _parts(self, name: str, matrices: Matrices) -> Matrices:
         """The matrices that the family says lie in one, such as q, k and v."""

@@ -1,6 +1,7 @@
 """What a plan says about matrices it leaves at 16 bit, so that none is passed over in silence (METHOD 3)."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -35,6 +36,26 @@ def left_out_notes(
             f"{shown} {list(shape)}: {reason}; stays at 16 bit, which takes {weights / total:.2%} off the coverage"
         )
     return notes
+
+
+class WholeRows(NamedTuple):
+    """A module whose rows have one scale each in place of groups of the size that its rule asks for."""
+
+    name: str
+    columns: int
+    group_size: int | None
+
+
+def whole_row_notes(modules: Sequence[WholeRows]) -> list[str]:
+    """One line per kind of module whose rows got one scale each."""
+    groups: dict[tuple[str, int, int | None], list[str]] = {}
+    for module in modules:
+        groups.setdefault((layer_pattern(module.name), module.columns, module.group_size), []).append(module.name)
+    return [
+        f"{group_name(names)}: one scale a row: no group size that engines take divides {columns} columns, nor does "
+        f"{size}"
+        for (_, columns, size), names in groups.items()
+    ]
 
 
 def shared_weight_notes(model: nn.Module, candidates: Mapping[str, nn.Module], owned: Collection[int]) -> list[str]:

@@ -19,6 +19,7 @@ from edgerazor.core.packing import Layout
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import CheckpointError
 
+SMALLEST_GROUP = 32  # of those that engines take; where it divides no row, a row is a group
 _WEIGHTS_AT_ONCE = 1 << 24  # quantized in one go; bounds the float32 copies of a large embedding
 
 
@@ -30,12 +31,14 @@ class LayerKind(ABC):
         packed: module that computes from packed codes in the place of such a layer.
         tied_packed: module that computes from the packed codes of another layer; None where there is no such thing.
         quantizes_inputs: whether the quantizer of activations applies to its inputs.
+        rows_may_be_whole: a row, or an input, that no usual group size divides has one scale.
     """
 
     name: ClassVar[str]
     packed: ClassVar[type[PackedWeight]]
     tied_packed: ClassVar[type[TiedPackedWeight] | None] = None
     quantizes_inputs: ClassVar[bool] = True
+    rows_may_be_whole: ClassVar[bool] = False
 
     @abstractmethod
     def matches(self, layer: nn.Module) -> bool:
@@ -86,6 +89,10 @@ class LayerKind(ABC):
         """How the weight reads as matrices."""
         return Matrices.along_last_axis(layer.weight.shape)
 
+    def input_columns(self, layer: Any) -> int:
+        """Width of the inputs along which the quantizer of activations goes."""
+        return self.matrices(layer).columns
+
     def quantizer(self, layer: Any) -> Quantizer | None:
         """What quantizes the weight in training; None before a plan is applied, or where it stays at 16 bit."""
         return getattr(layer, "weight_quantizer", None)
@@ -133,3 +140,11 @@ class LayerKind(ABC):
 
     def add_up_alike(self, packed: nn.Module, plain: Any) -> None:  # noqa: B027 - nothing to do for most kinds
         """Make the ordinary model `plain` add in the same order as the packed one, so that logits can be equal."""
+
+
+def of_whole_rows(quantizer: Quantizer, columns: int) -> Quantizer:
+    """The quantizer for rows of that many columns: with one scale a row where no usual group size divides them."""
+    size = quantizer.params.group_size
+    if size is None or columns % size == 0 or columns % SMALLEST_GROUP == 0:
+        return quantizer
+    return type(quantizer)(quantizer.params.model_copy(update={"group_size": None}))

@@ -79,7 +79,8 @@ class Matrices:
 
     def quantizer(self, quantizer: Quantizer) -> Quantizer:
         """What quantizes each matrix of the whole parameter as `quantizer` does one."""
-        return quantizer if self._at_once(quantizer) else MatricesQuantizer(quantizer, self)
+        as_it_is = self._at_once(quantizer) and self.shape[-1] == self.columns
+        return quantizer if as_it_is else MatricesQuantizer(quantizer, self)
 
     def quantize(self, quantizer: Quantizer, weight: Tensor) -> QuantizedTensor:
         """Codes `[count * rows, columns]` and their scales, of a parameter of this shape."""
@@ -91,7 +92,7 @@ class Matrices:
     def fake_quantize(self, quantizer: Quantizer, weight: Tensor) -> Tensor:
         """`quantize` and dequantize, in shape and dtype of `weight`; the gradient passes straight through."""
         if self._at_once(quantizer):
-            return quantizer.fake_quantize(weight)
+            return self.unstack(quantizer.fake_quantize(self.stack(weight)))
         matrices = [quantizer.fake_quantize(matrix) for matrix in self.stack(weight).split(self.heights)]
         return self.unstack(torch.cat(matrices))
 

@@ -1,15 +1,16 @@
 """All kinds of layers that can be quantized. Whoever treats kinds apart asks this table; it is the only list."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from torch import nn
 
+from edgerazor.core.layers.conv import Conv
 from edgerazor.core.layers.embedding import Embedding
 from edgerazor.core.layers.experts import Experts
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.linear import Linear
 
-LAYER_KINDS: tuple[LayerKind, ...] = (Linear(), Embedding(), Experts())
+LAYER_KINDS: tuple[LayerKind, ...] = (Linear(), Embedding(), Experts(), Conv())
 
 
 def kind_of(layer: nn.Module) -> LayerKind | None:
@@ -17,9 +18,13 @@ def kind_of(layer: nn.Module) -> LayerKind | None:
     return next((kind for kind in LAYER_KINDS if kind.matches(layer)), None)
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether a module is a layer of some kind and nothing more: a subclass may have a forward of its own."""
-    return any(kind.is_plain(module) for kind in LAYER_KINDS)
+def is_plain(module: nn.Module, names: Collection[str] | None = None) -> bool:
+    """Whether a module is a layer of some kind and nothing more: a subclass may have a forward of its own.
+
+    Args:
+        names: of the kinds that are meant; None for all.
+    """
+    return any(kind.is_plain(module) for kind in LAYER_KINDS if names is None or kind.name in names)
 
 
 def kind_named(name: str) -> LayerKind:

@@ -10,7 +10,6 @@ from torch import nn
 
 import edgerazor
 from edgerazor.adapters.decoder import DecoderAdapter
-from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.layers.table import LAYER_KINDS, find_layer, kind_named, kind_of, packed_kind_of
 from edgerazor.core.packing import pack
 from edgerazor.core.plan import build_plan
@@ -20,11 +19,15 @@ from edgerazor.schemas.recipe import load_recipe
 
 ROOT = Path(edgerazor.__file__).parent
 LAYER_CLASSES = {
+    "Conv1d",
+    "Conv2d",
     "Embedding",
     "FusedMatrices",
+    "PackedConv",
     "PackedEmbedding",
     "PackedLinear",
     "PackedMatrices",
+    "QuantConvolution",
     "QuantEmbedding",
     "QuantExperts",
     "QuantLinear",
@@ -89,13 +92,6 @@ def test_an_embedding_cannot_borrow_a_packed_weight() -> None:
         kind_named("embedding").tied(nn.Embedding(4, 4), None, None)  # type: ignore[arg-type]
 
 
-def test_a_convolution_would_read_as_a_matrix_and_back() -> None:
-    weight = torch.randn(8, 4, 3, 3)
-    matrices = Matrices(tuple(weight.shape), rows=8, columns=36)
-    assert matrices.count == 1 and matrices.stack(weight).shape == (8, 36)
-    assert torch.equal(matrices.unstack(matrices.stack(weight)), weight)
-
-
 def test_a_layer_of_no_kind_is_named_before_it_is_quantized(build_model: Any, registry: Registry) -> None:
     model = build_model()
 
@@ -107,5 +103,5 @@ def test_a_layer_of_no_kind_is_named_before_it_is_quantized(build_model: Any, re
 
     rule = {"match": "*", "quantizer": {"name": "int", "bits": 4, "group_size": 32}}
     recipe = load_recipe({"model": {"name_or_path": "unused"}, "quantization": {"weights": [rule]}}, registry=registry)
-    with pytest.raises(PlanError, match=r"model\.norm: is a Qwen3RMSNorm, .*linear, embedding, experts"):
+    with pytest.raises(PlanError, match=r"model\.norm: is a Qwen3RMSNorm, .*linear, embedding, experts, conv"):
         build_plan(model, recipe.quantization, adapter=Wide(recipe.model), registry=registry)  # type: ignore[arg-type]
