@@ -210,13 +210,20 @@ def test_train_writes_recipe_metrics_and_a_sound_checkpoint(run: Path, folder: P
 
 def test_evaluate_a_checkpoint(run: Path, folder: Path) -> None:
     printed = succeed("evaluate", run / "packed")
-    for figure in ("loss: ", "bits_per_byte: ", "kl_teacher: ", "top1_agreement: ", "tokens: "):
-        assert figure in printed
+    figures = {name: float(value.replace(",", "")) for name, value in re.findall(r"(\w+): (\S+)", printed)}
+    assert figures.keys() >= {"loss", "bits_per_byte", "kl_teacher", "top1_agreement", "tokens", "teacher_loss"}
+    assert figures["loss_gap"] == pytest.approx(figures["loss"] - figures["teacher_loss"], abs=2e-4)
+    assert figures["tokens_per_second"] > 0
     other = save_data(folder / "other.jsonl", ["One document that is read whole."])
     assert "tokens: " in succeed("evaluate", run / "packed", "--data", other, "--teacher", folder / "model")
     error = fail("evaluate", run / "packed", "--data", other, "--set", "data.packin=true", "--set", "training.seed=1")
     assert "data has no 'packin'; did you mean 'packing'?" in error
-    assert "training.seed=1: evaluate takes data.key=value alone" in error
+    assert "training.seed=1: evaluate takes data.key=value, evaluation.batches and" in error
+    small = ("--set", "evaluation.batches=1", "--set", "evaluation.batch_size=1")
+    few = re.search(r"tokens: (\d+)", succeed("evaluate", run / "packed", *small))
+    assert few is not None and int(few[1]) < figures["tokens"]
+    error = fail("evaluate", run / "packed", "--set", "evaluation.batches=0", "--set", "evaluation.every_steps=3")
+    assert "--set evaluation.batches: " in error and "--set evaluation.every_steps=3: evaluate takes" in error
     error = fail("evaluate", run / "packed", "--set", "data.held_out=null")
     assert error == ("--set data.held_out: is null, so only what was trained on is left; give a file with --data\n")
 

@@ -25,13 +25,13 @@ TaskCache = Annotated[
         show_default=False,
     ),
 ]
-DataOverrides = Annotated[
+HeldOutOverrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="data.KEY=VALUE",
-        help="Replace one value of the recipe's data section, such as data.sequence_length=512; repeatable. "
-        "What else the recipe says is fixed in the checkpoint.",
+        metavar="KEY=VALUE",
+        help="Replace a value of the recipe's data section, such as data.sequence_length=512, evaluation.batches or "
+        "evaluation.batch_size; repeatable. What else the recipe says is fixed in the checkpoint.",
         show_default=False,
     ),
 ]
@@ -63,13 +63,15 @@ def evaluate(
             help="Held-out text; absent: what the checkpoint's recipe holds out. With --tasks: folder of the rows.",
         ),
     ] = None,
-    teacher: Annotated[str | None, typer.Option("--teacher", help="16-bit model to compare with.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="16-bit model to compare with: folder or hub name.")
+    ] = None,
     tasks: Tasks = None,
     limit: Limit = None,
     output: TaskOutput = None,
     cache: TaskCache = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no answers of --tasks on the disk.")] = False,
-    overrides: DataOverrides = None,
+    overrides: HeldOutOverrides = None,
 ) -> None:
     """Measure a model: on held-out data by loss, bits per byte and KL to its teacher, or on tasks by right answers."""
     if tasks:
@@ -86,13 +88,13 @@ def evaluate(
     from edgerazor.core.discovery import load_plugins
     from edgerazor.evaluate.checkpoints import evaluate_checkpoint
     from edgerazor.evaluate.exported import evaluate_exported
-    from edgerazor.evaluate.held_out import evaluation_data
+    from edgerazor.evaluate.held_out import evaluation_settings
     from edgerazor.inference.open_runtime import is_exported
 
     registry = load_plugins()
-    section = evaluation_data(model, data, overrides or [], registry=registry)
+    section, evaluation = evaluation_settings(model, data, overrides or [], registry=registry)
     measure = evaluate_exported if is_exported(model, registry) else evaluate_checkpoint
-    result = measure(model, registry=registry, data=section, teacher=teacher)
+    result = measure(model, registry=registry, data=section, teacher=teacher, evaluation=evaluation)
     print_figures(result.to_dict())
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)

@@ -1,9 +1,10 @@
 """Held-out figures of a quantized model: loss, bits per byte, KL to the teacher, agreement on the likeliest token."""
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ from edgerazor.core.registry import Registry
 from edgerazor.data import Collator
 from edgerazor.errors import CheckpointError, PlanError
 from edgerazor.evaluate.inputs import held_out_section, load_held_out, open_teacher
-from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics
+from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics, teacher_statistics
 from edgerazor.kernels.projection import chunk_rows
 from edgerazor.models.load import pick_device
 from edgerazor.models.source import ModelSource
 from edgerazor.models.types import vocabulary_size
 from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.recipe import load_recipe
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Means over predicted tokens; without a teacher the last two are None.
+    """Means over predicted tokens; without a teacher what is compared with one is None.
 
     Attributes:
         loss: cross entropy, nats per token.
@@ -36,6 +38,8 @@ class EvaluationResult:
         kl_teacher: KL(teacher, student) at temperature 1, nats per token.
         top1_agreement: share of tokens where both find the same token likeliest.
         tokens: predicted tokens.
+        teacher_loss: cross entropy of the teacher on the same tokens.
+        tokens_per_second: predicted tokens by the time the measurement took, the teacher's part of it included.
         notes: why a figure is None, where that is not what was asked for.
     """
 
@@ -44,11 +48,19 @@ class EvaluationResult:
     kl_teacher: float | None
     top1_agreement: float | None
     tokens: int
+    teacher_loss: float | None = None
+    tokens_per_second: float | None = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
+
+    @property
+    def loss_gap(self) -> float | None:
+        """By how many nats per token the loss lies above the teacher's."""
+        return None if self.teacher_loss is None else self.loss - self.teacher_loss
 
     def to_dict(self) -> dict[str, float | int | None]:
         """The figures alone."""
-        return {key: value for key, value in asdict(self).items() if key != "notes"}
+        figures = {key: value for key, value in asdict(self).items() if key != "notes"}
+        return {**figures, "loss_gap": self.loss_gap}
 
 
 @torch.no_grad()
@@ -77,7 +89,8 @@ def evaluate_model(
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(student.parameters(), next(student.buffers(), torch.zeros(()))).device
-    sums = torch.zeros(5, dtype=torch.float64, device=device)
+    sums = torch.zeros(6, dtype=torch.float64, device=device)
+    started = time.perf_counter()
     with _evaluation_mode(student):
         for batch in _share(dataset, Collator(pad_token_id), batch_size, batches, rank, world):
             moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
@@ -87,7 +100,7 @@ def evaluate_model(
             sums += _batch_sums(student, reference, moved, adapter)
     if accelerator is not None:
         sums = accelerator.reduce(sums, reduction="sum")
-    loss, divergence, agreement, tokens, text_bytes = (float(value) for value in sums)
+    loss, divergence, agreement, teacher_loss, tokens, text_bytes = (float(value) for value in sums)
     count = max(tokens, 1.0)
     return EvaluationResult(
         loss=loss / count,
@@ -95,6 +108,8 @@ def evaluate_model(
         kl_teacher=divergence / count if teacher is not None else None,
         top1_agreement=agreement / count if teacher is not None else None,
         tokens=int(tokens),
+        teacher_loss=teacher_loss / count if teacher is not None else None,
+        tokens_per_second=tokens / max(time.perf_counter() - started, 1e-9),
     )
 
 
@@ -113,8 +128,10 @@ def _batch_sums(
             teacher_logits = TeacherLogits(projection, chunk)
         student_rows = head.projection(hidden, rows, autocast=True)
         statistics, agreement = fused_linear_statistics(student_rows, teacher_logits, labels)
-        parts = (statistics.cross_entropy, statistics.forward_kl, agreement)
-        return torch.stack([part.sum(dtype=torch.float64) for part in parts]).reshape(1, 1, 3)
+        parts = [statistics.cross_entropy, statistics.forward_kl, agreement, torch.zeros_like(statistics.cross_entropy)]
+        if teacher_logits is not None:
+            parts[-1] = -teacher_statistics(teacher_logits, labels)[1]
+        return torch.stack([part.sum(dtype=torch.float64) for part in parts]).reshape(1, 1, 4)
 
     output = adapter.forward(student, batch, frozenset(), inside_head=inside_head)
     assert output.inside_head is not None
@@ -150,7 +167,12 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def evaluate_checkpoint(
-    folder: Path, *, registry: Registry, data: DataSection | None = None, teacher: str | None = None
+    folder: Path,
+    *,
+    registry: Registry,
+    data: DataSection | None = None,
+    teacher: str | None = None,
+    evaluation: EvaluationSection | None = None,
 ) -> EvaluationResult:
     """Evaluate a packed checkpoint as it lies on disk.
 
@@ -160,6 +182,7 @@ def evaluate_checkpoint(
         data: what to evaluate on; None takes the held-out data of the recipe the checkpoint was made by.
         teacher: 16-bit model to compare with; None takes the one of the checkpoint's recipe. If that cannot be loaded
             any more, its figures are None and `notes` says why.
+        evaluation: batch size and number of batches; None takes those of the checkpoint's recipe.
 
     Raises:
         CheckpointError: the folder is no packed checkpoint, or `teacher` cannot be loaded.
@@ -168,12 +191,11 @@ def evaluate_checkpoint(
     """
     opened = open_checkpoint(folder, registry=registry)
     recipe = load_recipe(opened.recipe, registry=registry)
-    section = held_out_section(folder, recipe.data, data)
+    section, evaluation = held_out_section(folder, recipe.data, data), evaluation or recipe.evaluation
     dataset = load_held_out(section, ModelSource(str(folder), registry=registry).tokenizer)
     device = pick_device(use_cpu=recipe.training.use_cpu)
     student: Any = load_model(folder, dtype=torch.float32, registry=registry).to(device)
-    compared: Any = None
-    notes: tuple[str, ...] = ()
+    compared, notes = None, tuple[str, ...]()
     try:
         vocabulary = vocabulary_size(student.config)
         theirs = open_teacher(folder, recipe.model, teacher, vocabulary=vocabulary, registry=registry)
@@ -182,17 +204,22 @@ def evaluate_checkpoint(
         if teacher is not None:
             raise
         notes = (f"compared with no teacher: {error}",)
-    model_type = str(student.config.model_type)
-    teacher_type = model_type if compared is None else str(compared.config.model_type)
-    adapter = registry.adapter_for(recipe.model.family or model_type)
+    adapter, teacher_adapter = _adapters(registry, recipe.model.family, student, compared)
     result = evaluate_model(
         student,
         compared,
         dataset,
         adapter=adapter,
-        teacher_adapter=adapter if teacher_type == model_type else registry.adapter_for(teacher_type),
-        batch_size=recipe.evaluation.batch_size,
-        batches=recipe.evaluation.batches,
+        teacher_adapter=teacher_adapter,
+        batch_size=evaluation.batch_size,
+        batches=evaluation.batches,
         pad_token_id=student.config.pad_token_id or 0,
     )
     return replace(result, notes=notes)
+
+
+def _adapters(registry: Registry, family: str | None, student: Any, teacher: Any) -> tuple[Any, Any]:
+    model_type = str(student.config.model_type)
+    teacher_type = model_type if teacher is None else str(teacher.config.model_type)
+    adapter = registry.adapter_for(family or model_type)
+    return adapter, adapter if teacher_type == model_type else registry.adapter_for(teacher_type)

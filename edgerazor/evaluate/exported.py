@@ -1,6 +1,7 @@
 """Held-out figures of a model as it lies on disk, computed by the engine that runs it."""
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.models.load import Models, pick_device
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import load_recipe
 
@@ -36,7 +38,8 @@ def evaluate_runtime(
         dataset: rows of `edgerazor.data.load_data`.
         rows: at most this many; None is all.
     """
-    loss = divergence = 0.0
+    loss = divergence = teacher_loss = 0.0
+    started = time.perf_counter()
     tokens = agreed = text_bytes = 0
     for index in range(len(dataset) if rows is None else min(rows, len(dataset))):
         row = dataset[index]
@@ -47,6 +50,7 @@ def evaluate_runtime(
                 tokens += len(following)
                 if theirs is not None:
                     divergence += float((np.exp(theirs) * (theirs - ours)).sum())
+                    teacher_loss -= float(theirs[np.arange(len(following)), following].sum())
                     agreed += int((theirs.argmax(-1) == ours.argmax(-1)).sum())
     count = max(tokens, 1)
     return EvaluationResult(
@@ -55,11 +59,18 @@ def evaluate_runtime(
         kl_teacher=divergence / count if teacher is not None else None,
         top1_agreement=agreed / count if teacher is not None else None,
         tokens=tokens,
+        teacher_loss=teacher_loss / count if teacher is not None else None,
+        tokens_per_second=tokens / max(time.perf_counter() - started, 1e-9),
     )
 
 
 def evaluate_exported(
-    path: Path, *, registry: Registry, data: DataSection | None = None, teacher: str | None = None
+    path: Path,
+    *,
+    registry: Registry,
+    data: DataSection | None = None,
+    teacher: str | None = None,
+    evaluation: EvaluationSection | None = None,
 ) -> EvaluationResult:
     """Evaluate an exported model in its engine.
 
@@ -69,6 +80,7 @@ def evaluate_exported(
         data: what to evaluate on; None takes the held-out data of the recipe in the export.
         teacher: 16-bit model to compare with, whose tokenizer reads the data; None takes teacher and tokenizer of the
             recipe.
+        evaluation: its batches times its batch size are the rows at most; None takes those of the recipe.
 
     Raises:
         EdgeRazorError: the model, the teacher or the data cannot be loaded, or they do not fit each other.
@@ -84,8 +96,8 @@ def evaluate_exported(
         _check_tokens(runtime, tokenizer, path)
         dataset = load_held_out(section, tokenizer)
         model: Any = theirs.load_teacher(device=pick_device(use_cpu=recipe.training.use_cpu))
-        batches = recipe.evaluation.batches
-        rows = None if batches is None else batches * recipe.evaluation.batch_size
+        evaluation = evaluation or recipe.evaluation
+        rows = None if evaluation.batches is None else evaluation.batches * evaluation.batch_size
         return evaluate_runtime(runtime, TransformersRuntime(model, tokenizer), dataset, rows=rows)
     finally:
         runtime.close()

@@ -13,7 +13,7 @@ def open_runtime(path: str | Path, *, registry: Registry, unquantized: bool = Fa
     Args:
         path: of the file or folder.
         registry: loaded plugins.
-        unquantized: take the folder of a 16-bit model too.
+        unquantized: take a 16-bit model too, by its folder or its hub name.
 
     Raises:
         CheckpointError: the folder is neither, or the checkpoint is damaged or has no tokenizer.
@@ -23,9 +23,9 @@ def open_runtime(path: str | Path, *, registry: Registry, unquantized: bool = Fa
     path = Path(path)
     name = _find_exporter(path, registry)
     if name is None and not path.is_file():
-        return (
-            _open_unquantized(path, registry) if unquantized and _is_unquantized(path) else _open_packed(path, registry)
-        )
+        if unquantized and (_is_unquantized(path) or _is_on_hub(path)):
+            return _open_unquantized(path, registry)
+        return _open_packed(path, registry)
     if not path.exists():
         raise ExportError(f"{path}: there is no such file or folder")
     runtime = registry.runtime(name or exporter_of(path, registry), path)
@@ -57,6 +57,15 @@ def _is_unquantized(folder: Path) -> bool:
 
     config = folder / "config.json"
     return config.is_file() and "quantization_config" not in read_json(config)
+
+
+def _is_on_hub(name: Path) -> bool:
+    """Whether nothing of that name is here, and it could be a hub model's: OWNER/NAME, or one that is in the cache."""
+    from edgerazor.schemas.preset import local_config
+
+    if name.exists() or name.is_absolute():
+        return False
+    return local_config(str(name)) is not None or (len(name.parts) == 2 and not name.parent.exists())
 
 
 def _open_unquantized(folder: Path, registry: Registry) -> Runtime:

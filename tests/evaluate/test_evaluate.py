@@ -30,7 +30,7 @@ def dataset(tmp_path):
 def test_figures_are_what_they_say(build_model, registry, dataset):
     student, teacher = build_model(seed=1, vocab_size=320), build_model(seed=2, vocab_size=320)
     result = evaluate_model(student, teacher, dataset, adapter=registry.adapter_for("qwen3"), batch_size=3)
-    total, divergence, agreed, count, text_bytes = 0.0, 0.0, 0, 0, 0
+    total, theirs, divergence, agreed, count, text_bytes = 0.0, 0.0, 0.0, 0, 0, 0
     for row in dataset:
         ids, positions = torch.tensor([row["input_ids"]]), torch.tensor([row["position_ids"]])
         with torch.no_grad():
@@ -42,12 +42,15 @@ def test_figures_are_what_they_say(build_model, registry, dataset):
         kept = labels != -100
         lq, lp = z.log_softmax(-1)[kept], u.log_softmax(-1)[kept]
         total += float(functional.nll_loss(lq, labels[kept], reduction="sum"))
+        theirs += float(functional.nll_loss(lp, labels[kept], reduction="sum"))
         divergence += float((lp.exp() * (lp - lq)).sum())
         agreed += int((lq.argmax(-1) == lp.argmax(-1)).sum())
         count += int(kept.sum())
         text_bytes += row["label_bytes"]
     assert result.tokens == count
     assert result.loss == pytest.approx(total / count, rel=1e-5)
+    assert result.teacher_loss == pytest.approx(theirs / count, rel=1e-5)
+    assert result.loss_gap == result.loss - result.teacher_loss
     assert result.kl_teacher == pytest.approx(divergence / count, rel=1e-4)
     assert result.top1_agreement == pytest.approx(agreed / count)
     assert result.bits_per_byte == pytest.approx(total / math.log(2) / text_bytes, rel=1e-5)
@@ -58,7 +61,7 @@ def test_batching_does_not_matter(build_model, registry, dataset):
     one, many = (evaluate_model(model, None, dataset, adapter=adapter, batch_size=size) for size in (1, 16))
     assert one.loss == pytest.approx(many.loss, rel=1e-5)
     assert one.tokens == many.tokens
-    assert one.kl_teacher is None
+    assert one.kl_teacher is one.teacher_loss is one.loss_gap is None
 
 
 def test_a_teacher_agrees_with_itself(build_model, registry, dataset):

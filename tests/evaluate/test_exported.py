@@ -94,6 +94,7 @@ def test_an_export_is_measured_on_the_rows_that_its_checkpoint_is_measured_on(ma
     )
     assert found.tokens == expected.tokens
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    assert found.teacher_loss == pytest.approx(expected.teacher_loss, rel=1e-4)
     assert found.kl_teacher == pytest.approx(expected.kl_teacher, rel=1e-2)
 
 

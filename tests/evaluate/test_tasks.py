@@ -18,6 +18,7 @@ from edgerazor.schemas.recipe import load_recipe
 from tests.commands import fail, succeed
 from tests.evaluate.hub_rows import HUB_ROWS
 from tests.evaluate.task_rows import ROWS, save_rows
+from tests.hub import offline_cache
 from tests.runs import quantization, save_model
 
 lm_eval = pytest.importorskip("lm_eval", reason="the extra eval is not installed: make tasks")
@@ -217,6 +218,18 @@ def test_a_student_beside_its_teacher(packed: Path, registry: Registry, tmp_path
         compared, teacher = written["comparison"][f"{row.task},{row.metric}"], written["teacher"]["results"][row.task]
         difference = row.student.value - teacher[f"{row.metric},none"]
         assert compared["student_only"] - compared["teacher_only"] == pytest.approx(difference * row.items)
+
+
+def test_a_teacher_of_the_hub_is_the_one_in_the_cache(
+    packed: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline_cache(tmp_path / "cache", monkeypatch)("somebody/tiny", "main", packed.parent / "model")
+    run = TaskRun(["boolq"], packed.parent / "rows", cache=tmp_path / "answers.sqlite")
+    by_folder = evaluate_tasks(packed, run, registry=registry, teacher=packed.parent / "model")
+    assert evaluate_tasks(packed, run, registry=registry, teacher=Path("somebody/tiny")).rows == by_folder.rows
+    words = ("--data", packed.parent / "rows", "--no-cache", "--teacher", "somebody/other")
+    message = fail("evaluate", packed, "--tasks", "boolq", *words)
+    assert "somebody/other: no usable config.json: there is no such folder, and no model of that name" in message
 
 
 def test_a_file_that_is_missing_is_named(folder: Path, tmp_path: Path) -> None:

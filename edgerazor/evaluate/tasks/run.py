@@ -18,6 +18,7 @@ from edgerazor.evaluate.tasks.language_model import RuntimeLM
 from edgerazor.evaluate.tasks.request_cache import RequestCache, identify_model
 from edgerazor.evaluate.tasks.rows import find_file, missing_file, read_rows
 from edgerazor.inference.open_runtime import open_runtime
+from edgerazor.schemas.preset import local_config
 
 try:
     from lm_eval.api.task import ConfigurableTask
@@ -137,7 +138,8 @@ class TaskRun:
             runtime.close()
 
     def _measure(self, runtime: Runtime, path: Path, progress: Progress | None) -> dict[str, Any]:
-        cache = RequestCache(self.cache, identify_model(path, runtime.engine))
+        fetched = None if path.exists() else local_config(str(path))
+        cache = RequestCache(self.cache, identify_model(fetched.parent if fetched else path, runtime.engine))
         shown = None if progress is None else lambda done, total: progress(str(path), done, total)
         try:
             tasks = {
@@ -158,7 +160,7 @@ def evaluate_tasks(
     """Measure a model, and a teacher beside it.
 
     Args:
-        path: packed checkpoint, exported model or 16-bit folder.
+        path: packed checkpoint, exported model, or 16-bit model by its folder or hub name.
         run: which tasks on which rows.
         registry: loaded plugins.
         teacher: any of the same.
