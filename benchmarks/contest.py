@@ -1,11 +1,8 @@
-"""Contestants measured side by side: fresh processes, interleaved rounds, medians, ratios, one table and one JSON."""
+"""What the scripts have in common: the machine, memory, one table and one JSON."""
 
 import json
 import os
 import platform
-import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,28 +32,6 @@ def memory(peak: bool = False) -> float:
     wanted = "VmHWM:" if peak else "VmRSS:"
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(wanted)) / 1024
-
-
-def run_rounds(
-    script: Path, contestants: Mapping[str, Sequence[str]], rounds: int, console: Console
-) -> dict[str, list[dict[str, float]]]:
-    """Run `python script --worker ARGUMENTS` for every contestant, round after round; each prints figures as JSON."""
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
-    for turn in range(rounds):
-        for name, arguments in contestants.items():
-            command = [sys.executable, str(script), "--worker", *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(f"{name}: {done.stderr.strip().splitlines()[-1:]}")
-            figures = json.loads(done.stdout.strip().splitlines()[-1])
-            measured[name].append(figures)
-            console.print(f"round {turn + 1}  {name}: {figures}", highlight=False, soft_wrap=True)
-    return measured
-
-
-def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of every figure."""
-    return {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
 
 
 def publish(
