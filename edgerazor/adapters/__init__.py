@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from edgerazor.adapters.params import (
+    DeiTParams,
     Gemma3TextParams,
     GraniteParams,
     LlamaParams,
@@ -14,7 +15,9 @@ from edgerazor.adapters.params import (
     Qwen3MoEParams,
     Qwen3Params,
     Qwen25OmniParams,
+    ResNetParams,
     SmolLM3Params,
+    ViTParams,
 )
 from edgerazor.core.hookspecs import hookimpl
 from edgerazor.schemas.components import AdapterParams
@@ -35,4 +38,7 @@ def edgerazor_adapters() -> Iterable[type[AdapterParams]]:
         Phi3Params,
         Olmo2Params,
         GraniteParams,
+        ViTParams,
+        DeiTParams,
+        ResNetParams,
     ]

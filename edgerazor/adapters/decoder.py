@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from edgerazor.adapters.config_facts import decoder_facts
+from edgerazor.adapters.head import check_attentions, interceptable, observed_head, unwrapped
 from edgerazor.adapters.hidden_states import HiddenStateRecorder
 from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, Signal, TensorRole
 from edgerazor.core.layers.attention import recorded_keys_and_values
-from edgerazor.core.layers.linear import Interceptor, ProjectionLayer, make_linear
+from edgerazor.core.layers.linear import Interceptor
 from edgerazor.core.layers.table import is_plain
-from edgerazor.core.outputs import Head, ModelOutput
-from edgerazor.errors import PlanError
+from edgerazor.core.outputs import ModelOutput
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 _OUTER_PARTS = {"embed_tokens": "embedding", "lm_head": "head", "norm": "final_norm"}
@@ -87,13 +86,13 @@ class DecoderAdapter(ArchitectureAdapter):
         states_recorded = recorder.recorded() if recorder else nullcontext()
         divisor = self._logit_divisor(inner.config)
         with (
-            _observed_head(model, inside_head, divisor) as head_input,
+            observed_head(output_head(model), inside_head, divisor=divisor) as head_input,
             states_recorded,
             _kept_cache(inner, signals) as cache,
         ):
             output = model(**arguments)
         if Signal.ATTENTIONS in signals:
-            _check_attentions(output.attentions, model)
+            check_attentions(output.attentions, model)
         assert head_input.hidden is not None
         states = recorder.with_final(head_input.hidden) if recorder else _asked(output, Signal.HIDDEN_STATES, signals)
         return ModelOutput(
@@ -139,33 +138,6 @@ class DecoderAdapter(ArchitectureAdapter):
         return TensorRole(_OUTER_PARTS.get(module.rpartition(".")[2], "other"), None, leaf == "bias")
 
 
-@dataclass
-class _HeadInput:
-    """What the output head was given in a forward pass, and the head."""
-
-    hidden: Tensor | None = None
-    head: Head | None = None
-
-
-@contextmanager
-def _observed_head(model: nn.Module, inside_head: Interceptor | None, divisor: float) -> Iterator[_HeadInput]:
-    """Within the block the head gives what `inside_head` returns, else one column instead of its logits.
-
-    The model divides by `divisor` what it gets, so what `inside_head` returns is multiplied by it before.
-    """
-    seen, module = _HeadInput(), output_head(model)
-
-    def intercept(hidden: Tensor, head: Head) -> Tensor:
-        seen.hidden, seen.head = hidden, replace(head, divisor=divisor)
-        return hidden[:, :1] if inside_head is None else inside_head(hidden, seen.head) * divisor
-
-    module.interceptor = intercept
-    try:
-        yield seen
-    finally:
-        module.interceptor = None
-
-
 def _kept_cache(model: nn.Module, signals: Set[Signal]) -> AbstractContextManager[Any]:
     """Within the block keys and values of every layer are kept, if anybody asks for either."""
     wanted = bool(signals & {Signal.KEYS, Signal.VALUES})
@@ -179,27 +151,4 @@ def _asked(output: Any, signal: Signal, signals: Set[Signal]) -> Any:
 
 def output_head(model: nn.Module) -> Any:
     """The output projection, able to be intercepted; a plain linear head becomes so without changing its values."""
-    head = unwrapped(model).get_output_embeddings()
-    if type(head) is nn.Linear:
-        make_linear(head, None, None)
-    if not isinstance(head, ProjectionLayer):
-        raise PlanError(f"the output head is {type(head).__name__}; only linear heads can be distilled")
-    return head
-
-
-def unwrapped(model: nn.Module) -> Any:
-    """The transformers model inside what data-parallel wrappers made of it."""
-    inner: Any = model
-    while not hasattr(inner, "get_output_embeddings") and hasattr(inner, "module"):
-        inner = inner.module
-    return inner
-
-
-def _check_attentions(attentions: Any, model: nn.Module) -> None:
-    if not attentions or any(attention is None for attention in attentions):
-        config = unwrapped(model).config
-        implementation = getattr(config, "_attn_implementation", None)
-        raise PlanError(
-            f"a loss compares attentions, but the {config.model_type} model runs with attention '{implementation}', "
-            "which keeps none; load it with eager attention"
-        )
+    return interceptable(unwrapped(model).get_output_embeddings())

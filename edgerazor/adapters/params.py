@@ -1,7 +1,7 @@
 """Declarations of the built-in families: model types, group sizes and loss weights (METHOD 3 and 5)."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from edgerazor.schemas.components import AdapterParams, GroupSizes, PresetWeights
 
@@ -120,3 +120,36 @@ class Olmo2Params(AdapterParams):
     target: ClassVar[str] = "edgerazor.adapters.olmo2:Olmo2Adapter"
     model_types: ClassVar[tuple[str, ...]] = ("olmo2",)
     name: Literal["olmo2"] = "olmo2"
+
+
+class ImageClassifierParams(AdapterParams):
+    """What image classifiers share; none of them has published loss weights."""
+
+    caches_keys: ClassVar[bool] = False
+
+
+class ViTParams(ImageClassifierParams):
+    """ViT."""
+
+    target: ClassVar[str] = "edgerazor.adapters.vit:ViTAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("vit",)
+    renamed: ClassVar[Mapping[str, str]] = {"embed_tokens": "patch_embeddings.projection", "lm_head": "classifier"}
+    name: Literal["vit"] = "vit"
+
+
+class DeiTParams(ViTParams):
+    """DeiT, distilled or not, with its one classifier."""
+
+    target: ClassVar[str] = "edgerazor.adapters.vit:DeiTAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("deit",)
+    name: Literal["deit"] = "deit"  # type: ignore[assignment]
+
+
+class ResNetParams(ImageClassifierParams):
+    """ResNet of basic or bottleneck layers."""
+
+    target: ClassVar[str] = "edgerazor.adapters.resnet:ResNetAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("resnet",)
+    renamed: ClassVar[Mapping[str, str]] = {"embed_tokens": "embedder.embedder.convolution", "lm_head": "classifier.1"}
+    layers: ClassVar[Mapping[str, Any] | None] = {"name": "lafd", "metric": "norm", "top_k": 3}
+    name: Literal["resnet"] = "resnet"

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from edgerazor.core.layers.attention import apply_kv_quantizer
+from edgerazor.core.layers.attention import apply_kv_quantizer, attention_modules
 from edgerazor.core.layers.merging import refuse_merging
 from edgerazor.core.layers.quantized_linear import InputSlot
 from edgerazor.core.layers.table import kind_named
@@ -28,7 +28,9 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
     """
     layers = _checked_layers(model, plan)
     refuse_merging()
-    if plan.kv_cache is not None or attentions:
+    if plan.kv_cache is None and attentions and not attention_modules(model):
+        model.set_attn_implementation("eager")  # type: ignore[operator]
+    elif plan.kv_cache is not None or attentions:
         apply_kv_quantizer(model, registry.build(plan.kv_cache) if plan.kv_cache else None, attentions=attentions)
     activation = registry.build(plan.activations) if plan.activations else None
     planned = [entry for entry in plan.modules if entry.params is not None]

@@ -107,7 +107,7 @@ class PositionMask:
     """Positions that count, and how many there are in the whole optimizer step, on all ranks.
 
     Attributes:
-        mask: bool `[batch, seq]`.
+        mask: bool `[batch, seq]`, or float shares of positions that add up to one.
         positions: true entries of the step, a scalar tensor.
         sequences: live rows (with a true entry) of the step, a scalar tensor.
     """
@@ -133,8 +133,8 @@ class PositionMask:
 
 
 def count_positions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """True entries and live rows of a mask, as scalar tensors."""
-    return mask.sum(), mask.any(dim=-1).sum()
+    """True entries and live rows of a mask, as scalar tensors; of shares, what they add up to."""
+    return mask.sum() if mask.dtype == torch.bool else mask.sum().round().long(), mask.any(dim=-1).sum()
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ class Targets:
         ignore_index: the label that counts as none.
         task: predictions that the task's cross entropy counts; None: all. Labels that the student wrote itself are
             for distillation alone.
+        predicted: what each prediction is to give, where that is not the next label: `[batch, labels]`.
     """
 
     labels: Tensor
@@ -157,6 +158,13 @@ class Targets:
     attention: PositionMask
     ignore_index: int = -100
     task: PositionMask | None = None
+    predicted: Tensor | None = None
+
+    @classmethod
+    def of_batch(cls, batch: Mapping[str, Any]) -> "Targets":
+        """Targets of a collated batch; counts are those of this batch."""
+        tokens, predictions, attention, task = (PositionMask.of(mask) for mask in batch_masks(batch))
+        return cls(batch["labels"], tokens, predictions, attention, task=task, predicted=predicted_labels(batch))
 
     @classmethod
     def from_labels(
@@ -168,7 +176,9 @@ class Targets:
         return cls(labels, tokens, predictions, attention, ignore_index)
 
     def next_labels(self) -> Tensor:
-        """`[batch, seq]`: the label each position predicts; `ignore_index` at the end of a row."""
+        """`[batch, seq]`: the label each position predicts; `ignore_index` where there is none."""
+        if self.predicted is not None:
+            return self.predicted
         return functional.pad(self.labels[:, 1:], (0, 1), value=self.ignore_index)
 
 
@@ -180,6 +190,28 @@ def position_masks(
     predictions = functional.pad(tokens[:, 1:], (0, 1), value=False)
     attention = torch.ones_like(tokens) if attention_mask is None else attention_mask.bool()
     return tokens, predictions, attention
+
+
+def batch_masks(batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`tokens`, `predictions`, `attention`, and the predictions that the task counts, of a collated batch.
+
+    Rows of tokens predict the next label at every position. A batch with `label_shares [batch, labels]` holds one
+    prediction a row: it is made once, however many labels it is compared with, and the shares say how much each counts.
+    """
+    attention: Tensor | None = batch.get("token_mask", batch.get("attention_mask"))
+    shares: Tensor | None = batch.get("label_shares")
+    if shares is None:
+        tokens, predictions, attention = position_masks(batch["labels"], attention)
+        return tokens, predictions, attention, predictions
+    assert attention is not None
+    predictions = torch.zeros_like(shares, dtype=torch.bool)
+    predictions[:, 0] = attention.any(dim=-1)
+    return attention, predictions, attention, shares
+
+
+def predicted_labels(batch: Mapping[str, Any]) -> Tensor | None:
+    """The labels of a batch of one prediction a row; None where the next label of a row is predicted."""
+    return batch["labels"] if "label_shares" in batch else None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from edgerazor.models.finite import check_finite
 from edgerazor.models.special_tokens import drop_impossible_padding
 from edgerazor.models.stored_weights import StoredWeights
 from edgerazor.models.tied import has_own_head, own_head, says_tied, untie
-from edgerazor.models.types import auto_class, trained_config, vocabulary_size
+from edgerazor.models.types import attention_options, auto_class, trained_config, vocabulary_size
 from edgerazor.schemas.preset import local_config
 
 _TOKENIZER_FILES = (
@@ -164,7 +164,7 @@ class ModelSource:
                 config=config,
                 dtype=dtype,
                 revision=self.revision,
-                attn_implementation="sdpa",
+                **attention_options(config),
                 output_loading_info=True,
                 **options,
             )
@@ -200,4 +200,4 @@ class ModelSource:
 def build_meta_model(config: PretrainedConfig) -> nn.Module:
     """The model that a configuration describes, on the meta device: no weight is loaded or allocated."""
     with torch.device("meta"):
-        return auto_class(config).from_config(config, attn_implementation="sdpa")
+        return auto_class(config).from_config(config, **attention_options(config))

@@ -15,12 +15,31 @@ def trained_config(config: Any, registry: Registry) -> Any:
 
 
 def auto_class(config: Any) -> Any:
-    """The Auto class of transformers that builds language models of this configuration, or models around one."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    """The Auto class of transformers for a configuration: of language models, classifiers of images, or models around.
 
-    return AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModelForImageTextToText
+    A model around a language model is one of images and text.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForImageTextToText
+
+    known = (AutoModelForCausalLM, AutoModelForImageClassification)
+    return next((found for found in known if type(config) in found._model_mapping), AutoModelForImageTextToText)
+
+
+def attention_options(config: Any) -> dict[str, str]:
+    """What transformers is asked for where it builds the model: `sdpa`, unless the model has no attention."""
+    classes = auto_class(config)._model_mapping
+    known: Any = classes.get(type(config), ())
+    every = known if isinstance(known, tuple) else (known,)
+    return {"attn_implementation": "sdpa"} if all(found._supports_sdpa for found in every) else {}
 
 
 def vocabulary_size(config: Any) -> int:
-    """Tokens the language model numbers."""
-    return int(config.get_text_config().vocab_size)
+    """Tokens the language model numbers; of a classifier its classes."""
+    return int(config.num_labels if classifies_images(config) else config.get_text_config().vocab_size)
+
+
+def classifies_images(config: Any) -> bool:
+    """Whether the model gives one prediction per image."""
+    from transformers import AutoModelForImageClassification
+
+    return auto_class(config) is AutoModelForImageClassification

@@ -81,7 +81,8 @@ class AdapterParams(ComponentParams):
     `registers` is the import path of a function that makes transformers know types it has no classes for, or "".
     `trained_parts` names, for a model type made of several models, the attribute of its configuration that belongs to
     the one that is trained. `renamed` says what the family calls modules that presets name, as in
-    `{"k_proj": "qkv_proj"}`.
+    `{"k_proj": "qkv_proj"}`. `caches_keys` is False where presets have no keys and values to quantize; `layers` is the
+    selector of their feature loss where the published one does not suit the family.
     """
 
     kind: ClassVar[Kind] = "adapter"
@@ -91,6 +92,8 @@ class AdapterParams(ComponentParams):
     group_sizes: ClassVar[GroupSizes | None] = None
     presets: ClassVar[Mapping[str, PresetWeights]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
+    caches_keys: ClassVar[bool] = True
+    layers: ClassVar[Mapping[str, Any] | None] = None
 
 
 class ExporterParams(ComponentParams):

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from edgerazor.schemas.base import Schema, nearest
-from edgerazor.schemas.components import Declarations, GroupSizes, PresetWeights
+from edgerazor.schemas.components import AdapterParams, Declarations, GroupSizes, PresetWeights
 from edgerazor.schemas.overrides import Override
 
 WISHES = GroupSizes(weights=256, activations=256, kv_cache=256)
@@ -91,7 +91,10 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
     if scale_dtype in get_args(PresetScaleDtype):  # anything else is refused with the preset itself
         for rule in template["quantization"]["weights"]:
             rule["quantizer"]["scale_dtype"] = scale_dtype
-    for section, content in _fill(template, sizes, weights, fit).items():
+    filled = _fill(template, sizes, weights, fit)
+    if adapter is not None:
+        _suit(filled, adapter)
+    for section, content in filled.items():
         result.setdefault(section, content)
     result["preset"] = {"name": name, "group_sizes": written or None, "scale_dtype": scale_dtype}
     return result, []
@@ -155,6 +158,16 @@ def _rename(template: dict[str, Any], renamed: Mapping[str, str]) -> None:
             parts = [pattern.rpartition(".") for pattern in rule["match"]]
             named = (f"{stem}{dot}{renamed.get(leaf, leaf)}" for stem, dot, leaf in parts)
             rule["match"] = list(dict.fromkeys(named))
+
+
+def _suit(filled: dict[str, Any], adapter: type[AdapterParams]) -> None:
+    """Leave out what the family does not have, and take its own choice of layers, in place."""
+    quantization = filled["quantization"]
+    if not adapter.caches_keys:
+        quantization["kv_cache"] = None
+        quantization["fit"] = [key for key in quantization["fit"] if key != "kv_cache"]
+    if adapter.layers is not None:
+        filled["distillation"]["losses"][1]["layers"] = dict(adapter.layers)
 
 
 def _fill(template: dict[str, Any], sizes: GroupSizes, weights: PresetWeights, fit: Sequence[str]) -> dict[str, Any]:

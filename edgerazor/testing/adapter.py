@@ -11,7 +11,7 @@ from edgerazor.checkpoint import load_model, verify_checkpoint
 from edgerazor.core.contracts import ModelFacts, Signal, TensorRole
 from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.table import find_layer, is_plain, kind_of
-from edgerazor.core.outputs import Head, Targets
+from edgerazor.core.outputs import Head
 from edgerazor.core.registry import Registry
 from edgerazor.schemas.components import AdapterParams
 from edgerazor.testing.adapter_case import AdapterCase, Batch
@@ -29,7 +29,7 @@ def check_adapter(
         params: its parameters.
         config: transformers configuration of a small model: two layers, a width of 32 or 64.
         batch: what the model's forward takes, with inputs for everything that can be quantized; None is two rows of
-            text.
+            text, or two images where the adapter's facts say that the model is given such.
         registry: builds it; None loads the installed plugins.
 
     Raises:
@@ -76,7 +76,7 @@ def every_linear_layer_can_be_quantized_or_says_why_not(case: AdapterCase) -> No
 
 def every_matrix_has_its_role(case: AdapterCase) -> None:
     model, roles = case.model(), dict[TensorRole, str]()
-    ends = {id(model.get_input_embeddings()): "embedding", id(model.get_output_embeddings()): "head"}
+    ends = {} if case.facts.image else _ends(model)
     for name, module in case.adapter.quantizable(model):
         kind = kind_of(module)
         full = kind.parameter_name(name) if kind is not None else f"{name}.weight"
@@ -95,27 +95,41 @@ def every_matrix_has_its_role(case: AdapterCase) -> None:
         expect(isinstance(case.adapter.role(name), TensorRole), f"role('{name}') is no TensorRole")
 
 
+def _ends(model: Any) -> dict[int, str]:
+    """Roles of embedding and head of a language model, by the `id` of the module."""
+    return {id(model.get_input_embeddings()): "embedding", id(model.get_output_embeddings()): "head"}
+
+
 def facts_are_those_of_the_model(case: AdapterCase) -> None:
     model, facts = case.model(), case.adapter.facts(case.config)
     expect(isinstance(facts, ModelFacts), f"facts gives a {type(facts).__name__}, not a ModelFacts")
     expect(facts == case.adapter.facts(case.config.to_dict()), "facts of config.json differ from those of the object")
     counts = {len(facts.ropes), len(facts.windows)}
     expect(counts == {facts.layers}, f"ropes and windows are those of {sorted(counts)} layers, not of {facts.layers}")
+    if facts.image is not None:
+        classes = case.logits(model).shape[-1]
+        expect(facts.vocab == classes, f"vocab is {facts.vocab}; the model tells {classes} classes apart")
+        _expect_biases(case, model)
+        return
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     expect(facts.tied == tied, f"tied is {facts.tied}; of the model it is {tied}")
     present: dict[int | None, set[str]] = {}
-    biases = set()
     for name, parameter in model.named_parameters():
         role = case.adapter.role(name)
-        if role.bias and role.kind != "other":
-            biases.add(role.kind)
-        elif not role.bias:
+        if not role.bias:
             present.setdefault(role.layer, set()).add(role.kind)
             wanted, shape = facts.shape(role.kind), tuple(parameter.shape)
             expect(wanted in (None, shape), f"{name} ({role.kind}) has shape {shape}; the facts say {wanted}")
-    expect(facts.biases == biases, f"biases are {sorted(facts.biases)}; the model has {sorted(biases)}")
+    _expect_biases(case, model)
     _expect_layers(facts, present)
     _expect_frequencies(facts, model)
+
+
+def _expect_biases(case: AdapterCase, model: Any) -> None:
+    """The roles with a bias, norms left aside, are those that the facts name."""
+    roles = (case.adapter.role(name) for name, _ in model.named_parameters())
+    biases = {role.kind for role in roles if role.bias and role.kind != "other" and not role.kind.endswith("norm")}
+    expect(case.facts.biases == biases, f"biases are {sorted(case.facts.biases)}; the model has {sorted(biases)}")
 
 
 def _expect_layers(facts: ModelFacts, present: dict[int | None, set[str]]) -> None:
@@ -154,13 +168,13 @@ def every_declared_signal_is_given(case: AdapterCase) -> None:
     with torch.no_grad():
         output = case.adapter.forward(model, case.batch, case.adapter.signals)
         plain = case.adapter.forward(case.model(), case.batch, {Signal.LOGITS})
-    rows, columns = case.batch["input_ids"].shape
+    (rows, columns), image = case.positions, case.facts.image
     # A model that runs its layers more than once gives a signal for every time.
     layers, hidden = case.text_config.num_hidden_layers, output.final_hidden
     if output.hidden_states is not None:
         layers = max(layers, len(output.hidden_states) - 1)
     expect(Signal.LOGITS in case.adapter.signals, "signals do not hold LOGITS")
-    expect(hidden.shape[:2] == (rows, columns), f"final_hidden has shape {list(hidden.shape)}")
+    expect(hidden.shape[:2] == (rows, 1 if image else columns), f"final_hidden has shape {list(hidden.shape)}")
     for signal in case.adapter.signals - {Signal.LOGITS}:
         given = getattr(output, signal.value)
         expect(given is not None, f"{signal.value} is declared and not given")
@@ -171,7 +185,7 @@ def every_declared_signal_is_given(case: AdapterCase) -> None:
         position = {Signal.ROUTER_LOGITS: 0, Signal.HIDDEN_STATES: 1}.get(signal, 2)
         found, wanted = given[0].shape[position], rows * columns if position == 0 else columns
         expect(found == wanted, f"{signal.value} has {found} positions on axis {position}; {wanted} were expected")
-    if Signal.HIDDEN_STATES in case.adapter.signals:
+    if Signal.HIDDEN_STATES in case.adapter.signals and not image:
         expect_equal(output.hidden_states[-1], hidden, "the last hidden state differs from final_hidden")
 
 
@@ -192,8 +206,7 @@ def a_loss_inside_the_head_sees_what_one_outside_does(case: AdapterCase) -> None
 
 def a_training_step_reaches_every_matrix(case: AdapterCase) -> None:
     student, plan = case.student()
-    before, labels = case.logits(student), case.batch["input_ids"]
-    targets = Targets.from_labels(labels, case.batch.get("attention_mask"))
+    before, targets = case.logits(student), case.targets()
 
     def cross_entropy(hidden: Tensor, head: Head) -> Tensor:
         logs = head.logits(hidden).float().log_softmax(dim=-1)

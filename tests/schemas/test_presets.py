@@ -104,7 +104,7 @@ def test_a_family_that_is_not_known_is_an_error(tmp_path: Path, registry: Regist
     (problem,) = message(registry, model={"name_or_path": str(tmp_path)}, preset="4-bit")
     assert problem.startswith(
         f"recipe: preset: the model's family is not known, because '{tmp_path}' has no config.json on this machine; "
-        "set model.family to one of gemma3_text, granite, llama"
+        "set model.family to one of deit, gemma3_text, granite, llama"
     )
 
 
@@ -143,3 +143,16 @@ def test_a_section_that_is_written_replaces_the_presets_whole(registry: Registry
     assert recipe.quantization.activations is None and recipe.quantization.kv_cache is None
     assert [loss.name for loss in recipe.distillation.losses] == ["eakld", "feature_mse"]  # type: ignore[union-attr]
     assert load(registry, model=QWEN, preset="1.88-bit", distillation=None).distillation is None
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet"])
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_of_image_classifiers_have_no_cache(name: str, family: str, registry: Registry) -> None:
+    recipe = load(registry, model={"name_or_path": "x", "family": family}, preset=name)
+    first = {"vit": "*.patch_embeddings.projection", "resnet": "*.embedder.embedder.convolution"}[family]
+    head = {"vit": "classifier", "resnet": "classifier.1"}[family]
+    assert recipe.quantization.weights[0].match == (first, head)
+    assert recipe.quantization.kv_cache is None and "kv_cache" not in recipe.quantization.fit
+    assert recipe.distillation is not None
+    metric = recipe.distillation.losses[1].layers.metric  # type: ignore[attr-defined]
+    assert metric == {"vit": "cosine", "resnet": "norm"}[family]

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, Qwen3Config
 from edgerazor.testing import BrokenLawError, check_adapter
 from edgerazor.testing.adapter import LAWS, the_model_type_is_declared
 from edgerazor.testing.laws import law_name
+from tests.adapters.image_models import IMAGE_FAMILIES
 from tests.adapters.omni_cases import batches
 from tests.families import FAMILIES, SMALL, family_config
 from tests.testing import faulty_adapters
@@ -36,7 +37,7 @@ def test_built_in_adapters_keep_the_laws(name: str) -> None:
 
 
 def test_every_built_in_adapter_is_checked() -> None:
-    checked = {model_type for model_type, _ in FAMILIES.values()}
+    checked = {model_type for model_type, _ in FAMILIES.values()} | {*IMAGE_FAMILIES.values()}
     assert all(checked & set(declared.model_types) for declared in REGISTRY.adapter_declarations())
 
 

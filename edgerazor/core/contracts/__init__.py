@@ -10,7 +10,7 @@ from edgerazor.core.contracts.exporter import (
     NamedTensors,
     Progress,
 )
-from edgerazor.core.contracts.facts import GGUFArchitecture, ModelFacts, Rope
+from edgerazor.core.contracts.facts import GGUFArchitecture, ImageFacts, ModelFacts, Rope
 from edgerazor.core.contracts.loss import DistillationLoss, Signal, WeighsDivergences
 from edgerazor.core.contracts.quantizer import Quantizer
 from edgerazor.core.contracts.runtime import OneSequence, Runtime, TokenizerRuntime
@@ -27,6 +27,7 @@ __all__ = [
     "ExportResult",
     "Exporter",
     "GGUFArchitecture",
+    "ImageFacts",
     "LayerSelector",
     "ModelFacts",
     "NamedTensors",

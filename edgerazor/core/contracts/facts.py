@@ -75,18 +75,32 @@ class GGUFArchitecture:
     unrotated_every: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """The text model of a checkpoint, as its configuration describes it. Sizes are numbers of elements.
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a model of images is given, `[batch, channels, height, width]`.
 
     Attributes:
-        layers: decoder layers, each counted once.
+        any_size: height and width are the usual ones, and others will do.
+    """
+
+    channels: int
+    height: int
+    width: int
+    any_size: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """The model of a checkpoint, as its configuration describes it. Sizes are numbers of elements.
+
+    Attributes:
+        layers: decoder layers, each counted once; of an image model its layers or stages.
         hidden: width of the residual stream.
         intermediate: rows of `gate` and `up`, columns of `down`.
-        heads, kv_heads: attention heads, and those of keys and values.
+        heads, kv_heads: attention heads, and those of keys and values; 0 without attention.
         head_dim: width of a head.
-        vocab: rows of the embedding.
-        context: positions that the model was made for.
+        vocab: rows of the embedding; classes of a classifier.
+        context: positions that the model was made for; of an image model those of its hidden states.
         tied: the embedding is the output head, too.
         norm_eps: added to the mean square in every RMS norm.
         ropes: rotary embedding of each layer, None where a layer does not rotate.
@@ -109,6 +123,7 @@ class ModelFacts:
         gguf: llama.cpp's architecture; None if it has none.
         genai: `model.type` of onnxruntime-genai; None takes the model type of config.json.
         mlx: model class of mlx_lm; None takes the model type of config.json.
+        image: what it is given, if it classifies images; None for a language model.
     """
 
     layers: int
@@ -141,6 +156,7 @@ class ModelFacts:
     gguf: GGUFArchitecture | None = None
     genai: str | None = None
     mlx: str | None = None
+    image: ImageFacts | None = None
 
     @property
     def rope(self) -> Rope | None:

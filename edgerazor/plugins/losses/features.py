@@ -40,6 +40,11 @@ class FeatureLoss(LayerwiseLoss):
         super().check_models(student, teacher)
         ours, theirs = student.hidden_size, teacher.hidden_size
         if self.params.projection is not None:
+            if not isinstance(ours, int) or not isinstance(theirs, int):
+                raise PlanError(
+                    f"{self.params.name}: projection: one matrix serves all layers, but the widths of these differ "
+                    f"(student {ours}, teacher {theirs}); leave it out, and take a teacher of the student's widths"
+                )
             self.module = _projection(ours, theirs)
         elif ours != theirs:
             raise PlanError(

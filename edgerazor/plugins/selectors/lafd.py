@@ -93,7 +93,17 @@ class LAFD(CalibratedSelector):
         return torch.sort(scores, stable=True).indices[: self.params.top_k]
 
     def _scores(self, hidden_states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        """`[L]`: the lower, the sooner a layer is chosen."""
+        """`[L]`: the lower, the sooner a layer is chosen.
+
+        Raises:
+            PlanError: the metric compares states of one shape, but shapes differ.
+        """
+        if self.params.metric != "norm" and len({state.shape for state in hidden_states}) > 1:
+            shapes = ", ".join(dict.fromkeys(str(list(state.shape[1:])) for state in hidden_states))
+            raise PlanError(
+                f"lafd: metric {self.params.metric} needs states of one shape, but those of the teacher have {shapes}; "
+                "use metric: norm, or choose layers by number"
+            )
         match self.params.metric:
             case "cosine":
                 pairs = pairwise(hidden_states)
