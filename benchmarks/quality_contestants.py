@@ -1,0 +1,202 @@
+"""The contestants of the laboratory: each is a small change of the published recipe (docs/design/METHOD.md)."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["rounded", "calibrated", "trained"]
+BODIES: Mapping[float, Mapping[str, Any]] = {
+    4: {"name": "int", "bits": 4},
+    3: {"name": "int", "bits": 3},
+    2.79: {"name": "sqmp", "high_ratio": 0.5},
+    2: {"name": "int", "bits": 2, "symmetric": False},
+    1.88: {"name": "sqmp", "high_ratio": 0.125},
+    1.58: {"name": "ternary"},
+}
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to make a low-bit model of the teacher.
+
+    Attributes:
+        method: what differs, as the table says it.
+        bits: nominal width of the decoder's matrices; embedding and head are int4 in all.
+        kind: rounded and calibrated contestants are not trained.
+        changes: values of the recipe by dotted key path; None removes the key.
+        times: how often the usual number of steps it is trained.
+        data: text by people, by the teacher, or as many documents of each.
+    """
+
+    method: str
+    bits: float
+    kind: Kind = "trained"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    times: float = 1
+    data: Literal["human", "teacher", "mixed"] = "human"
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        text = "" if self.data == "human" else f", {self.data} text"
+        return f"{self.method}{text}, {self.bits:g} bit"
+
+    @property
+    def slug(self) -> str:
+        """A file name."""
+        return "".join(letter if letter.isalnum() or letter == "." else "-" for letter in self.name.lower())
+
+    @property
+    def depends_on_seed(self) -> bool:
+        return self.kind != "rounded"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contestants of one teacher share.
+
+    Attributes:
+        teacher: folder of the 16-bit model.
+        group_size: of weights and activations.
+        head_size: group size of keys and values.
+        layers: decoder layers of the teacher.
+        sources: files of documents by kind of text.
+        held_out: file of documents.
+    """
+
+    teacher: Path
+    group_size: int
+    head_size: int
+    layers: int
+    sources: Mapping[str, Path]
+    held_out: Path
+    steps: int
+    sequence_length: int
+    batch_size: int
+    learning_rate: float
+
+
+def _loss(name: str, **options: Any) -> dict[str, Any]:
+    return {"distillation.losses": [{"name": name, "weight": 2.0, **options}, "feature"]}
+
+
+def _layers(selector: Mapping[str, Any] | None) -> dict[str, Any]:
+    if selector is None:
+        return {"distillation.losses": ["eakld"]}
+    return {"distillation.losses": ["eakld", {"name": "feature_mse", "weight": 0.1, "layers": dict(selector)}]}
+
+
+QAT = {"distillation": None}
+PURE = {"distillation.task_weight": 0.0, "distillation.losses": [{"name": "forward_kl", "weight": 2.0}]}
+COOLDOWN = {
+    "training.lr_scheduler_type": "warmup_stable_decay",
+    "training.lr_scheduler_kwargs": {"num_decay_steps": "half", "decay_type": "linear"},
+}
+LOSSES = {
+    "forward KL": _loss("forward_kl"),
+    "reverse KL": _loss("reverse_kl"),
+    "JSD": _loss("jsd"),
+    "CAKLD": _loss("cakld"),
+}
+SELECTORS = {
+    "no layer": _layers(None),
+    "last layer": _layers({"name": "fixed", "layers": [-1]}),
+    "all layers": _layers({"name": "all"}),
+    "low layer": _layers({"name": "fixed", "layers": ["low"]}),
+    "middle layer": _layers({"name": "fixed", "layers": ["mid"]}),
+}
+NARROW = (1.88, 1.58)
+CONTESTANTS: tuple[Contestant, ...] = (
+    *(Contestant("rounding", bits, "rounded") for bits in BODIES),
+    *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
+    *(Contestant(PUBLISHED, bits) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant("cross entropy alone", bits, changes=QAT) for bits in NARROW),
+    *(Contestant("forward KL alone", bits, changes=PURE) for bits in NARROW),
+    *(Contestant("decay in the second half", bits, changes=COOLDOWN) for bits in NARROW),
+    *(Contestant("twice the learning rate", bits, changes={"training.learning_rate": 2.0}) for bits in NARROW),
+    *(Contestant(f"{name} for EAKLD", 1.88, changes=changes) for name, changes in LOSSES.items()),
+    *(Contestant(f"{name} for LAFD", 1.88, changes=changes) for name, changes in SELECTORS.items()),
+    *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (2, 4)),
+    *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
+    *(
+        Contestant(f"{name} for EAKLD", 1.88, changes=changes, data=data)
+        for data in ("teacher", "mixed")
+        for name, changes in LOSSES.items()
+    ),
+)
+
+
+def recipe_of(contestant: Contestant, setting: Setting, seed: int) -> dict[str, Any]:
+    """The contestant's recipe; rows and their order depend on the seed and the kind of text alone."""
+    raw = _published(contestant.bits, setting, seed)
+    raw["data"]["sources"] = _sources(contestant.data, setting.sources)
+    raw["training"]["max_steps"] = steps = round(setting.steps * contestant.times)
+    raw["evaluation"]["every_steps"] = max(steps // 4, 1)
+    if contestant.kind != "trained":
+        raw["distillation"] = None
+    usual = {loss["name"].removesuffix("_mse"): loss for loss in (raw["distillation"] or {}).get("losses", ())}
+    for path, value in contestant.changes.items():
+        *sections, key = path.split(".")
+        section = raw
+        for name in sections:
+            section = section[name]
+        section[key] = copy.deepcopy(value)
+    if contestant.changes.get("training.learning_rate"):
+        raw["training"]["learning_rate"] *= setting.learning_rate
+    if raw["training"].get("lr_scheduler_kwargs", {}).get("num_decay_steps") == "half":
+        raw["training"]["lr_scheduler_kwargs"]["num_decay_steps"] = steps // 2
+    if raw["distillation"]:
+        raw["distillation"]["losses"] = [
+            usual[loss] if isinstance(loss, str) else loss for loss in raw["distillation"]["losses"]
+        ]
+    return raw
+
+
+def _sources(data: str, sources: Mapping[str, Path]) -> list[dict[str, Any]]:
+    if data == "mixed":
+        return [{"path": str(sources[kind]), "ratio": 0.5} for kind in ("human", "teacher")]
+    return [{"path": str(sources[data])}]
+
+
+def _published(bits: float, setting: Setting, seed: int) -> dict[str, Any]:
+    """Quantizers, losses and weights of the publication; learning rate and schedule are those of the quickstart."""
+    head = {"name": "int", "bits": 4, "group_size": setting.group_size}
+    task, feature, rate = (0.05, 0.5, 0.3) if bits == 4 else (0.1, 0.1, 1.0)
+    layers = {"name": "lafd", "top_k": min(3, setting.layers)}
+    return {
+        "model": {"name_or_path": str(setting.teacher)},
+        "data": {
+            "held_out": [{"path": str(setting.held_out)}],
+            "sequence_length": setting.sequence_length,
+            "seed": seed,
+        },
+        "quantization": {
+            "weights": [
+                {"match": ["*.embed_tokens", "lm_head"], "quantizer": head},
+                {"match": "*", "quantizer": {**BODIES[bits], "group_size": setting.group_size}},
+            ],
+            "activations": {"name": "int", "bits": 8, "group_size": setting.group_size},
+            "kv_cache": {"name": "int", "bits": 8, "group_size": setting.head_size},
+        },
+        "distillation": {
+            "task_weight": task,
+            "losses": [
+                {"name": "eakld", "weight": 2.0, "temperature": 1.0, "uniform_support": 16},
+                {"name": "feature_mse", "weight": feature, "layers": layers},
+            ],
+        },
+        "training": {
+            "learning_rate": setting.learning_rate * rate,
+            "weight_decay": 0.0,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.05,
+            "per_device_train_batch_size": setting.batch_size,
+            "logging_steps": 10,
+            "save_strategy": "no",
+            "seed": seed,
+        },
+        "evaluation": {"batches": 1, "batch_size": 16},
+    }

@@ -1,0 +1,87 @@
+"""The laboratory: every contestant is a valid recipe, units are kept, differences are taken seed by seed."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgerazor.core.registry import Registry
+from edgerazor.schemas.recipe import load_recipe
+from tests.runs import LINES, save_model
+
+
+def setting(folder: Path) -> Any:
+    values = {"teacher": folder, "group_size": 32, "head_size": 16, "layers": 2, "held_out": folder / "held.jsonl"}
+    sources = {kind: folder / f"{kind}.jsonl" for kind in ("human", "teacher")}
+    sizes = {"steps": 80, "sequence_length": 64, "batch_size": 2, "learning_rate": 1e-3}
+    return import_module("quality_contestants").Setting(**values, **sizes, sources=sources)
+
+
+def test_every_contestant_is_a_recipe_that_differs_from_the_published_one(tmp_path: Path, registry: Registry) -> None:
+    contestants = import_module("quality_contestants")
+    slugs = {contestant.slug for contestant in contestants.CONTESTANTS}
+    assert len(slugs) == len(contestants.CONTESTANTS)
+    recipes = []
+    for contestant in contestants.CONTESTANTS:
+        raw = contestants.recipe_of(contestant, setting(tmp_path), 3)
+        recipe = load_recipe(raw, registry=registry)
+        assert recipe.training.max_steps == 80 * contestant.times and recipe.training.seed == 3
+        if contestant.kind == "trained":
+            recipes.append(recipe.to_yaml())
+    assert len(set(recipes)) == len(recipes)
+
+
+def test_differences_are_taken_between_equal_seeds() -> None:
+    def unit(method: str, seed: int, kl: float) -> dict[str, Any]:
+        facts = {"name": method, "method": method, "bits": 1.88, "kind": "trained", "data": "human", "seed": seed}
+        return {**facts, "loss": 2 + kl, "kl_teacher": kl, "top1_agreement": 0.5, "bytes": 10, "seconds": 1.0}
+
+    teacher = unit("teacher", 0, 0.0) | {"bits": 16}
+    published = [unit("published", seed, 1.0 + seed) for seed in range(3)]
+    better = [unit("better", seed, 0.9 + seed) for seed in range(2)]
+    rows = {row["name"]: row for row in import_module("quality_report").summarise([teacher, *published, *better])}
+    assert rows["better"]["difference"] == pytest.approx(-0.1)
+    assert rows["better"]["difference_error"] == pytest.approx(0, abs=1e-9)
+    assert rows["published"]["kl_teacher_error"] == pytest.approx(1 / 3**0.5)
+    assert rows["better"]["gap"] == pytest.approx(1.4) and "difference" not in rows["published"]
+    assert import_module("quality_report").table(list(rows.values())).count("\n") == 5
+
+
+@pytest.mark.slow
+def test_units_are_kept_and_a_changed_one_is_made_anew(tmp_path: Path) -> None:
+    model, text = save_model(tmp_path / "model"), tmp_path / "text"
+    text.mkdir()
+    for index in range(12):
+        (text / f"{index}.txt").write_text("\n".join(LINES[index * 13 : index * 13 + 13]), encoding="utf-8")
+    main = import_module("quality").main
+    options = ["--output", str(tmp_path / "out"), "--teacher", str(model), "--data", str(text), "--batches", "1"]
+    options += ["--length", "32", "--only", "rounding, 4", "published, teacher text"]
+    main([*options, "--steps", "1", "--seeds", "0"])
+    folder = tmp_path / "out" / "units"
+    first = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    trained = "published--teacher-text--1.88-bit-seed0.json"
+    assert first.keys() == {trained, "rounding--4-bit-seed0.json", "calibrated-rounding--4-bit-seed0.json"}
+    (folder / "rounding--4-bit-seed0.json").unlink()
+    main([*options, "--steps", "2", "--seeds", "0"])
+    again = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert [name for name in sorted(first) if first[name] == again[name]] == ["calibrated-rounding--4-bit-seed0.json"]
+    assert json.loads((folder / trained).read_text(encoding="utf-8"))["steps"] == 2
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert len(results["rows"]) == len(results["units"]) == 4
+    assert (tmp_path / "out" / "quality.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_a_middle_teacher_goes_on_where_it_was_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(LINES * 30), encoding="utf-8")
+    options = ["--output", str(tmp_path / "out"), "--data", str(text), "--layers", "1", "--width", "64"]
+    options += ["--batch-size", "1", "--save-steps", "1", "--vocabulary", "300"]
+    main = import_module("middle_teacher").main
+    for steps in (1, 2):
+        main([*options, "--steps", str(steps)])
+    log = (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8")
+    assert [entry["step"] for entry in json.loads(log)["log_history"] if "loss" in entry] == [1, 2]
+    assert (tmp_path / "out" / "teacher" / "model.safetensors").exists()
