@@ -22,13 +22,13 @@ from rich.table import Table
 from edgerazor import load_plugins, train
 from edgerazor.checkpoint import load_model, pack_model
 from edgerazor.core.registry import Registry
+from edgerazor.core.run_folder import PACKED
 from edgerazor.data import load_data
 from edgerazor.evaluate.checkpoints import evaluate_model
 from edgerazor.models.load import Models
 from edgerazor.quickstart import variants
 from edgerazor.quickstart.corpus import load_corpus
 from edgerazor.schemas.recipe import load_recipe
-from edgerazor.training.output import PACKED
 
 SCALES = ("float16", "float16_bfloat16")
 PRESETS = {"4-bit": 3e-4, "2.79-bit": 1e-3, "1.88-bit": 1e-3, "1.58-bit": 1e-3}

@@ -32,7 +32,19 @@ MAY_IMPORT = {
     "allocate": [*BASE, "kernels", "models", "data", "evaluate"],
     "synthesize": [*BASE, "models", "data", "inference"],
     "serve": [*BASE, "data", "inference"],
-    "quickstart": [*BASE, "kernels", "models", "data", "checkpoint", "inference", "evaluate", "export", "training"],
+    "report": [*BASE, "checkpoint", "inference"],
+    "quickstart": [
+        *BASE,
+        "kernels",
+        "models",
+        "data",
+        "checkpoint",
+        "inference",
+        "evaluate",
+        "export",
+        "training",
+        "report",
+    ],
     "hf": [*BASE, "checkpoint"],
     "testing": [*BASE, "models", "checkpoint"],
     "cli": [
@@ -52,6 +64,7 @@ MAY_IMPORT = {
         "synthesize",
         "serve",
         "quickstart",
+        "report",
     ],
     "__main__": ["cli"],
 }

@@ -28,7 +28,8 @@ EXTRAS_OF = {
     "plugins/exporters/onnx": ["onnx", "genai"],
     "evaluate/tasks": ["eval"],
     "kernels/triton": ["triton"],
-    "quickstart": ["report", "llamacpp-prebuilt"],
+    "quickstart": ["llamacpp-prebuilt"],
+    "report": ["report"],
     "serve": ["serve"],
     "testing": ["testing"],
 }

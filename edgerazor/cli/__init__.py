@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from edgerazor.cli import allocate, convert, evaluation, imports, recipes, runs, serve, synthesize, teachers
+from edgerazor.cli import allocate, convert, evaluation, imports, recipes, report, runs, serve, synthesize, teachers
 from edgerazor.cli.application import ExportCommand, RenamedOutput, app
 from edgerazor.cli.process import hide_progress_bars
 
@@ -22,6 +22,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     runs.train,
     evaluation.evaluate,
     evaluation.eval_data,
+    report.report,
     runs.generate,
     serve.serve,
     runs.export,

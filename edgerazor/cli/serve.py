@@ -47,7 +47,8 @@ def serve(
         raise PluginError(f"{error.name} is not installed: {install_hint('serve')}") from error
     from edgerazor.cli.tables import human_bytes
     from edgerazor.core.discovery import load_plugins
-    from edgerazor.serve.models import loaded_models, named_paths
+    from edgerazor.inference.named_paths import named_paths
+    from edgerazor.serve.models import loaded_models
     from edgerazor.serve.settings import ServeSettings
 
     doors = {"host": host, "port": port, "api_key": api_key or None, "origins": tuple(cors or ())}

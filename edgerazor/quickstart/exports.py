@@ -7,6 +7,7 @@ from typing import Any
 
 from edgerazor.core.contracts import ExportResult, Runtime
 from edgerazor.core.registry import Registry
+from edgerazor.core.run_folder import PACKED
 from edgerazor.errors import PluginError
 from edgerazor.evaluate.exported import evaluate_runtime
 from edgerazor.export.export import export_checkpoint
@@ -15,7 +16,6 @@ from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.quickstart.prebuilt_llamacpp import write_text
 from edgerazor.quickstart.results import Row
 from edgerazor.quickstart.variants import DISTILLED
-from edgerazor.training.output import PACKED
 
 
 @dataclass(frozen=True)

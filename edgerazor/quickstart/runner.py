@@ -16,6 +16,7 @@ from rich.console import Console
 from edgerazor.checkpoint import PackResult, load_model, pack_model, verify_checkpoint
 from edgerazor.core.claims import claimed
 from edgerazor.core.registry import Registry
+from edgerazor.core.run_folder import CHECKPOINTS, PACKED
 from edgerazor.data import load_data
 from edgerazor.errors import CheckpointError, EdgeRazorError
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
@@ -27,14 +28,14 @@ from edgerazor.quickstart import variants
 from edgerazor.quickstart.corpus import load_corpus
 from edgerazor.quickstart.exports import Comparison, export_students
 from edgerazor.quickstart.precision import bf16_is_faster
-from edgerazor.quickstart.report import check_report_extra, write_report
+from edgerazor.quickstart.report import write_report
 from edgerazor.quickstart.results import Results, Row
 from edgerazor.quickstart.variants import Setting, Variant, data_section, recipe_of
+from edgerazor.report.extra import check_report_extra
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training import train
-from edgerazor.training.output import CHECKPOINTS, PACKED
 
 DEFAULT_BUDGET = 280.0
 SECONDS_FOR_THE_END = 55.0

@@ -11,7 +11,6 @@ from edgerazor.core.contracts.exporter import size_of
 from edgerazor.core.contracts.runtime import OneSequence
 from edgerazor.core.registry import Registry
 from edgerazor.data.template import ChatTemplate
-from edgerazor.errors import EdgeRazorError
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.schemas.base import nearest
 from edgerazor.serve.errors import ApiError
@@ -101,27 +100,6 @@ class ModelTable:
             message = f"there is no model '{name[:100]}'{nearest(name, self._models)}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return self._models[name]
-
-
-def named_paths(arguments: Sequence[str]) -> dict[str, Path]:
-    """`NAME=PATH` or `PATH`, which is named after its file or folder.
-
-    Raises:
-        EdgeRazorError: two have the same name.
-    """
-    found: dict[str, Path] = {}
-    for argument in arguments:
-        name, sign, place = argument.partition("=")
-        named = bool(sign and name and place) and not Path(argument).exists()
-        path = Path(place if named else argument)
-        whole = path.resolve()
-        name = name if named else whole.name if whole.is_dir() else whole.stem
-        if name in found:
-            raise EdgeRazorError(
-                f"{argument}: another model is named '{name}' too; give names of your own: NAME={argument}"
-            )
-        found[name] = path
-    return found
 
 
 @contextmanager

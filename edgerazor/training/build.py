@@ -11,6 +11,7 @@ from transformers.trainer_callback import PrinterCallback
 from edgerazor.checkpoint import qat_config, unquantized_dtype
 from edgerazor.core.contracts import Signal
 from edgerazor.core.plan import Plan
+from edgerazor.core.run_folder import CHECKPOINTS
 from edgerazor.data import Collator, Data, load_data
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
@@ -23,7 +24,6 @@ from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.clock import Clock
-from edgerazor.training.output import CHECKPOINTS
 from edgerazor.training.rows import check_rows, settle_student
 from edgerazor.training.split import check_epoch
 from edgerazor.training.trainer import DistillationTrainer

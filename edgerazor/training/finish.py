@@ -12,11 +12,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from edgerazor.checkpoint import round_unquantized_, unquantized_dtype, verify_checkpoint, write_checkpoint
 from edgerazor.core.atomic import replaced
 from edgerazor.core.plan import Plan
+from edgerazor.core.run_folder import METRICS, PACKED
 from edgerazor.distill.state import settled_layers
 from edgerazor.errors import CheckpointError
 from edgerazor.models.load import Models, load_student
 from edgerazor.schemas.recipe import Recipe
-from edgerazor.training.output import METRICS, PACKED
 from edgerazor.training.trainer import DistillationTrainer
 
 

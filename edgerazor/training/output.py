@@ -12,11 +12,10 @@ from edgerazor.core.atomic import remove_abandoned
 from edgerazor.core.claims import claimed
 from edgerazor.core.ranks import launched
 from edgerazor.core.registry import Registry
+from edgerazor.core.run_folder import CHECKPOINTS, PACKED, RECIPE
 from edgerazor.errors import TrainingError
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.resume import check_resumable
-
-CHECKPOINTS, PACKED, METRICS, RECIPE = "checkpoints", "packed", "metrics.json", "recipe.yaml"
 
 
 def prepare_output(

@@ -244,7 +244,8 @@ class DistillationTrainer(Trainer):
         )
 
     def _report(self, result: EvaluationResult, prefix: str) -> dict[str, float]:
-        wanted = {*self.recipe.evaluation.metrics, "tokens"}
+        metrics = self.recipe.evaluation.metrics
+        wanted = {*metrics, "tokens", *(["teacher_loss"] if "kl_teacher" in metrics else [])}
         values = {key: value for key, value in result.to_dict().items() if value is not None and key in wanted}
         figures = {f"{prefix}_{key}": float(value) for key, value in values.items()}
         self.log(dict(figures))

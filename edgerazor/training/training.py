@@ -15,6 +15,7 @@ from edgerazor.core.contracts import Exporter, ExportResult, Progress
 from edgerazor.core.layers.weight_cache import WeightCache, cached_weights
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import write_resolved_recipe
+from edgerazor.core.run_folder import PACKED, RECIPE
 from edgerazor.data import Data
 from edgerazor.distill.state import settle_layers
 from edgerazor.export.export import build_exporters, export_checkpoint
@@ -25,7 +26,7 @@ from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWei
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
 from edgerazor.training.lost_ranks import lost_ranks_named
-from edgerazor.training.output import PACKED, RECIPE, claimed_run, prepare_output
+from edgerazor.training.output import claimed_run, prepare_output
 from edgerazor.training.parallelism import check_parallelism
 from edgerazor.training.save import BestByStep
 from edgerazor.training.split import SplitSaved, split_of

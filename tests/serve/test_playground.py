@@ -1,26 +1,20 @@
 """The playground in a real browser: conversations, a stop, a reload, a wrong key, a server that goes away."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.browser import MARKS, chromium, set_width
 from tests.serve.serving import Address, Parrot, serving
 from tests.serve.test_limits import Gate
 
 pytest.importorskip("selenium", reason="needs the extra browser")
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-PROGRAMS = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(not all(PROGRAMS), reason="needs chromium and chromedriver: make browser"),
-]
+pytestmark = MARKS
 FIELDS = "input, select, textarea, button"
 
 
@@ -73,14 +67,8 @@ class Page:
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = PROGRAMS[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,800"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(PROGRAMS[1]))
-    yield made
-    made.quit()
+    with chromium() as made:
+        yield made
 
 
 @pytest.fixture
@@ -193,8 +181,7 @@ def test_a_server_that_goes_away_is_said_and_can_be_tried_again(driver: Any) -> 
 def test_it_fits_a_phone_and_every_field_has_a_name(page: Page) -> None:
     Select(page.find("model-second")).select_by_value("small")
     page.ask("x" * 200)
-    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    set_width(page.driver, 360)
     assert page.driver.execute_script("return document.documentElement.scrollWidth") == 360
     first, second = page.all(".answer")
     assert first.rect["y"] + first.rect["height"] <= second.rect["y"]

@@ -7,7 +7,8 @@ import pytest
 
 from edgerazor.core.registry import Registry
 from edgerazor.errors import EdgeRazorError
-from edgerazor.serve.models import loaded_models, named_paths
+from edgerazor.inference.named_paths import named_paths
+from edgerazor.serve.models import loaded_models
 from edgerazor.serve.server import listen
 from edgerazor.serve.settings import ServeSettings
 from tests.commands import fail

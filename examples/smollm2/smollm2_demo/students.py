@@ -14,12 +14,12 @@ from edgerazor import load_model, load_recipe, train, verify_checkpoint
 from edgerazor.calibrate.pack import pack_calibrated
 from edgerazor.checkpoint import pack_model
 from edgerazor.core.registry import Registry
+from edgerazor.core.run_folder import CHECKPOINTS, PACKED
 from edgerazor.data import Data, load_data
 from edgerazor.evaluate.checkpoints import evaluate_model
 from edgerazor.models.load import Models, pick_device
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe
-from edgerazor.training.output import CHECKPOINTS, PACKED
 from smollm2_demo.budget import probe
 from smollm2_demo.options import Options, Student
 

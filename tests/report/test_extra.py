@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from edgerazor.errors import EdgeRazorError
-from edgerazor.quickstart.report import check_report_extra
+from edgerazor.report.extra import check_report_extra
 
 
 @pytest.mark.parametrize("name", ["jinja2", "matplotlib"])

@@ -1,0 +1,3 @@
+"""What the files and folders of a training run are called."""
+
+CHECKPOINTS, PACKED, METRICS, RECIPE = "checkpoints", "packed", "metrics.json", "recipe.yaml"
