@@ -89,7 +89,7 @@ class Contest:
             try:
                 path = file_of(self._work, self._packed[player.width], player.width, player.form, self.console)
                 self._paths[player.key] = path
-                figures = self._run(player)
+                figures = self._run(player, tokens=True)
                 if player.width not in judges:
                     judges[player.width] = self._judge(player.width)
                 self.gates[player.key] = compare(figures["tokens"], *judges[player.width])
@@ -111,13 +111,15 @@ class Contest:
             self.copies.append(self._start("decode_copy", copy))
             for player in self.players:
                 if player.key in self.rounds:
-                    figures = {name: value for name, value in self._run(player).items() if name != "tokens"}
+                    figures = {
+                        name: value for name, value in self._run(player, tokens=False).items() if name != "tokens"
+                    }
                     self.rounds[player.key].append(figures)
                     shown = {name: round(value, 1) for name, value in figures.items() if isinstance(value, float)}
                     self.console.print(f"round {turn + 1}", *player.key, shown, highlight=False, soft_wrap=True)
 
-    def _run(self, player: Contestant) -> dict[str, Any]:
-        request = {**self._common, "model": str(self._paths[player.key]), "kind": player.kind}
+    def _run(self, player: Contestant, *, tokens: bool) -> dict[str, Any]:
+        request = {**self._common, "model": str(self._paths[player.key]), "kind": player.kind, "tokens": tokens}
         return self._start(player.worker, request, player.python)
 
     def _judge(self, width: str) -> tuple[list[int], Any]:

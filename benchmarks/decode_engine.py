@@ -64,7 +64,7 @@ def answer(open_engine: Callable[[dict[str, Any]], Engine], request: dict[str, A
 
     Args:
         open_engine: opens `request["model"]` with `request["threads"]`.
-        request: with the ids of the `prompt`, and how many tokens are `new`.
+        request: with the ids of the `prompt`, how many tokens are `new`, and whether `tokens` are asked for, or times.
 
     Returns:
         Tokens, tokens per second of prompt and decoding, and the memory that loading and running added, in MiB.

@@ -4,6 +4,7 @@ Codes and scales are found again where a float16 scale gives every value of a gr
 the dtype of the weights, so the scales of a bfloat16 student are bfloat16 numbers, which float16 holds (METHOD 10, F8).
 """
 
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
@@ -46,19 +47,42 @@ class FakeQuantized:
         self._modules = sorted(
             name for name in matrices if not any(fnmatchcase(name, pattern) for pattern in unquantized)
         )
+        self._grids: dict[str, _Grid] = {}
 
     def modules(self) -> list[str]:
         return self._modules
 
     def read(self, module: str) -> QuantizedTensor:
         weight = self._folder.read(f"{module}.weight")
+        if module in self._grids:
+            return self._grids[module].place(weight)
         found = recover(weight)
         if found is None:
             raise CheckpointError(
                 f"{self._folder.path}: {module}.weight: its values lie on no grid of 2 to 8 bits with float16 scales; "
                 f"--unquantized {module} keeps it at 16 bit"
             )
+        # Codes are found again at once where the scales are known, and take the memory of half the folder.
+        self._grids[module] = _Grid(found.scale, found.qmax, found.group_size)
         return found
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A `QuantizedTensor` without its codes."""
+
+    scale: Tensor
+    qmax: Tensor
+    group_size: int
+
+    def place(self, weight: Tensor) -> QuantizedTensor:
+        codes = _codes(weight.unflatten(-1, (-1, self.group_size)), self.scale.unsqueeze(-1))
+        return QuantizedTensor(codes, self.scale, self.qmax, self.group_size)
+
+
+def _codes(groups: Tensor, scale: Tensor) -> Tensor:
+    """int8 `[R, C]` of values `[R, G, size]` that are multiples of scales `[R, G, 1]`."""
+    return torch.round(groups.float() / scale.float()).to(torch.int8).flatten(-2)
 
 
 def recover(weight: Tensor) -> QuantizedTensor | None:
@@ -87,11 +111,10 @@ def _recover(weight: Tensor, size: int) -> QuantizedTensor | None:
             wide = _scales(groups[~ternary], peak[~ternary], qmax, lowest)
             if wide is not None:
                 scale[~ternary] = wide
-                codes = torch.round(groups.float() / scale.float()).to(torch.int8)
                 widths = torch.where(ternary, 1 if lowest == qmax else qmax, qmax).to(torch.int8)
                 alike = bool((widths == widths[:, :1]).all())
                 widths = widths[:, 0].contiguous() if alike else widths
-                return QuantizedTensor(codes.flatten(-2), scale.squeeze(-1), widths, size)
+                return QuantizedTensor(_codes(groups, scale), scale.squeeze(-1), widths, size)
     return None
 
 

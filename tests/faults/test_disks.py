@@ -8,7 +8,7 @@ import pytest
 
 from tests.commands import fail, succeed
 from tests.faults.campaign import fills
-from tests.faults.cases import COMMANDS, make_inputs, output_of
+from tests.faults.cases import COMMANDS, REPLACING, make_inputs, output_of
 from tests.limits import quota
 
 READ_ONLY = Path("/sys")  # takes no new file or folder, whoever asks
@@ -41,7 +41,7 @@ def test_a_disk_that_is_full(name: str, folder: Path, tmp_path: Path) -> None:
     whole = content(output.parent)
     largest = max(map(len, whole.values()))
     for _ in range(fills()):
-        replaces = name in ("pack", "gguf", "onnx") and chance.random() < 0.5
+        replaces = name in REPLACING and chance.random() < 0.5
         if not replaces:
             shutil.rmtree(output.parent)
         with quota(chance.randrange(largest)):

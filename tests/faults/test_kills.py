@@ -9,7 +9,7 @@ import pytest
 
 from edgerazor.checkpoint import verify_checkpoint
 from tests.faults.campaign import kills
-from tests.faults.cases import COMMANDS, make_inputs, output_of
+from tests.faults.cases import COMMANDS, REPLACING, make_inputs, output_of
 from tests.forked_commands import end, start
 
 
@@ -29,7 +29,7 @@ def test_a_killed_command_ends_well_the_second_time(name: str, folder: Path, tmp
     assert end(start(command, log)) == 0, log.read_text()
     whole, finished = time.monotonic() - started, sorted(path.name for path in output.parent.rglob("*"))
     for _ in range(kills()):
-        replaces = name in ("pack", "gguf", "onnx") and chance.random() < 0.5
+        replaces = name in REPLACING and chance.random() < 0.5
         if not replaces:
             shutil.rmtree(output.parent)
         child = start(command, log)
@@ -44,5 +44,5 @@ def test_a_killed_command_ends_well_the_second_time(name: str, folder: Path, tmp
         assert end(start(again, log)) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
         assert sorted(path.name for path in output.parent.rglob("*")) == finished
-        if name in ("pack", "train"):
-            verify_checkpoint(output if name == "pack" else output / "packed").raise_if_damaged()
+        if name in ("pack", "import", "train"):
+            verify_checkpoint(output / "packed" if name == "train" else output).raise_if_damaged()

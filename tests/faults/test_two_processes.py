@@ -13,7 +13,6 @@ from tests.commands import fail, succeed
 from tests.convert.originals import published
 from tests.faults.cases import COMMANDS, Command, make_inputs, output_of
 from tests.forked_commands import end, start
-from tests.importers.foreign import gptq_tensors, write_folder
 
 REFUSED = re.compile(r"process \d+ on .* is writing to it|already holds a run")
 FILLED_IN_PLACE = {"train", "cache-teacher", "quickstart"}
@@ -22,7 +21,6 @@ LONG: dict[str, Command] = {
     "allocate": lambda folder, output: [
         *("allocate", folder / "recipe.yaml", "--target-bits", 2, "--output", output.parent.parent / "allocated.yaml")
     ],
-    "import": lambda folder, output: ["import", folder / "gptq", "--output", output],
     "quickstart": lambda folder, output: ["quickstart", "--smoke", "--output", output],
 }
 SHORT: dict[str, Command] = {
@@ -35,8 +33,6 @@ SHORT: dict[str, Command] = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_inputs(tmp_path_factory.mktemp("two"))
-    section = {"quant_method": "gptq", "bits": 4}
-    write_folder(folder / "gptq", section, lambda name, weight: gptq_tensors(name, weight, 4), num_hidden_layers=1)
     (folder / "old.yaml").write_text(yaml.safe_dump(published("qwen3-0.6b", "1.88")))
     return folder
 

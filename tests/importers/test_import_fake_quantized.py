@@ -14,8 +14,9 @@ from torch import Tensor
 from edgerazor.checkpoint import load_model, open_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError
-from edgerazor.importers import import_folder
-from edgerazor.importers.fake_quantized import recover
+from edgerazor.importers import fake_quantized, import_folder
+from edgerazor.importers.fake_quantized import FakeQuantized, recover
+from edgerazor.importers.formats import Folder
 from tests.commands import fail, succeed
 from tests.importers.foreign import edit_weights, write_folder
 
@@ -95,6 +96,22 @@ def test_a_student_becomes_a_packed_checkpoint_of_its_size(registry: Registry, t
     model: Any = load_model(tmp_path / "packed", dequantize=True, dtype=torch.bfloat16)
     before = load_file(source / "model.safetensors")
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS, ids=str)
+def test_a_grid_is_searched_for_once(
+    quantizer: dict[str, Any], registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store(name: str, weight: Tensor) -> dict[str, Tensor]:
+        return {f"{name}.weight": rounded(registry, weight, quantizer, 32)}
+
+    reader = FakeQuantized(Folder(write_folder(tmp_path, None, store, num_hidden_layers=1)), ("*embed*", "lm_head"))
+    first = {module: reader.read(module) for module in reader.modules()}
+    monkeypatch.setattr(fake_quantized, "recover", None)
+    for module, found in first.items():
+        again = reader.read(module)
+        assert again.group_size == found.group_size
+        assert all(torch.equal(getattr(again, part), getattr(found, part)) for part in ("codes", "scale", "qmax"))
 
 
 def test_a_tied_head_goes_with_its_embedding(registry: Registry, tmp_path: Path) -> None:
