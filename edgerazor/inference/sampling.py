@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_FIRST_CANDIDATES = 256
+_NOTABLE = (1 / 1024, 1 / 16384)  # of the sum of all; as many tokens have it at most, as a rule far fewer
+_SHIFT = 16  # leaves the exponent of a float32 and 7 bits
 _BLOCK = 512
 _BELOW_ONE = 1 - 1e-9
+_SAFE = 70.0  # float32 holds the exponentials of a large vocabulary up to here, and their sum
 _COLDEST = 1e-30  # float32 has no much smaller numbers
 
 
@@ -66,15 +68,19 @@ class Sampler:
         if self._sampling.top_p >= 1:
             return _pick(weights, self._generator.random())
         likeliest = nucleus(weights, self._sampling.top_p)
-        return int(likeliest[_pick(weights[likeliest], self._generator.random())])
+        sums = weights[likeliest].cumsum(dtype=np.float64)
+        return int(likeliest[sums[:-1].searchsorted(self._generator.random() * sums[-1], side="right")])
 
     def _weights(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities but for a factor, in memory that is kept: new pages would cost more than the numbers."""
         if self._memory.shape != logits.shape:
             self._memory = np.empty_like(logits, dtype=np.float32)
-        weights = np.subtract(logits, logits.max(), out=self._memory)
+        temperature, largest = np.float32(max(self._sampling.temperature, _COLDEST)), logits.max()
+        if temperature == 1 and 0 <= largest <= _SAFE:
+            return np.exp(logits, out=self._memory)
+        weights = np.subtract(logits, largest, out=self._memory)
         with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest token alone
-            weights /= np.float32(max(self._sampling.temperature, _COLDEST))
+            weights /= temperature
         return np.exp(weights, out=weights)
 
 
@@ -90,19 +96,31 @@ def _pick(weights: NDArray[np.float32], number: float) -> int:
 
 
 def nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:
-    """Indices of the fewest largest weights that sum up to `top_p` of all, the largest first; at least one.
+    """Indices of the fewest largest weights that sum up to `top_p` of all; at least one.
+
+    A vocabulary is not sorted, which would take longer than a small model needs for a token: the few notable weights
+    are, or, where they are not enough, those that are as large as the smallest that is taken, within 1 %.
 
     Args:
         weights: not negative, `[vocabulary]`; their sum need not be 1.
         top_p: below 1.
     """
-    count, enough = _FIRST_CANDIDATES, top_p * float(weights.sum(dtype=np.float64))
-    while True:
-        # Sorting a whole vocabulary would take longer than a small model needs for a token.
-        count = min(count, len(weights))
-        candidates = np.argpartition(weights, len(weights) - count)[len(weights) - count :]
-        candidates = candidates[np.argsort(-weights[candidates], kind="stable")]
-        sums = np.cumsum(weights[candidates].astype(np.float64))
-        if sums[-1] >= enough or count == len(weights):
-            return candidates[: int(np.searchsorted(sums, enough)) + 1]
-        count *= 8
+    total = float(weights.sum())
+    enough = top_p * total
+    for share in _NOTABLE:
+        notable = (weights >= np.float32(share * total)).nonzero()[0]
+        if float(weights[notable].sum()) >= enough:
+            return _fewest(weights, notable, enough)
+    kinds = weights.view(np.int32) >> _SHIFT  # the bits of numbers that are not negative grow with them
+    sums = np.cumsum(np.bincount(kinds, weights=weights)[::-1])
+    place = min(int(np.searchsorted(sums, enough)), len(sums) - 1)
+    smallest = len(sums) - 1 - place
+    above, among = np.flatnonzero(kinds > smallest), np.flatnonzero(kinds == smallest)
+    return np.concatenate([above, _fewest(weights, among, enough - (float(sums[place - 1]) if place else 0.0))])
+
+
+def _fewest(weights: NDArray[np.float32], among: NDArray[np.intp], enough: float) -> NDArray[np.intp]:
+    """The fewest largest of some weights whose sum is enough, or all."""
+    values = weights[among]
+    order = (-values).argsort(kind="stable")
+    return among[order[: int(values[order].cumsum(dtype=np.float64).searchsorted(enough)) + 1]]

@@ -11,11 +11,12 @@ from edgerazor.serve.logprobs import TokenChances, as_dict
 
 Json = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def frame(content: Json) -> bytes:
     """A server-sent event."""
-    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    return f"data: {_encode(content)}\n\n".encode()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ class _End:
 class Job:
     """A request on its way: made and read by the server's event loop, worked on in the model's thread.
 
+    Waking the loop costs the model's thread the interpreter, so it is done where the loop waits for an event alone.
+
     Args:
         work: makes the events of the answer; called in the model's thread. It is closed early where `ended` is set.
 
@@ -35,25 +38,46 @@ class Job:
         self.ended = False
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._events = asyncio.Queue[Any]()
+        self._events = deque[Any]()
+        self._arrived = asyncio.Event()
+        self._is_waited_for = self._over = False
 
-    async def next(self) -> Any:
-        """The next event, or None at the end.
+    async def take(self, gather: float = 0.0) -> list[Any]:
+        """Events since the last call, at least one; none at the end.
+
+        Args:
+            gather: seconds that events may gather before they are looked at; the end is seen at once.
 
         Raises:
             ApiError: the request cannot be answered, or not to the end.
         """
-        event = await self._events.get()
-        if not isinstance(event, _End):
-            return event
-        if event.error is not None:
-            raise event.error
-        return None
+        self._arrived.clear()
+        if gather and not self._over:
+            await self._let_gather(gather)
+        self._is_waited_for = True
+        while not self._events:
+            await self._arrived.wait()
+            self._arrived.clear()
+        self._is_waited_for = False
+        taken = []
+        while self._events and not isinstance(self._events[0], _End):
+            taken.append(self._events.popleft())
+        if not taken and (error := self._events[0].error) is not None:
+            raise error
+        return taken
 
     def end(self, error: ApiError | None = None) -> None:
         """Let the reader see the end at once, and the thread stop at the next token."""
         self.ended = True
         self._put(_End(error))
+
+    async def _let_gather(self, seconds: float) -> None:
+        timer = None if seconds == math.inf else self._loop.call_later(seconds, self._arrived.set)
+        try:
+            await self._arrived.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def run(self) -> None:
         """Do the work, in the thread of the model."""
@@ -71,8 +95,11 @@ class Job:
         self._put(end)
 
     def _put(self, event: Any) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        self._events.append(event)
+        self._over |= isinstance(event, _End)
+        if (self._is_waited_for or self._over) and not self._loop.is_closed():
+            self._is_waited_for = False
+            self._loop.call_soon_threadsafe(self._arrived.set)
 
 
 class JobQueue:

@@ -1,18 +1,21 @@
 """Sending what a job makes, as one object or as a stream, and ending the job when the client goes away."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from edgerazor.serve.errors import ApiError
+from edgerazor.serve.generation import Written
 from edgerazor.serve.models import ServedModel
 from edgerazor.serve.objects import DONE, ChatShape, TextShape, frame
 from edgerazor.serve.queue import Job
 
 _GONE = 499
+_TICK = 0.025  # seconds between two writes to a client, unless tokens take longer
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -59,28 +62,30 @@ class Answer:
         self._model.jobs.leave(self._job)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        while (event := await self._job.next()) is not None:
-            for _ in self._shape.chunks(event):
-                pass
+        while events := await self._job.take(gather=math.inf):
+            for event in events:
+                for _ in self._shape.chunks(event):
+                    pass
         if not self._gone:
             await JSONResponse(self._shape.whole())(scope, receive, send)
 
     async def _send_stream(self, send: Send) -> None:
-        event = await self._job.next()
+        events = await self._job.take()
         if self._gone:
             return
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         with suppress(OSError):  # the client is gone
-            async for body in self._frames(event):
+            async for body in self._bodies(events):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": DONE, "more_body": False})
 
-    async def _frames(self, event: object) -> AsyncIterator[bytes]:
+    async def _bodies(self, events: Sequence[object]) -> AsyncIterator[bytes]:
         try:
-            while event is not None:
-                for chunk in self._shape.chunks(event):
-                    yield frame(chunk)
-                event = await self._job.next()
+            while events:
+                if body := b"".join(frame(chunk) for event in events for chunk in self._shape.chunks(event)):
+                    yield body
+                wrote = any(isinstance(event, Written) for event in events)
+                events = await self._job.take(gather=_TICK if wrote else 0.0)
             for chunk in self._shape.last_chunk():
                 yield frame(chunk)
         except ApiError as error:

@@ -34,9 +34,17 @@ def test_an_incomplete_character_at_the_end_is_replaced() -> None:
 def test_a_nucleus_is_the_fewest_largest_weights(values: list[float], top_p: float) -> None:
     weights = np.array(values, dtype=np.float32) + np.float32(1e-9)
     weights /= weights.sum()
-    kept = weights[nucleus(weights, top_p)]
+    kept = np.sort(weights[nucleus(weights, top_p)])[::-1]
     assert np.array_equal(kept, np.sort(weights)[::-1][: len(kept)])
     assert kept.sum() >= top_p - 1e-5 and kept[:-1].sum() <= top_p + 1e-5
+
+
+@pytest.mark.parametrize("shift", [-200, 0, 60, 500])
+@pytest.mark.parametrize("top_p", [0.5, 1.0])
+def test_what_is_added_to_all_logits_changes_nothing(shift: float, top_p: float) -> None:
+    sampling = Sampling(temperature=1.0, seed=3, top_p=top_p)
+    plain, moved = Sampler(sampling), Sampler(sampling)
+    assert [plain.choose(LOGITS) for _ in range(40)] == [moved.choose(LOGITS + np.float32(shift)) for _ in range(40)]
 
 
 def test_penalties_change_what_was_chosen_before() -> None:

@@ -71,6 +71,15 @@ class TestWithLlamaCpp:
         assert runtime.recipe["quantization"]["weights"]
         runtime.close()
 
+    def test_a_token_of_many_bytes_is_whole(self, registry: Registry, tmp_path: Path) -> None:
+        words, long = byte_level_tokenizer(), "=" * 100
+        words.add_tokens([long])
+        checkpoint = pack_case(tmp_path, registry, tokenizer=words, num_hidden_layers=1)
+        make(registry, tmp_path / "a.gguf").export(open_checkpoint(checkpoint), tmp_path / "a.gguf")
+        runtime, ids = open_runtime(tmp_path / "a.gguf", registry=registry), words(f"the{long}in")["input_ids"]
+        assert len(ids) < 10 and runtime.decode(ids) == f"the{long}in"
+        runtime.close()
+
     def test_commands(self, exported: tuple[Path, Path], registry: Registry, tmp_path: Path) -> None:
         path, checkpoint = exported
         text = succeed("generate", path, "--prompt", "the fox", "--max-new-tokens", 8, "--no-chat")

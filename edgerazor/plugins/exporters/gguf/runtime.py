@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(f"llama-cpp-python is not installed: {install_hint('llamacpp')}") from error
 
+from edgerazor.plugins.exporters.gguf.pieces import Pieces
 from edgerazor.plugins.exporters.gguf.sequences import LlamaCppSequences
 
 CacheType = Literal["F32", "F16", "Q8_0"]
@@ -60,6 +61,7 @@ class LlamaCppRuntime(Runtime):
             raise ExportError(f"{path}: {error}") from error
         self._model: Any = _load(self.path, length, threads, cache_type)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model.model)
+        self._pieces = Pieces(self._vocabulary)
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
         self.vocabulary_size = int(self._model.n_vocab())
         self.context_length = min(length, int(self._model.n_ctx()))  # llama.cpp rounds it up
@@ -107,7 +109,10 @@ class LlamaCppRuntime(Runtime):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of tokens; bytes that are no whole character yet become U+FFFD."""
-        return bytes(self._model.detokenize(list(ids))).decode("utf-8", errors="replace")
+        text = b"".join([self._pieces[token] for token in ids])
+        if ids and ids[0] == self._model.token_bos():
+            text = text.removeprefix(b" ")  # which SentencePiece puts before a text
+        return text.decode("utf-8", errors="replace")
 
     def restart(self) -> None:
         """Empty the cache."""
