@@ -1,7 +1,7 @@
 """`evaluate`: figures on held-out data, or right answers to tasks; `eval-data`: rows of tasks."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,48 @@ TaskCache = Annotated[
         show_default=False,
     ),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Held-out text; absent: what the checkpoint's recipe holds out. With --tasks: folder of the rows.",
+    ),
+]
+Teacher = Annotated[
+    str | None, typer.Option("--teacher", help="16-bit model to compare with: folder or hub name.", show_default=False)
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no answers of --tasks on the disk.")]
+FewShot = Annotated[
+    int | None,
+    typer.Option("--num-fewshot", min=0, help="Examples before each question; absent: as lm-evaluation-harness."),
+]
+Template = Annotated[
+    bool | None,
+    typer.Option(
+        "--apply-chat-template/--no-chat-template",
+        help="Ask through the model's chat template; absent: only humaneval_instruct and ifeval of a published group.",
+        show_default=False,
+    ),
+]
+Multiturn = Annotated[
+    bool, typer.Option("--fewshot-as-multiturn", help="Examples as turns of a dialogue; needs the chat template.")
+]
+SystemInstruction = Annotated[
+    str | None, typer.Option("--system-instruction", help="System message, or text before everything.")
+]
+Thinking = Annotated[
+    bool | None,
+    typer.Option(
+        "--thinking/--no-thinking", help="What the chat template is told as enable_thinking.", show_default=False
+    ),
+]
+RunCode = Annotated[
+    bool,
+    typer.Option(
+        "--confirm-run-unsafe-code",
+        help="Run the programs that the model writes as answers to HumanEval, with your rights on this machine.",
+    ),
+]
 HeldOutOverrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -45,45 +87,59 @@ def eval_data(
     task: Annotated[str, typer.Option("--task", help="Name of the task, such as arc_easy.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", help="Folder for `evaluate --data`.", show_default=False)],
     split: Annotated[str | None, typer.Option("--split", help="Of a folder, such as validation.")] = None,
+    shots: Annotated[
+        bool, typer.Option("--shots", help="Write the examples that may stand before a question: NAME.train.jsonl.")
+    ] = False,
 ) -> None:
     """Write the rows of a task, for `evaluate --tasks`, from a file of a public data set."""
     from edgerazor.evaluate.tasks.convert import convert_rows
 
-    path, count = convert_rows(source, task, output, split=split)
+    path, count = convert_rows(source, task, output, split=split, shots=shots)
     typer.echo(f"wrote {path}: {count} rows")
 
 
 def evaluate(
     model: Model,
     *,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            help="Held-out text; absent: what the checkpoint's recipe holds out. With --tasks: folder of the rows.",
-        ),
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option("--teacher", help="16-bit model to compare with: folder or hub name.")
-    ] = None,
+    data: Data = None,
+    teacher: Teacher = None,
     tasks: Tasks = None,
     limit: Limit = None,
     output: TaskOutput = None,
     cache: TaskCache = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no answers of --tasks on the disk.")] = False,
+    no_cache: NoCache = False,
+    num_fewshot: FewShot = None,
+    apply_chat_template: Template = None,
+    fewshot_as_multiturn: Multiturn = False,
+    system_instruction: SystemInstruction = None,
+    thinking: Thinking = None,
+    confirm_run_unsafe_code: RunCode = False,
     overrides: HeldOutOverrides = None,
 ) -> None:
     """Measure a model: on held-out data by loss, bits per byte and KL to its teacher, or on tasks by right answers."""
-    if tasks:
-        if overrides:
-            raise DataError("--set changes held-out data; --tasks takes none of it")
-        from edgerazor.cli.tasks import default_cache, run_tasks
-
-        kept = None if no_cache else cache or default_cache()
-        run_tasks(model, tasks, data=data, teacher=teacher, limit=limit, output=output, cache=kept)
+    prompts = {
+        "num_fewshot": num_fewshot,
+        "chat_template": apply_chat_template,
+        "multiturn": fewshot_as_multiturn,
+        "system": system_instruction,
+        "thinking": thinking,
+    }
+    settings: dict[str, Any] = {"limit": limit, "output": output, "run_code": confirm_run_unsafe_code}
+    if not tasks:
+        given = (*prompts.values(), *settings.values(), cache, no_cache)
+        if any(value is not None and value is not False for value in given):
+            raise DataError("--tasks is missing, to which all options but --data, --teacher and --set belong")
+        _on_held_out(model, data, teacher, overrides or [])
         return
-    if limit is not None or output is not None or cache is not None or no_cache:
-        raise DataError("--limit, --output, --cache and --no-cache belong to --tasks, which is missing")
+    if overrides:
+        raise DataError("--set changes held-out data; --tasks takes none of it")
+    from edgerazor.cli.tasks import default_cache, run_tasks
+
+    settings["cache"] = None if no_cache else cache or default_cache()
+    run_tasks(model, tasks, data=data, teacher=teacher, prompts=prompts, **settings)
+
+
+def _on_held_out(model: Path, data: Path | None, teacher: str | None, overrides: list[str]) -> None:
     from edgerazor.cli.tables import print_figures
     from edgerazor.core.discovery import load_plugins
     from edgerazor.evaluate.checkpoints import evaluate_checkpoint
@@ -92,7 +148,7 @@ def evaluate(
     from edgerazor.inference.open_runtime import is_exported
 
     registry = load_plugins()
-    section, evaluation = evaluation_settings(model, data, overrides or [], registry=registry)
+    section, evaluation = evaluation_settings(model, data, overrides, registry=registry)
     measure = evaluate_exported if is_exported(model, registry) else evaluate_checkpoint
     result = measure(model, registry=registry, data=section, teacher=teacher, evaluation=evaluation)
     print_figures(result.to_dict())

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -18,7 +18,8 @@ from edgerazor.cli.tables import console
 from edgerazor.errors import DataError
 
 if TYPE_CHECKING:
-    from edgerazor.evaluate.tasks.run import Progress, Score, TaskRow, TasksResult
+    from edgerazor.evaluate.tasks.results import Score, TaskRow, TasksResult
+    from edgerazor.evaluate.tasks.run import Progress
 
 
 def run_tasks(
@@ -27,11 +28,11 @@ def run_tasks(
     *,
     data: Path | None,
     teacher: str | None,
-    limit: int | None,
     output: Path | None,
-    cache: Path | None,
+    prompts: dict[str, Any],
+    **settings: Any,
 ) -> None:
-    """Measure, write the JSON if a path is given, and print the table."""
+    """Measure, write the JSON if a path is given, and print the table; `settings` are those of `TaskRun`."""
     if data is None:
         raise DataError("--tasks needs --data: a folder with NAME.jsonl of each task; nothing is downloaded")
     # Heeded if nothing that reads them is imported yet: a table is shown, not a library's bars and remarks.
@@ -39,9 +40,9 @@ def run_tasks(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from edgerazor.core.atomic import write_text
     from edgerazor.core.discovery import load_plugins
-    from edgerazor.evaluate.tasks.run import TaskRun, evaluate_tasks
+    from edgerazor.evaluate.tasks.run import Prompts, TaskRun, evaluate_tasks
 
-    run = TaskRun(tasks, data, limit, cache)
+    run = TaskRun(tasks, data, prompts=Prompts(**prompts), **settings)
     with _bars() as progress:
         result = evaluate_tasks(
             model, run, registry=load_plugins(), teacher=None if teacher is None else Path(teacher), progress=progress
@@ -49,8 +50,8 @@ def run_tasks(
     if output is not None:
         write_text(output, result.to_json())
     console().print(tasks_table(result))
-    if limit is not None:
-        typer.echo(f"the first {limit} rows of each task; --limit cut off the rest")
+    if run.limit is not None:
+        typer.echo(f"the first {run.limit} rows of each task; --limit cut off the rest")
     for name, reason in result.missing.items():
         typer.echo(f"missing: {name}: {reason}", err=True)
 
@@ -63,20 +64,27 @@ def default_cache() -> Path:
 def tasks_table(result: "TasksResult") -> Table:
     """A metric of a task in each line, in percent with its standard error."""
     table = Table("task", "metric", box=None, pad_edge=False)
-    compared = any(row.comparison is not None for row in result.rows)
-    for title in ("items", "model", *(("teacher", "only model right", "only teacher right", "p") if compared else ())):
+    compared = any(row.teacher is not None for row in result.rows)
+    for title in (
+        "shots",
+        "items",
+        "model",
+        *(("teacher", "only model right", "only teacher right", "p") if compared else ()),
+    ):
         table.add_column(title, justify="right")
     if compared:
         table.add_column("difference")
     for row in result.rows:
-        table.add_row(row.task, row.metric, str(row.items), _percent(row.student), *_compared(row))
+        table.add_row(row.task, row.metric, str(row.shots), str(row.items), _percent(row.student), *_compared(row))
     return table
 
 
 def _compared(row: "TaskRow") -> tuple[str, ...]:
-    if row.comparison is None or row.teacher is None:
+    if row.teacher is None:
         return ()
     found = row.comparison
+    if found is None:
+        return _percent(row.teacher), "-", "-", "-", "-"
     return _percent(row.teacher), str(found.student_only), str(found.teacher_only), f"{found.p:.3f}", found.verdict
 
 

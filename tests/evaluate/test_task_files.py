@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from edgerazor.errors import DataError, OutputError
-from edgerazor.evaluate.tasks.catalog import GROUPS, NOT_HERE, TASKS, choose_tasks
+from edgerazor.evaluate.tasks.catalog import GROUPS, TASKS, choose_tasks
 from edgerazor.evaluate.tasks.compare import compare_answers, mcnemar
 from edgerazor.evaluate.tasks.request_cache import RequestCache, identify_model
 from edgerazor.evaluate.tasks.rows import find_file, read_rows
@@ -45,16 +45,16 @@ def test_a_difference_that_may_be_chance_is_called_so() -> None:
     assert compare_answers(right, right).p == 1
 
 
-def test_a_group_names_what_of_it_is_missing_and_a_task_is_refused() -> None:
-    found, missing, alone = choose_tasks(["edgerazor_base"])
-    assert [*(task.name for task in found), *missing] == list(GROUPS["edgerazor_base"]) and not alone
-    for members in GROUPS.values():
-        assert set(members) <= TASKS.keys() | NOT_HERE.keys()
-    assert [task.name for task in choose_tasks(["piqa, arc_easy", "piqa"])[0]] == ["piqa", "arc_easy"]
+def test_a_group_stands_for_its_members_and_says_which_are_asked_by_the_chat_template() -> None:
+    for name, members in GROUPS.items():
+        chosen = choose_tasks([name])
+        assert [task.name for task in chosen.tasks] == list(members) and not chosen.alone
+        assert chosen.chat == (frozenset({"humaneval_instruct", "ifeval"}) & set(members))
+    chosen = choose_tasks(["piqa, arc_easy", "piqa", "ifeval", "edgerazor_instruct"])
+    assert [task.name for task in chosen.tasks][:3] == ["piqa", "arc_easy", "ifeval"]
+    assert chosen.alone == {"piqa", "arc_easy", "ifeval"} and chosen.chat == {"humaneval_instruct"}
     with pytest.raises(DataError, match=r"no task 'arc-easy'; did you mean 'arc_easy'\?"):
         choose_tasks(["arc-easy"])
-    with pytest.raises(DataError, match="gsm8k: its answers are written"):
-        choose_tasks(["gsm8k"])
     with pytest.raises(DataError, match="names no task; there are: arc_easy"):
         choose_tasks([" ,"])
 
@@ -73,6 +73,25 @@ def test_a_group_names_what_of_it_is_missing_and_a_task_is_refused() -> None:
         ("boolq", {}, "passage: is missing; it has: question, choices, label"),
         ("boolq", {"Passage": "x"}, "passage: is missing; did you mean 'Passage'?"),
         ("boolq", {"passage": "x", "label": 2}, "label: expected 0 to 1, an index of its choices, got 2"),
+        ("mmlu", {"subject": "virology", "answer": 4}, "answer: expected 0 to 3, an index of its choices, got 4"),
+        ("mmlu", {"subject": "virology", "answer": 2}, "choices: expected 4 of them, got 3"),
+        ("truthfulqa_mc2", {"mc2_targets": 3}, "mc2_targets: expected an object with choices, labels, got 3"),
+        ("truthfulqa_mc2", {"mc2_targets": {}}, "mc2_targets.choices: is missing; it has: nothing"),
+        (
+            "truthfulqa_mc2",
+            {"mc2_targets": {"choices": ["a", "b"], "labels": [0, 0]}},
+            "mc2_targets.labels: expected a list of 0 or 1 for each choice, a 1 among them, got [0, 0]",
+        ),
+        (
+            "ifeval",
+            {"key": 1, "prompt": "x", "instruction_id_list": ["a", "b"], "kwargs": [{}]},
+            "kwargs: expected an object for each of instruction_id_list",
+        ),
+        (
+            "humaneval",
+            {"prompt": "x", "test": "x"},
+            "entry_point: is missing; it has: question, choices, label, prompt, test",
+        ),
     ],
 )
 def test_a_malformed_row_is_named(tmp_path: Path, task: str, change: dict, message: str) -> None:
@@ -105,9 +124,9 @@ def test_a_file_that_holds_no_rows_is_named(tmp_path: Path, content: bytes, mess
 
 def test_rows_are_read_whether_compressed_or_not(tmp_path: Path) -> None:
     folder = save_rows(tmp_path)
-    for name, task in TASKS.items():
-        path = find_file(folder, name)
-        assert path is not None and read_rows(path, task) == ROWS[name]
+    for task in TASKS.values():
+        path = find_file(folder, task.file_of_rows)
+        assert path is not None and read_rows(path, task) == ROWS[task.file_of_rows]
 
 
 def test_answers_outlive_a_process_that_is_killed_and_belong_to_one_model(tmp_path: Path) -> None:
@@ -140,7 +159,8 @@ def test_a_file_of_something_else_is_not_written_to(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert "--tasks needs --data: a folder" in fail("evaluate", tmp_path, "--tasks", "piqa")
     assert "--set changes held-out data" in fail("evaluate", tmp_path, "--tasks", "piqa", "--set", "data.seed=1")
-    assert "belong to --tasks" in fail("evaluate", tmp_path, "--limit", "3")
+    for words in (("--limit", 3), ("--no-cache",), ("--num-fewshot", 0), ("--confirm-run-unsafe-code",)):
+        assert "--tasks is missing" in fail("evaluate", tmp_path, *words)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -151,9 +171,9 @@ def test_public_files_become_rows(tmp_path: Path, name: str) -> None:
     for source in ("a.jsonl", "b.parquet"):
         output = tmp_path / source.replace(".", "_")
         assert "2 rows" in succeed("eval-data", tmp_path / source, "--task", name, "--output", output)
-        found.append(read_rows(output / f"{name}.jsonl", TASKS[name]))
+        found.append(read_rows(output / f"{TASKS[name].file_of_rows}.jsonl", TASKS[name]))
     assert found[0] == found[1] and len(found[0]) == 2
-    for column in ("answerKey", "label", "answer", "sentence_bad"):
+    for column in ("answerKey", "label", "answer", "sentence_bad", "baseline", "mc2_targets", "kwargs", "test"):
         if column in HUB_ROWS[name]:
             without = {key: value for key, value in HUB_ROWS[name].items() if key != column}
             (tmp_path / "a.jsonl").write_text(json.dumps(without))
@@ -175,3 +195,32 @@ def test_allen_ai_nests_its_questions_and_a_hidden_answer_is_refused(tmp_path: P
     source.write_text(json.dumps({**HUB_ROWS["piqa"], "label": -1}))
     assert "a.jsonl:1: label: expected 0 to 1" in fail("eval-data", source, "--task", "piqa", "--output", tmp_path)
     assert "no task 'arc'" in fail("eval-data", source, "--task", "arc", "--output", tmp_path)
+
+
+def test_the_authors_own_files_become_the_same_rows(tmp_path: Path) -> None:
+    own = {
+        "truthfulqa_mc2": {
+            "question": "What do cats eat?",
+            "mc2_targets": {"Mice.": 1, "Meat.": 1, "Stones.": 0},
+        },
+        "ethics_virtue": {"label": 0, "scenario": "Ann fed Bo. [SEP] cruel"},
+        "mmlu": {**HUB_ROWS["mmlu"], "answer": "B"},
+    }
+    for name, row in own.items():
+        found = []
+        for content in (row, HUB_ROWS[name]):
+            (tmp_path / "a.json").write_text(json.dumps([content]))
+            succeed("eval-data", tmp_path / "a.json", "--task", name, "--output", tmp_path)
+            found.append(read_rows(tmp_path / f"{name}.jsonl", TASKS[name]))
+        assert found[0] == found[1]
+
+
+def test_examples_are_written_beside_the_rows(tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    for name, written in (("gsm8k", "gsm8k.train.jsonl"), ("mmlu", "mmlu.dev.jsonl")):
+        source.write_text(json.dumps(HUB_ROWS[name]))
+        assert written in succeed("eval-data", source, "--task", name, "--output", tmp_path, "--shots")
+        assert len(read_rows(tmp_path / written, TASKS[name])) == 1
+    source.write_text(json.dumps(HUB_ROWS["truthfulqa_mc2"]))
+    message = fail("eval-data", source, "--task", "truthfulqa_mc2", "--output", tmp_path, "--shots")
+    assert "truthfulqa_mc2 takes no examples" in message

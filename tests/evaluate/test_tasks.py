@@ -1,6 +1,7 @@
 """Tasks on every runtime, and beside lm-evaluation-harness's own class for Transformers; `make tasks` installs it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,32 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edgerazor.checkpoint import open_checkpoint, pack_model
 from edgerazor.core.registry import Registry
+from edgerazor.errors import ExportError
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.recipe import load_recipe
 from tests.commands import fail, succeed
-from tests.evaluate.hub_rows import HUB_ROWS
-from tests.evaluate.task_rows import ROWS, save_rows
+from tests.evaluate.task_rows import CHOSEN, ROWS, save_rows
 from tests.hub import offline_cache
 from tests.runs import quantization, save_model
 
 lm_eval = pytest.importorskip("lm_eval", reason="the extra eval is not installed: make tasks")
 from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.evaluator import evaluate  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
-from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 
-from edgerazor.evaluate.tasks.catalog import TASKS  # noqa: E402
-from edgerazor.evaluate.tasks.convert import convert_rows  # noqa: E402
+from edgerazor.evaluate.tasks.catalog import ETHICS, TASKS  # noqa: E402
+from edgerazor.evaluate.tasks.harness import RowsTask  # noqa: E402
 from edgerazor.evaluate.tasks.language_model import RuntimeLM  # noqa: E402
 from edgerazor.evaluate.tasks.request_cache import RequestCache  # noqa: E402
-from edgerazor.evaluate.tasks.rows import read_rows  # noqa: E402
-from edgerazor.evaluate.tasks.run import RowsTask, TaskRun, evaluate_tasks  # noqa: E402
+from edgerazor.evaluate.tasks.results import read_results  # noqa: E402
+from edgerazor.evaluate.tasks.run import TaskRun, evaluate_tasks  # noqa: E402
 
 pytestmark = pytest.mark.slow
 NO_CACHE = RequestCache(None, "")
@@ -57,7 +55,7 @@ def packed(folder: Path, registry: Registry) -> Path:
 
 
 def tasks() -> dict[str, RowsTask]:
-    return {name: RowsTask(TASKS[name], rows) for name, rows in ROWS.items()}
+    return {name: RowsTask(TASKS[name], ROWS[name]) for name in CHOSEN}
 
 
 def loaded(path: Path) -> tuple[Any, Any]:
@@ -95,6 +93,75 @@ def test_every_item_is_answered_as_by_the_harness_itself(folder: Path, reference
             assert [item[metric] for metric in item["metrics"]] == [other[metric] for metric in other["metrics"]]
 
 
+TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% if enable_thinking is false %}()\n{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {},
+        {"apply_chat_template": True, "system_instruction": "Be brief."},
+        {"apply_chat_template": True, "fewshot_as_multiturn": True},
+    ],
+)
+def test_examples_templates_and_written_answers_are_those_of_the_harness_itself(
+    folder: Path, prompts: dict[str, Any]
+) -> None:
+    model, tokenizer = loaded(folder / "model")
+    tokenizer.chat_template = TEMPLATE
+    found = []
+    reference = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, max_length=256)
+    model.config.max_position_embeddings = 256
+    for each in (RuntimeLM(TransformersRuntime(model, tokenizer), NO_CACHE), reference):
+        names = ("boolq", "winogrande", "ethics_cm", "truthfulqa_mc2", "gsm8k", "humaneval_instruct")
+        chosen = {name: RowsTask(TASKS[name], ROWS[TASKS[name].file_of_rows][:3], num_fewshot=1) for name in names}
+        for name in names[-2:]:
+            chosen[name].set_config("generation_kwargs", {"max_gen_toks": 8}, update=True)
+        found.append(evaluate(each, chosen, bootstrap_iters=0, confirm_run_unsafe_code=True, limit=2, **prompts))
+    ours, theirs = (items(each) for each in found)
+    assert found[0]["n-shot"] == found[1]["n-shot"] and found[0]["n-shot"]["gsm8k"] == 1
+    for name, answered in ours.items():
+        for item, other in zip(answered, theirs[name], strict=True):
+            assert item["arguments"] == other["arguments"]
+            assert [item[metric] for metric in item["metrics"]] == pytest.approx(
+                [other[metric] for metric in other["metrics"]], rel=1e-4
+            )
+            if name in names[-2:]:
+                assert item["resps"] == other["resps"]
+
+
+@pytest.mark.subprocess
+def test_a_published_group_asks_some_tasks_through_the_template(
+    folder: Path, registry: Registry, tmp_path: Path
+) -> None:
+    data = save_rows(tmp_path / "rows", {name: ROWS[name] for name in ("piqa", "mmlu", "humaneval", *ETHICS)})
+    run = TaskRun(["edgerazor_instruct"], data, limit=1, run_code=True)
+    with pytest.raises(ExportError, match="has no chat template; leave"):
+        run.measure(folder / "model", registry)
+    shutil.copytree(folder / "model", tmp_path / "chat")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "chat")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "chat")
+    found = run.measure(tmp_path / "chat", registry)
+    (asked,) = found["samples"]["humaneval_instruct"]
+    assert (
+        asked["arguments"][0][0].startswith("<user>Write a solution") and "<assistant>Here" in asked["arguments"][0][0]
+    )
+    assert not any("<user>" in item["arguments"][0][0] for item in found["samples"]["piqa"])
+    result = read_results(found, found, run.missing)
+    assert [row.task for row in result.rows][:2] == ["piqa", "piqa"]
+    assert {"mmlu", "mmlu_stem", "mmlu_other", "hendrycks_ethics", "humaneval_instruct"} <= {
+        row.task for row in result.rows
+    }
+    mean = next(row for row in result.rows if row.task == "mmlu")
+    assert mean.items == 3 and mean.comparison is not None and mean.comparison.p == 1
+    assert mean.student.value == found["groups"]["mmlu"]["acc,none"]
+
+
 def test_whole_texts_and_written_ones_are_those_of_the_harness(folder: Path, reference: HFLM) -> None:
     texts = ["def f1(x):\n    return x", "a text without code in it that is longer than the context " * 4]
     whole = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
@@ -108,41 +175,6 @@ def test_whole_texts_and_written_ones_are_those_of_the_harness(folder: Path, ref
         assert model.generate_until(requests) == reference.generate_until(requests, disable_tqdm=True)
 
 
-OF_THE_HARNESS = {
-    **{name: f"arc/{name}" for name in ("arc_easy", "arc_challenge")},
-    **{name: f"{name}/{name}" for name in ("openbookqa", "piqa", "hellaswag")},
-    **{"social_iqa": "siqa/siqa", "winogrande": "winogrande/default", "boolq": "super_glue/boolq/default"},
-    "blimp": "blimp/adjunct_island",
-}
-
-
-class TaskOfTheHarness(ConfigurableTask):
-    """A task by the harness's own file, on one row."""
-
-    def __init__(self, name: str):
-        self._name = name
-        path = Path(lm_eval.__file__).parent / "tasks" / f"{OF_THE_HARNESS[name]}.yaml"
-        super().__init__(config=load_yaml(path, resolve_func=True))
-
-    def download(self, *_: Any, **__: Any) -> None:
-        rows = Dataset.from_list([HUB_ROWS[self._name]])
-        self.dataset = {"train": rows, "validation": rows, "test": rows}
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_prompts_metrics_and_shots_are_those_of_the_harness(name: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps(HUB_ROWS[name]))
-    path, _ = convert_rows(tmp_path / "rows.jsonl", name, tmp_path)
-    task, theirs = RowsTask(TASKS[name], read_rows(path, TASKS[name])), TaskOfTheHarness(name)
-    for each in (task, theirs):
-        each.set_config("num_fewshot", each.config.num_fewshot or 0)
-        each.build_all_requests()
-    assert [request.args for request in task.instances] == [request.args for request in theirs.instances]
-    answers = [(-1.0 - index, False) for index in range(len(task.instances))]
-    assert task.process_results(task.eval_docs[0], answers) == theirs.process_results(theirs.eval_docs[0], answers)
-    assert task.higher_is_better() == theirs.higher_is_better() and task.VERSION == theirs.VERSION
-
-
 def export(packed: Path, name: str, registry: Registry, path: Path) -> Path:
     registry.build(registry.params("exporter", name, path=str(path))).export(open_checkpoint(packed), path)
     return path
@@ -151,7 +183,7 @@ def export(packed: Path, name: str, registry: Registry, path: Path) -> Path:
 @pytest.mark.parametrize("engine", ["onnx", pytest.param("gguf", marks=pytest.mark.llamacpp)])
 def test_runtimes_choose_alike(packed: Path, engine: str, registry: Registry, tmp_path: Path) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "gguf": "llama_cpp"}[engine])
-    run = TaskRun(list(TASKS), packed.parent / "rows")
+    run = TaskRun(list(CHOSEN), packed.parent / "rows")
     ours, theirs = (
         items(run.measure(path, registry)) for path in (packed, export(packed, engine, registry, tmp_path / engine))
     )
@@ -203,15 +235,15 @@ def test_what_contexts_begin_with_is_read_once(folder: Path) -> None:
 
 def test_a_student_beside_its_teacher(packed: Path, registry: Registry, tmp_path: Path) -> None:
     model, output = packed.parent / "model", tmp_path / "results.json"
-    words = ("--data", packed.parent / "rows", "--cache", tmp_path / "answers.sqlite", "--output", output)
+    data = save_rows(tmp_path / "data", {name: ROWS[name] for name in CHOSEN})
+    words = ("--data", data, "--cache", tmp_path / "answers.sqlite", "--output", output)
     shown = succeed("evaluate", packed, "--tasks", "edgerazor_base", "--teacher", model, "--limit", 3, *words)
     assert "may be chance" in shown and "only teacher right" in shown and "± " in shown and "first 3 rows" in shown
     written = json.loads(output.read_text())
     assert written["n-samples"]["arc_easy"]["effective"] == 3 and written["n-shot"]["arc_easy"] == 0
-    assert written["versions"]["arc_easy"] == 1.0 and written["missing"].keys() == {
-        *("hendrycks_ethics", "truthfulqa_mc2", "mmlu", "gsm8k", "humaneval")
-    }
-    result = evaluate_tasks(packed, TaskRun(["edgerazor_base"], packed.parent / "rows", 3), registry=registry)
+    assert written["versions"]["arc_easy"] == 1.0
+    assert written["missing"].keys() == {*ETHICS, "truthfulqa_mc2", "mmlu", "gsm8k", "humaneval"}
+    result = evaluate_tasks(packed, TaskRun(["edgerazor_base"], data, 3), registry=registry)
     assert json.loads(result.to_json())["results"] == written["results"]
     for row in result.rows:
         assert written["results"][row.task][f"{row.metric},none"] == row.student.value

@@ -1,4 +1,4 @@
-"""Which tasks there are: prompts, metrics and few-shot counts of lm-evaluation-harness 0.4.13, for rows in files."""
+"""Which tasks there are: files of lm-evaluation-harness 0.4.13, and what their rows hold here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,49 +6,49 @@ from types import MappingProxyType
 from typing import Any
 
 from edgerazor.errors import DataError
+from edgerazor.evaluate.tasks.keys import INDEX, INDICES, KEYWORDS, NAMES, NUMBER, TEXT, TEXTS, Key
 from edgerazor.schemas.messages import nearest
 
-BOTH = ("acc", "acc_norm")
-CHOICES: Mapping[str, type] = MappingProxyType({"question": str, "choices": list, "label": int})
+_CHOICES = {"question": TEXT, "choices": TEXTS, "label": INDEX}
 
 
 @dataclass(frozen=True)
 class TaskDefinition:
-    """A multiple-choice task without examples in the prompt, as lm-evaluation-harness configures it.
+    """A task as lm-evaluation-harness configures it, for rows in files.
 
     Attributes:
-        name: of lm-evaluation-harness, and of the file of rows.
-        text: a key of the row, a Jinja template or a function of it: the context; a function that gives an index says
-            which of several contexts is right.
-        target: likewise: index of the right choice, or the text that goes on behind the chosen context.
-        choices: likewise: the texts to choose from.
-        metrics: `acc` by log likelihood, `acc_norm` by log likelihood per character.
-        keys: that a row has, and their types.
-        version: of the task in lm-evaluation-harness.
+        name: of lm-evaluation-harness.
+        file: of the harness, below its folder of tasks: prompts, metrics, filters, few-shot count and version.
+        keys: that a row has.
+        changes: to the harness's configuration, where the rows have other columns than the hub's.
+        options: how many choices an index chooses from; None: the row has them under `choices`.
+        shots: name of the split that examples come from, in a file NAME.SPLIT.jsonl; None: there are none in the
+            prompt, or they stand in it already.
+        rows: name of the file of rows where it is not the task's.
+        runs_code: answers are programs.
+        by_subject: a task of the harness for each `subject` of the rows.
     """
 
     name: str
-    text: str | Callable[[Any], int]
-    target: str | int | Callable[[Any], str] = "label"
-    choices: str | tuple[str, ...] | Callable[[Any], list[str]] = "choices"
-    metrics: tuple[str, ...] = BOTH
-    keys: Mapping[str, type] = field(default_factory=lambda: CHOICES)
-    version: float = 1.0
+    file: str
+    keys: Mapping[str, Key] = field(default_factory=lambda: _CHOICES)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    options: int | None = None
+    shots: str | None = "train"
+    rows: str = ""
+    runs_code: bool = False
+    by_subject: bool = False
 
-    def config(self) -> dict[str, Any]:
-        """The configuration that lm-evaluation-harness takes."""
-        metrics = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in self.metrics]
-        return {
-            "task": self.name,
-            "output_type": "multiple_choice",
-            "test_split": "test",
-            "doc_to_text": self.text,
-            "doc_to_target": self.target,
-            "doc_to_choice": list(self.choices) if isinstance(self.choices, tuple) else self.choices,
-            "num_fewshot": 0,
-            "metric_list": metrics,
-            "metadata": {"version": self.version},
-        }
+    @property
+    def file_of_rows(self) -> str:
+        """Name of the file of rows, without its ending."""
+        return self.rows or self.name
+
+
+def _choices(name: str, file: str, text: str, **changes: Any) -> TaskDefinition:
+    """A task on rows of question, choices and label."""
+    changed = {"doc_to_text": text, "doc_to_target": "label", "doc_to_choice": "choices", **changes}
+    return TaskDefinition(name, file, changes=changed)
 
 
 def _right_option(row: Any) -> int:
@@ -64,66 +64,114 @@ def _up_to_option(row: Any) -> list[str]:
     return [before + option for option in row["choices"]]
 
 
+def _ethics(name: str, file: str, *columns: str, label: bool = True) -> TaskDefinition:
+    keys = {**dict.fromkeys(columns, TEXT), **({"label": INDEX} if label else {})}
+    return TaskDefinition(name, f"hendrycks_ethics/{file}", keys, options=2)
+
+
 _QUESTION = "Question: {{question}}\nAnswer:"
+_BLANK: dict[str, Callable[[Any], Any]] = {
+    "doc_to_text": _right_option,
+    "doc_to_target": _behind_blank,
+    "doc_to_choice": _up_to_option,
+}
+_PROGRAM = {"prompt": TEXT, "test": TEXT, "entry_point": TEXT}
+_MC2: dict[str, Key] = {"question": TEXT, "mc2_targets": {"choices": TEXTS, "labels": INDICES}}
 TASKS: Mapping[str, TaskDefinition] = {
     definition.name: definition
     for definition in (
-        TaskDefinition("arc_easy", _QUESTION),
-        TaskDefinition("arc_challenge", _QUESTION),
-        TaskDefinition("hellaswag", "question"),
+        _choices("arc_easy", "arc/arc_easy", _QUESTION),
+        _choices("arc_challenge", "arc/arc_challenge", _QUESTION),
+        _choices("hellaswag", "hellaswag/hellaswag", "question"),
         TaskDefinition(
-            "boolq",
-            "{{passage}}\nQuestion: {{question}}?\nAnswer:",
-            choices=("no", "yes"),
-            metrics=("acc",),
-            keys={"passage": str, "question": str, "label": int},
-            version=2.0,
+            "boolq", "super_glue/boolq/default", {"passage": TEXT, "question": TEXT, "label": INDEX}, options=2
         ),
-        TaskDefinition("social_iqa", "Q: {{question}}\nA:", metrics=("acc",), version=0.0),
-        TaskDefinition("openbookqa", "question"),
-        TaskDefinition("piqa", _QUESTION),
-        TaskDefinition("winogrande", _right_option, _behind_blank, _up_to_option, metrics=("acc",)),
-        TaskDefinition("blimp", "", 0, "{{[good, bad]}}", metrics=("acc",), keys={"good": str, "bad": str}),
+        _choices("social_iqa", "siqa/siqa", "Q: {{question}}\nA:"),
+        _choices("openbookqa", "openbookqa/openbookqa", "question"),
+        _choices("piqa", "piqa/piqa", _QUESTION),
+        TaskDefinition("winogrande", "winogrande/default", changes=_BLANK),
+        TaskDefinition(
+            "blimp",
+            "blimp/adjunct_island",
+            {"good": TEXT, "bad": TEXT},
+            {"doc_to_choice": "{{[good, bad]}}"},
+            shots=None,
+        ),
+        _ethics("ethics_cm", "commonsense", "input"),
+        _ethics("ethics_deontology", "deontology", "scenario", "excuse"),
+        _ethics("ethics_justice", "justice", "scenario"),
+        _ethics("ethics_utilitarianism", "utilitarianism", "activity", "baseline", label=False),
+        _ethics("ethics_virtue", "virtue", "scenario", "trait"),
+        TaskDefinition("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2", _MC2, shots=None),
+        TaskDefinition(
+            "mmlu",
+            "mmlu/default",
+            {"question": TEXT, "subject": TEXT, "choices": TEXTS, "answer": INDEX},
+            options=4,
+            shots="dev",
+            by_subject=True,
+        ),
+        TaskDefinition("gsm8k", "gsm8k/gsm8k", {"question": TEXT, "answer": TEXT}),
+        TaskDefinition(
+            "ifeval",
+            "ifeval/ifeval",
+            {"key": NUMBER, "prompt": TEXT, "instruction_id_list": NAMES, "kwargs": KEYWORDS},
+            shots=None,
+        ),
+        TaskDefinition("humaneval", "humaneval/humaneval", _PROGRAM, shots=None, runs_code=True),
+        TaskDefinition(
+            "humaneval_instruct",
+            "humaneval/humaneval_instruct",
+            _PROGRAM,
+            shots=None,
+            rows="humaneval",
+            runs_code=True,
+        ),
     )
 }
-_CODE = "its answers are programs, which are not run here; take lm_eval itself, with --confirm_run_unsafe_code"
-NOT_HERE = {
-    "hendrycks_ethics": "its five parts have no form as rows here yet",
-    "truthfulqa_mc2": "several of its choices are right, which rows here cannot say yet",
-    "mmlu": "its 57 subjects have no form as rows here yet",
-    "gsm8k": "its answers are written, not chosen, and five examples stand before them; not here yet",
-    "humaneval": _CODE,
-    "humaneval_instruct": _CODE,
-    "ifeval": "it checks written answers by programs of its own; not here yet",
-}
+ETHICS = tuple(name for name in TASKS if name.startswith("ethics_"))
 _CHOSEN = ("arc_easy", "arc_challenge", "hellaswag", "boolq", "piqa", "winogrande", "social_iqa", "openbookqa")
-_OTHERS = ("hendrycks_ethics", "truthfulqa_mc2", "mmlu", "gsm8k")
-GROUPS = {
-    "edgerazor_base": (*_CHOSEN, *_OTHERS, "humaneval"),
-    "edgerazor_instruct": (*_CHOSEN, *_OTHERS, "humaneval_instruct", "ifeval"),
-}
+_OTHERS = (*ETHICS, "truthfulqa_mc2", "mmlu", "gsm8k")
+GROUPS = MappingProxyType(
+    {
+        "hendrycks_ethics": ETHICS,
+        "edgerazor_base": (*_CHOSEN, *_OTHERS, "humaneval"),
+        "edgerazor_instruct": (*_CHOSEN, *_OTHERS, "humaneval_instruct", "ifeval"),
+    }
+)
+# Asked through the chat template in the published group; everything else there is asked without it.
+CHAT = frozenset({"humaneval_instruct", "ifeval"})
 
 
-def choose_tasks(names: Sequence[str]) -> tuple[list[TaskDefinition], dict[str, str], frozenset[str]]:
-    """Tasks by their names or groups'; which of them are not here, and why; which stood in no group.
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for.
+
+    Attributes:
+        tasks: in the order in which they were named.
+        alone: names of those that stood in no group, so that one that cannot run is an error.
+        chat: names of those that a published group asks through the chat template.
+    """
+
+    tasks: tuple[TaskDefinition, ...]
+    alone: frozenset[str]
+    chat: frozenset[str]
+
+
+def choose_tasks(names: Sequence[str]) -> Choice:
+    """Tasks by their names or groups'.
 
     Raises:
-        DataError: a name is unknown, or asks by itself for a task that is not here.
+        DataError: a name is unknown.
     """
     asked = {name: None for part in names for name in part.replace(",", " ").split()}
     known = [*TASKS, *GROUPS]
     if not asked:
         raise DataError(f"--tasks: names no task; there are: {', '.join(known)}")
-    found: dict[str, TaskDefinition] = {}
-    missing: dict[str, str] = {}
     for name in asked:
-        if name in NOT_HERE:
-            raise DataError(f"--tasks: {name}: {NOT_HERE[name]}")
         if name not in TASKS and name not in GROUPS:
             raise DataError(f"--tasks: there is no task '{name}'{nearest(name, known)}")
-        for member in GROUPS.get(name, (name,)):
-            if member in TASKS:
-                found[member] = TASKS[member]
-            else:
-                missing[member] = NOT_HERE[member]
-    return list(found.values()), missing, frozenset(asked.keys() & TASKS.keys())
+    found = {member: TASKS[member] for name in asked for member in GROUPS.get(name, (name,))}
+    alone = frozenset(asked.keys() & TASKS.keys())
+    chat = (CHAT & found.keys()) - alone
+    return Choice(tuple(found.values()), alone, chat)

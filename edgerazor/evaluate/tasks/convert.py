@@ -72,6 +72,47 @@ def _blimp(row: Row) -> dict[str, Any]:
     return {"good": row["sentence_good"], "bad": row["sentence_bad"]}
 
 
+def _mmlu(row: Row) -> dict[str, Any]:
+    answer = row["answer"]
+    index = "ABCD".index(answer) if isinstance(answer, str) and len(answer) == 1 and answer.isalpha() else int(answer)
+    return {**_columns(row, "question", "subject"), "choices": list(row["choices"]), "answer": index}
+
+
+def _truthfulqa(row: Row) -> dict[str, Any]:
+    """As on the hub, or as in the authors' own mc_task.json, where each choice names its label."""
+    targets = row["mc2_targets"]
+    choices, labels = (
+        (targets["choices"], targets["labels"]) if "choices" in targets else (targets.keys(), targets.values())
+    )
+    return {"question": row["question"], "mc2_targets": {"choices": list(choices), "labels": list(map(int, labels))}}
+
+
+def _ifeval(row: Row) -> dict[str, Any]:
+    """A table gives each instruction the keys of all the others, empty; what is empty is left out, as the hub's is."""
+    kwargs = [{key: value for key, value in keywords.items() if value is not None} for keywords in row["kwargs"]]
+    names = list(row["instruction_id_list"])
+    return {"key": int(row["key"]), "prompt": row["prompt"], "instruction_id_list": names, "kwargs": kwargs}
+
+
+def _virtue(row: Row) -> dict[str, Any]:
+    """As on the hub, or as in the authors' own file, where the trait stands behind the scenario."""
+    scenario, _, trait = row["scenario"].partition(" [SEP] ")
+    return {"scenario": scenario, "trait": trait or row["trait"], "label": int(row["label"])}
+
+
+def _ethics(*names: str) -> Callable[[Row], dict[str, Any]]:
+    return lambda row: {**_columns(row, *names), "label": int(row["label"])}
+
+
+def _columns(row: Row, *names: str) -> dict[str, Any]:
+    return {name: row[name] for name in names}
+
+
+def _texts(*names: str) -> Callable[[Row], dict[str, Any]]:
+    return lambda row: _columns(row, *names)
+
+
+_humaneval = _texts("prompt", "test", "entry_point")
 _CONVERTERS: Mapping[str, Callable[[Row], dict[str, Any]]] = {
     "arc_easy": _arc,
     "arc_challenge": _arc,
@@ -82,6 +123,17 @@ _CONVERTERS: Mapping[str, Callable[[Row], dict[str, Any]]] = {
     "piqa": _piqa,
     "winogrande": _winogrande,
     "blimp": _blimp,
+    "ethics_cm": _ethics("input"),
+    "ethics_deontology": _ethics("scenario", "excuse"),
+    "ethics_justice": _ethics("scenario"),
+    "ethics_utilitarianism": _texts("activity", "baseline"),
+    "ethics_virtue": _virtue,
+    "truthfulqa_mc2": _truthfulqa,
+    "mmlu": _mmlu,
+    "gsm8k": _texts("question", "answer"),
+    "ifeval": _ifeval,
+    "humaneval": _humaneval,
+    "humaneval_instruct": _humaneval,
 }
 
 
@@ -92,7 +144,9 @@ class _EveryColumn:
         return True
 
 
-def convert_rows(source: Path, name: str, folder: Path, *, split: str | None = None) -> tuple[Path, int]:
+def convert_rows(
+    source: Path, name: str, folder: Path, *, split: str | None = None, shots: bool = False
+) -> tuple[Path, int]:
     """Write NAME.jsonl of a task from a public file.
 
     Args:
@@ -100,6 +154,7 @@ def convert_rows(source: Path, name: str, folder: Path, *, split: str | None = N
         name: of the task.
         folder: where to write to.
         split: of a folder.
+        shots: the rows are examples, for NAME.SPLIT.jsonl.
 
     Returns:
         The path written and the number of rows.
@@ -109,7 +164,9 @@ def convert_rows(source: Path, name: str, folder: Path, *, split: str | None = N
     """
     if name not in _CONVERTERS:
         raise DataError(f"--task: there is no task '{name}'{nearest(name, _CONVERTERS)}")
-    bad = BadRows()
+    definition, bad = TASKS[name], BadRows()
+    if shots and definition.shots is None:
+        raise DataError(f"--shots: {name} takes no examples, or has them in its prompt already")
     tables = read_files(Source(path=str(source), split=split), _EveryColumn(), bad)
     if bad.count:
         raise DataError("\n".join(bad.shown))
@@ -120,7 +177,7 @@ def convert_rows(source: Path, name: str, folder: Path, *, split: str | None = N
     ]
     if not rows:
         raise DataError(f"{source}: holds no rows")
-    path = folder / f"{name}.jsonl"
+    path = folder / (definition.file_of_rows + (f".{definition.shots}" if shots else "") + ".jsonl")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return path, len(rows)

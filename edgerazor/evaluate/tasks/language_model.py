@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from numpy.typing import NDArray
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from edgerazor.core.contracts import Runtime
 from edgerazor.errors import ExportError, PluginError, install_hint
@@ -31,11 +33,19 @@ class RuntimeLM(TemplateLM):
         runtime: is restarted at will.
         cache: answers that need not be computed again.
         progress: is called with how many requests are done, and how many there are.
+        thinking: what the chat template is told as `enable_thinking`; None says nothing.
     """
 
-    def __init__(self, runtime: Runtime, cache: RequestCache, progress: Progress | None = None):
+    def __init__(
+        self,
+        runtime: Runtime,
+        cache: RequestCache,
+        progress: Progress | None = None,
+        thinking: bool | None = None,
+    ):
         super().__init__()
         self._runtime, self._cache, self._progress = runtime, cache, progress or (lambda done, total: None)
+        self._template_arguments = {} if thinking is None else {"enable_thinking": thinking}
         self._read: list[int] = []
         self._last: NDArray[np.float32] | None = None
 
@@ -62,10 +72,52 @@ class RuntimeLM(TemplateLM):
         return ids[0] if len(ids) == 1 else None
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids; the runtime's own special tokens are put around the text unless told otherwise."""
-        if add_special_tokens is False:
+        """Token ids; special tokens are put around the text unless told otherwise, or if it begins with one already."""
+        special = self._runtime.special_tokens
+        prefix = special.get("bos_token") or special.get("eos_token")
+        if add_special_tokens is False or (add_special_tokens is None and prefix and string.startswith(prefix)):
             return self._runtime.encode_rendered(string)
         return self._runtime.encode_text(string)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Names the prompts that the harness might keep."""
+        return self._runtime.name
+
+    def check_template(self) -> None:
+        """Raise ExportError if the model has no chat template."""
+        if not self._runtime.chat_template:
+            raise ExportError(
+                f"{self._runtime.name}: has no chat template; leave --apply-chat-template out, or take "
+                "edgerazor_base in the place of edgerazor_instruct"
+            )
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Text of a dialogue; with `add_generation_prompt` up to where an answer begins, else the last turn left open.
+
+        As the harness's class for Transformers does, a template that refuses a system message is given none.
+
+        Raises:
+            ExportError: the template refuses the rest, too.
+        """
+        try:
+            return self._render(chat_history, add_generation_prompt)
+        except TemplateError:
+            pass
+        try:
+            return self._render([turn for turn in chat_history if turn["role"] != "system"], add_generation_prompt)
+        except TemplateError as error:
+            raise ExportError(f"{self._runtime.name}: its chat template refuses the question: {error}") from error
+
+    def _render(self, turns: list[dict[str, str]], prompt: bool) -> str:
+        texts, _ = render_jinja_template(
+            [turns],
+            chat_template=self._runtime.chat_template,
+            add_generation_prompt=prompt,
+            continue_final_message=not prompt,
+            **{**self._runtime.special_tokens, **self._template_arguments},
+        )
+        return str(texts[0])
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[Answer]:
         """As `TemplateLM.loglikelihood`, without a bar of its own."""

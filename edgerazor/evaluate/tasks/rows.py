@@ -3,17 +3,17 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from edgerazor.errors import DataError
 from edgerazor.evaluate.tasks.catalog import TaskDefinition
+from edgerazor.evaluate.tasks.keys import INDEX, INDICES, Key
 from edgerazor.schemas.messages import describe, nearest
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
-_EXPECTED = {str: "text", int: "a whole number", list: "a list of two texts or more"}
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -70,37 +70,47 @@ def _read_row(line: str, where: str, task: TaskDefinition) -> dict[str, Any]:
 
 
 def check_row(row: dict[str, Any], where: str, task: TaskDefinition) -> dict[str, Any]:
-    """The keys of the task alone, if each is there and of its type.
+    """The keys of the task alone, if each is there and of its kind.
 
     Raises:
         DataError: it is not.
     """
+    checked = _check_keys(row, f"{where}: ", task.keys)
     for key, kind in task.keys.items():
-        if key not in row:
-            found = next(
-                (f"; did you mean '{name}'?" for name in row if name.lower() == key), f"; it has: {_names(row)}"
-            )
-            raise DataError(f"{where}: {key}: is missing{found}")
-        if not _fits(row[key], kind):
-            raise DataError(f"{where}: {key}: expected {_EXPECTED[kind]}, got {describe(row[key])}")
-    _check_label(row, where, task)
-    return {key: row[key] for key in task.keys}
-
-
-def _names(row: dict[str, Any]) -> str:
-    return ", ".join(row) or "nothing"
-
-
-def _fits(value: Any, kind: type) -> bool:
-    if kind is list:
-        return isinstance(value, list) and len(value) > 1 and all(isinstance(text, str) and text for text in value)
-    return type(value) is kind and value != ""
-
-
-def _check_label(row: dict[str, Any], where: str, task: TaskDefinition) -> None:
-    if "label" in task.keys:
-        count = len(row["choices"]) if "choices" in task.keys else len(task.choices)  # type: ignore[arg-type]
-        if not 0 <= row["label"] < count:
-            raise DataError(f"{where}: label: expected 0 to {count - 1}, an index of its choices, got {row['label']}")
+        if kind is INDEX:
+            count = task.options or len(row["choices"])
+            if not 0 <= row[key] < count:
+                raise DataError(f"{where}: {key}: expected 0 to {count - 1}, an index of its choices, got {row[key]}")
+    if task.by_subject and len(row["choices"]) != task.options:
+        raise DataError(f"{where}: choices: expected {task.options} of them, got {len(row['choices'])}")
     if task.name == "winogrande" and "_" not in row["question"]:
         raise DataError(f"{where}: question: expected a blank, written _, where the choices go")
+    if task.name == "truthfulqa_mc2":
+        choices, labels = row["mc2_targets"]["choices"], row["mc2_targets"]["labels"]
+        if len(choices) != len(labels) or 1 not in labels:
+            raise DataError(f"{where}: mc2_targets.labels: expected {INDICES.expected}, got {labels}")
+    if task.name == "ifeval" and len(row["kwargs"]) != len(row["instruction_id_list"]):
+        raise DataError(f"{where}: kwargs: expected an object for each of instruction_id_list")
+    return checked
+
+
+def _check_keys(row: Mapping[str, Any], where: str, keys: Mapping[str, Key]) -> dict[str, Any]:
+    checked = {}
+    for key, kind in keys.items():
+        if key not in row:
+            nearby = next((f"; did you mean '{name}'?" for name in row if name.lower() == key), None)
+            raise DataError(f"{where}{key}: is missing{nearby or f'; it has: {_names(row)}'}")
+        value = row[key]
+        if isinstance(kind, Mapping):
+            if not isinstance(value, dict):
+                raise DataError(f"{where}{key}: expected an object with {', '.join(kind)}, got {describe(value)}")
+            checked[key] = _check_keys(value, f"{where}{key}.", kind)
+        elif kind.fits(value):
+            checked[key] = value
+        else:
+            raise DataError(f"{where}{key}: expected {kind.expected}, got {describe(value)}")
+    return checked
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return ", ".join(row) or "nothing"

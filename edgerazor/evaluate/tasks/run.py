@@ -1,27 +1,23 @@
-"""Run tasks on a model, on its teacher beside it, and compare the two item by item."""
+"""Run tasks on a model, and on its teacher beside it."""
 
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from edgerazor.core.contracts import Runtime
 from edgerazor.core.registry import Registry
 from edgerazor.errors import DataError, PluginError, install_hint
 from edgerazor.evaluate.tasks.catalog import TaskDefinition, choose_tasks
-from edgerazor.evaluate.tasks.compare import Comparison, compare_answers
+from edgerazor.evaluate.tasks.harness import RowsTask, build_groups, rows_of_subjects
 from edgerazor.evaluate.tasks.language_model import RuntimeLM
 from edgerazor.evaluate.tasks.request_cache import RequestCache, identify_model
+from edgerazor.evaluate.tasks.results import TasksResult, read_results
 from edgerazor.evaluate.tasks.rows import find_file, missing_file, read_rows
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.schemas.preset import local_config
 
 try:
-    from lm_eval.api.task import ConfigurableTask
     from lm_eval.evaluator import evaluate
 except ModuleNotFoundError as error:
     if error.name != "lm_eval":
@@ -29,70 +25,26 @@ except ModuleNotFoundError as error:
     raise PluginError(f"lm-evaluation-harness is not installed: {install_hint('eval')}") from error
 
 Progress = Callable[[str, int, int], None]
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Score:
-    """One metric of a model on a task, with its standard error (None of a single item)."""
-
-    value: float
-    error: float | None
-
-
-@dataclass(frozen=True)
-class TaskRow:
-    """A metric of a task, of both models where there are two."""
-
-    task: str
-    metric: str
-    items: int
-    student: Score
-    teacher: Score | None = None
-    comparison: Comparison | None = None
-
-
-@dataclass(frozen=True)
-class TasksResult:
-    """What came of a run.
+class Prompts:
+    """How questions are put.
 
     Attributes:
-        rows: a metric of a task each.
-        missing: tasks of a group that were not run, and why.
-        results: in lm-evaluation-harness's own format, of the model.
-        teacher_results: likewise of the teacher; None without one.
+        num_fewshot: examples before each; None: as many as lm-evaluation-harness puts there.
+        chat_template: through the chat template; None: those tasks that a published group asks so.
+        multiturn: examples as turns of a dialogue, not inside the one message.
+        system: what stands before everything.
+        thinking: what the template is told as `enable_thinking`; None says nothing.
     """
 
-    rows: tuple[TaskRow, ...]
-    missing: Mapping[str, str]
-    results: Mapping[str, Any]
-    teacher_results: Mapping[str, Any] | None = None
-
-    def to_json(self) -> str:
-        """The model's results, with the teacher's, the comparison and what is missing under keys of our own."""
-        compared = {
-            f"{row.task},{row.metric}": {**vars(row.comparison), "verdict": row.comparison.verdict}
-            for row in self.rows
-            if row.comparison is not None
-        }
-        added = {"teacher": self.teacher_results, "comparison": compared, "missing": dict(self.missing)}
-        return json.dumps({**self.results, **added}, indent=2, default=str) + "\n"
-
-
-class RowsTask(ConfigurableTask):
-    """A task of lm-evaluation-harness whose rows were read already.
-
-    Args:
-        definition: prompts and metrics.
-        rows: as `read_rows` gives them.
-    """
-
-    def __init__(self, definition: TaskDefinition, rows: Sequence[Mapping[str, Any]]):
-        self._rows = Dataset.from_list([dict(row) for row in rows])
-        super().__init__(config=definition.config())
-
-    def download(self, *_: Any, **__: Any) -> None:
-        """Take the rows; nothing is downloaded."""
-        self.dataset = {"test": self._rows}
+    num_fewshot: int | None = None
+    chat_template: bool | None = None
+    multiturn: bool = False
+    system: str | None = None
+    thinking: bool | None = None
 
 
 @dataclass
@@ -102,35 +54,81 @@ class TaskRun:
     Args:
         tasks: names of tasks and groups.
         data: folder with NAME.jsonl or NAME.jsonl.gz of each.
-        limit: at most this many rows of each; None is all.
+        limit: at most this many rows of each task, and of each subject of MMLU; None is all.
         cache: file of answers; None keeps none.
+        prompts: examples, chat template and system message.
+        run_code: run the programs that a model writes.
 
     Raises:
-        DataError: no such task, folder or file, or a row is malformed.
+        DataError: no such task, folder or file, a row is malformed, or a task is asked for whose answers would have to
+            be run.
+        PluginError: a task needs a package or a table that is not here.
     """
 
     tasks: Sequence[str]
     data: Path
     limit: int | None = None
     cache: Path | None = None
-    missing: dict[str, str] = field(init=False)
-    rows: dict[str, list[dict[str, Any]]] = field(init=False, default_factory=dict)
+    prompts: Prompts = Prompts()
+    run_code: bool = False
+    missing: dict[str, str] = field(init=False, default_factory=dict)
+    rows: dict[str, Rows] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._definitions, self.missing, alone = choose_tasks(self.tasks)
-        for definition in self._definitions:
-            path = find_file(self.data, definition.name)
-            if path is not None:
-                self.rows[definition.name] = read_rows(path, definition, self.limit)
-            elif definition.name in alone:
-                raise DataError(missing_file(self.data, definition.name))
-            else:
-                self.missing[definition.name] = missing_file(self.data, definition.name)
+        self._choice = choose_tasks(self.tasks)
+        self._shots: dict[str, Rows | None] = {}
+        for definition in self._choice.tasks:
+            try:
+                self._read(definition)
+            except _CannotRunError as reason:
+                if definition.name in self._choice.alone:
+                    raise DataError(str(reason)) from None
+                self.missing[definition.name] = str(reason)
         if not self.rows:
             raise DataError(f"{self.data}: holds the rows of none of these tasks: {', '.join(self.missing)}")
 
+    def _read(self, definition: TaskDefinition) -> None:
+        if definition.runs_code and not self.run_code:
+            raise _CannotRunError(
+                f"{definition.name}: its answers are programs, which are run on this machine, only with "
+                "--confirm-run-unsafe-code; take a container or a machine that holds nothing of value"
+            )
+        path = find_file(self.data, definition.file_of_rows)
+        if path is None:
+            raise _CannotRunError(missing_file(self.data, definition.file_of_rows))
+        rows = read_rows(path, definition)
+        beside = find_file(self.data, f"{definition.file_of_rows}.{definition.shots}") if definition.shots else None
+        self._shots[definition.name] = None if beside is None else read_rows(beside, definition)
+        try:
+            self._build(definition, rows)
+        except PluginError as error:
+            raise _CannotRunError(str(error)) from None
+        self.rows[definition.name] = rows
+
+    def _build(self, definition: TaskDefinition, rows: Rows) -> dict[str, RowsTask]:
+        """The task, or one for each subject, by names."""
+        shots, count = self._shots[definition.name], self.prompts.num_fewshot
+        if not definition.by_subject:
+            return {definition.name: RowsTask(definition, rows, shots=shots, num_fewshot=count)}
+        path = self.data / definition.file_of_rows
+        parts, examples = rows_of_subjects(rows, path), rows_of_subjects(shots or [], path)
+        return {
+            f"{definition.name}_{subject}": RowsTask(
+                definition,
+                part,
+                shots=None if shots is None else examples.get(subject, []),
+                num_fewshot=count,
+                subject=subject,
+            )
+            for subject, part in parts.items()
+        }
+
     def measure(self, path: Path, registry: Registry, progress: Progress | None = None) -> dict[str, Any]:
-        """Results of one model in lm-evaluation-harness's format, with every item under `samples`."""
+        """Results of one model in lm-evaluation-harness's format, with every item under `samples`.
+
+        Raises:
+            CheckpointError, ExportError: it cannot be loaded or run, or has no chat template and needs one.
+        """
         runtime = open_runtime(path, registry=registry, unquantized=True)
         try:
             return self._measure(runtime, path, progress)
@@ -141,17 +139,55 @@ class TaskRun:
         fetched = None if path.exists() else local_config(str(path))
         cache = RequestCache(self.cache, identify_model(fetched.parent if fetched else path, runtime.engine))
         shown = None if progress is None else lambda done, total: progress(str(path), done, total)
+        found: dict[str, Any] = {}
         try:
-            tasks = {
-                definition.name: RowsTask(definition, self.rows[definition.name])
-                for definition in self._definitions
-                if definition.name in self.rows
-            }
-            found = dict(evaluate(RuntimeLM(runtime, cache, shown), tasks, bootstrap_iters=1000))
+            for chat in (False, True):
+                chosen = [definition for definition in self._choice.tasks if definition.name in self.rows]
+                chosen = [definition for definition in chosen if self._asks_by_template(definition) == chat]
+                if chosen:
+                    model = RuntimeLM(runtime, cache, shown, self._thinking(chat))
+                    _merge(found, self._evaluate(model, chosen, chat))
         finally:
             cache.close()
         config = {"model": "edgerazor", "model_args": f"path={path}", "engine": runtime.engine, "limit": self.limit}
-        return {**found, "config": config}
+        return {**found, "config": {**config, **vars(self.prompts)}}
+
+    def _asks_by_template(self, definition: TaskDefinition) -> bool:
+        asked = self.prompts.chat_template
+        return definition.name in self._choice.chat if asked is None else asked
+
+    def _thinking(self, chat: bool) -> bool | None:
+        """Published groups are asked without a thought, unless something else is said."""
+        published = chat and self.prompts.chat_template is None
+        return False if published and self.prompts.thinking is None else self.prompts.thinking
+
+    def _evaluate(self, model: RuntimeLM, definitions: list[TaskDefinition], chat: bool) -> Mapping[str, Any]:
+        if chat:
+            model.check_template()
+        tasks: dict[str, RowsTask] = {}
+        for definition in definitions:
+            tasks |= self._build(definition, self.rows[definition.name])
+        return dict(
+            evaluate(
+                model,
+                {"tasks": tasks, "groups": build_groups(tasks)},
+                limit=self.limit,
+                bootstrap_iters=1000,
+                system_instruction=self.prompts.system,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat and self.prompts.multiturn,
+                confirm_run_unsafe_code=self.run_code,
+            )
+        )
+
+
+class _CannotRunError(Exception):
+    """Why a task cannot be run."""
+
+
+def _merge(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else value
 
 
 def evaluate_tasks(
@@ -172,30 +208,4 @@ def evaluate_tasks(
     """
     ours = run.measure(path, registry, progress)
     theirs = None if teacher is None else run.measure(teacher, registry, progress)
-    rows = [_row(task, metric, ours, theirs) for task in run.rows for metric in _metrics(ours, task)]
-    return TasksResult(tuple(rows), dict(run.missing), _without_items(ours), theirs and _without_items(theirs))
-
-
-def _metrics(results: Mapping[str, Any], task: str) -> list[str]:
-    return list(results["higher_is_better"][task])
-
-
-def _row(task: str, metric: str, ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> TaskRow:
-    items = ours["samples"][task]
-    row = TaskRow(task, metric, len(items), _score(ours, task, metric))
-    if theirs is None:
-        return row
-    student, teacher = ([item[metric] == 1 for item in of["samples"][task]] for of in (ours, theirs))
-    compared = compare_answers(student, teacher)
-    return TaskRow(task, metric, len(items), row.student, _score(theirs, task, metric), compared)
-
-
-def _score(results: Mapping[str, Any], task: str, metric: str) -> Score:
-    found = results["results"][task]
-    error = found.get(f"{metric}_stderr,none")
-    known = isinstance(error, float) and not math.isnan(error)
-    return Score(float(found[f"{metric},none"]), error if known else None)
-
-
-def _without_items(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if key != "samples"}
+    return read_results(ours, theirs, run.missing)
