@@ -67,6 +67,10 @@ RunCode = Annotated[
         help="Run the programs that the model writes as answers to HumanEval, with your rights on this machine.",
     ),
 ]
+BatchSize = Annotated[
+    int,
+    typer.Option("--batch-size", min=1, help="Questions of --tasks read side by side, in Transformers and llama.cpp."),
+]
 HeldOutOverrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -114,6 +118,7 @@ def evaluate(
     system_instruction: SystemInstruction = None,
     thinking: Thinking = None,
     confirm_run_unsafe_code: RunCode = False,
+    batch_size: BatchSize = 1,
     overrides: HeldOutOverrides = None,
 ) -> None:
     """Measure a model: on held-out data by loss, bits per byte and KL to its teacher, or on tasks by right answers."""
@@ -135,6 +140,7 @@ def evaluate(
         raise DataError("--set changes held-out data; --tasks takes none of it")
     from edgerazor.cli.tasks import default_cache, run_tasks
 
+    settings["batch_size"] = batch_size
     settings["cache"] = None if no_cache else cache or default_cache()
     run_tasks(model, tasks, data=data, teacher=teacher, prompts=prompts, **settings)
 

@@ -3,8 +3,10 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +95,10 @@ def _percent(score: "Score") -> str:
 
 
 @contextmanager
-def _bars() -> "Iterator[Progress | None]":
-    """Give a function that draws a bar for each model, with the time left; None if stderr is no terminal."""
+def _bars() -> "Iterator[Progress]":
+    """Give a function that draws a bar for each model, with the time left; a line for each tenth where it cannot."""
     if not sys.stderr.isatty():
-        yield None
+        yield _Lines().show
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
@@ -108,3 +110,21 @@ def _bars() -> "Iterator[Progress | None]":
             bars.update(lines[name], completed=done, total=total)
 
         yield show
+
+
+class _Lines:
+    """Progress for a log: a line for each tenth of a model's requests, with the time left."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[str, int], tuple[float, int]] = {}
+        self._tenths: dict[tuple[str, int], int] = {}
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """Write a line if another tenth is done; answers that were known before the first call took no time."""
+        started, known = self._begun.setdefault((name, total), (time.monotonic(), done))
+        tenth = 10 * done // max(total, 1)
+        if done == known or tenth <= self._tenths.get((name, total), 0):
+            return
+        self._tenths[name, total] = tenth
+        left = timedelta(seconds=round((time.monotonic() - started) / (done - known) * (total - done)))
+        typer.echo(f"{name}: {done} of {total} requests, {left} left", err=True)

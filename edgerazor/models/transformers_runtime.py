@@ -1,11 +1,13 @@
 """A Transformers model behind the same interface as an exported one: what the others are compared with."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import DynamicCache, __version__
 from transformers.cache_utils import DynamicLayer
 
@@ -61,6 +63,55 @@ class TransformersRuntime(TokenizerRuntime):
         )
         return np.asarray(output.logits[0].float().cpu().numpy())
 
+    @torch.no_grad()
+    def score_side_by_side(
+        self, contexts: Sequence[Sequence[int]], rests: Sequence[tuple[int, Sequence[int]]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]] | None:
+        """The contexts in one call, padded on the left; then all rests in one, each behind the cache of its context.
+
+        None for models with windows or recurrent states, and for those that are not told positions.
+        """
+        cache = DynamicCache(config=self._model.config)
+        plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+        if not plain or "position_ids" not in inspect.signature(self._model.forward).parameters:
+            return None
+        device = self._model.device
+        ids, mask = _pad(contexts, device, left=True)
+        last = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        following = [np.zeros((0, self.vocabulary_size), np.float32)] * len(rests)
+        filled = [index for index, (_, rest) in enumerate(rests) if rest]
+        if filled:
+            rows = torch.tensor([rests[index][0] for index in filled], device=device)
+            cache.batch_select_indices(rows)
+            ids, behind = _pad([rests[index][1] for index in filled], device)
+            logits = self._model(
+                input_ids=ids,
+                attention_mask=torch.cat([mask[rows], behind], dim=1),
+                position_ids=mask[rows].sum(-1, keepdim=True) + torch.arange(ids.shape[1], device=device),
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+            for row, index in zip(logits, filled, strict=True):
+                following[index] = np.asarray(row[: len(rests[index][1])].float().cpu().numpy())
+        return np.asarray(last.float().cpu().numpy()), following
+
     def close(self) -> None:
         """Drop model and cache."""
         self._model = self._cache = None
+
+
+def _pad(rows: Sequence[Sequence[int]], device: torch.device, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Token ids and a mask of those that are none of the padding, int64 `[rows, longest]` each."""
+    longest = max(map(len, rows))
+    ids, mask = torch.zeros(2, len(rows), longest, dtype=torch.int64)
+    for index, row in enumerate(rows):
+        place = slice(longest - len(row), None) if left else slice(len(row))
+        ids[index, place], mask[index, place] = torch.tensor(list(row)), 1
+    return ids.to(device), mask.to(device)

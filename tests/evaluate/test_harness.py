@@ -59,7 +59,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def varied(name: str, count: int) -> list[dict[str, Any]]:
     row = HUB_ROWS[name]
     column = next(column for column in VARIED if column in row)
-    return [{**row, column: f"{row[column]} {number}"} for number in range(count)]
+    return [{**row, column: f"{number}. {row[column]}"} for number in range(count)]
 
 
 def converted(name: str, rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

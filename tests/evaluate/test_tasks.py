@@ -16,7 +16,7 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.recipe import load_recipe
-from tests.commands import fail, succeed
+from tests.commands import fail, invoke, succeed
 from tests.evaluate.task_rows import CHOSEN, ROWS, save_rows
 from tests.hub import offline_cache
 from tests.runs import quantization, save_model
@@ -194,6 +194,18 @@ def test_runtimes_choose_alike(packed: Path, engine: str, registry: Registry, tm
             assert values.argmax() == others.argmax()
 
 
+def test_questions_side_by_side_are_answered_as_one_by_one(folder: Path) -> None:
+    found = []
+    for batch_size in (1, 5):
+        model = RuntimeLM(TransformersRuntime(*loaded(folder / "model")), NO_CACHE, batch_size=batch_size)
+        found.append(items(evaluate(model, tasks(), bootstrap_iters=0)))
+    for name, answered in found[0].items():
+        for item, other in zip(answered, found[1][name], strict=True):
+            assert [item[metric] for metric in item["metrics"]] == [other[metric] for metric in other["metrics"]]
+            for (value, greedy), (together, too) in zip(item["filtered_resps"], other["filtered_resps"], strict=True):
+                assert together == pytest.approx(value, rel=1e-4) and too == greedy
+
+
 class Interrupted(TransformersRuntime):
     """Is interrupted at a computation, as by Ctrl-C; counts them."""
 
@@ -267,6 +279,8 @@ def test_a_teacher_of_the_hub_is_the_one_in_the_cache(
 def test_a_file_that_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
     data = save_rows(tmp_path / "data", {"arc_easy": ROWS["arc_easy"]})
     words = ("evaluate", folder / "model", "--no-cache", "--data")
+    shown = invoke(*words, data, "--tasks", "arc_easy").stderr
+    assert f"{folder / 'model'}: 11 of 11 requests, 0:00:00 left" in shown
     assert f"{data / 'piqa'}.jsonl: there is no such file" in fail(*words, data, "--tasks", "arc_easy,piqa")
     assert f"{tmp_path / 'no'}: there is no such folder" in fail(*words, tmp_path / "no", "--tasks", "edgerazor_base")
     assert "no task 'arc'" in fail(*words, data, "--tasks", "arc")

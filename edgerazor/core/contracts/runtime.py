@@ -75,6 +75,23 @@ class Runtime(ABC):
         """A cache for up to `count` texts of up to `length` tokens that are written side by side; here for one."""
         return OneSequence(self)
 
+    def score_side_by_side(
+        self, contexts: Sequence[Sequence[int]], rests: Sequence[tuple[int, Sequence[int]]]
+    ) -> "tuple[NDArray[np.float32], list[NDArray[np.float32]]] | None":
+        """Logits behind several contexts at once, and those of tokens that go on from them.
+
+        The cache of `feed` is not touched.
+
+        Args:
+            contexts: one token or more each.
+            rests: number of the context that the tokens go on from, and the tokens, maybe none.
+
+        Returns:
+            `[contexts, vocabulary]` of each context's last token, and `[tokens, vocabulary]` of each rest; None: the
+            engine reads one text at a time.
+        """
+        return None
+
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Text of tokens, special ones left out."""

@@ -1,6 +1,6 @@
 """One model of lm-evaluation-harness for all runtimes: Transformers, llama.cpp, ONNX Runtime, a third party's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,14 @@ Progress = Callable[[int, int], None]
 
 
 class RuntimeLM(TemplateLM):
-    """A loaded runtime that scores and continues texts; requests that begin alike are read once, one after another.
+    """A loaded runtime that scores and continues texts; what choices of one question begin with is read once.
 
     Args:
         runtime: is restarted at will.
         cache: answers that need not be computed again.
         progress: is called with how many requests are done, and how many there are.
         thinking: what the chat template is told as `enable_thinking`; None says nothing.
+        batch_size: contexts that are read side by side, where the engine can.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class RuntimeLM(TemplateLM):
         cache: RequestCache,
         progress: Progress | None = None,
         thinking: bool | None = None,
+        batch_size: int = 1,
     ):
         super().__init__()
         self._runtime, self._cache, self._progress = runtime, cache, progress or (lambda done, total: None)
+        self._batch_size = batch_size
         self._template_arguments = {} if thinking is None else {"enable_thinking": thinking}
         self._read: list[int] = []
         self._last: NDArray[np.float32] | None = None
@@ -127,17 +130,52 @@ class RuntimeLM(TemplateLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = True, **_: Any
     ) -> list[Answer]:
         """Sum of log probabilities, in nats, of each continuation, and whether greedy search would write it."""
-        answers: list[Answer] = []
-        for done, (_text, context, continuation) in enumerate(requests, 1):
-            known = self._cache.get("loglikelihood", context, continuation)
+        answers: dict[int, Answer] = {}
+        waiting: dict[tuple[int, ...], list[int]] = {}
+        parts = [self._fit(context, continuation) for _text, context, continuation in requests]
+        for index, (_text, *request) in enumerate(requests):
+            known = self._cache.get("loglikelihood", *request)
             if known is None:
-                known = self._score(context, continuation)
-                self._cache.put(known, "loglikelihood", context, continuation)
-            answers.append((float(known[0]), bool(known[1])))
-            self._progress(done, len(requests))
-        return answers
+                waiting.setdefault(tuple(parts[index][0]), []).append(index)
+            else:
+                answers[index] = float(known[0]), bool(known[1])
+        for batch in self._batches(waiting):
+            for index, answer in self._score(batch, parts):
+                answers[index] = answer
+                self._cache.put(answer, "loglikelihood", *requests[index][1:])
+                self._progress(len(answers), len(requests))
+        self._progress(len(requests), len(requests))
+        return [answers[index] for index in range(len(requests))]
 
-    def _score(self, context: list[int], continuation: list[int]) -> Answer:
+    def _batches(self, waiting: dict[tuple[int, ...], list[int]]) -> Iterator[list[tuple[tuple[int, ...], list[int]]]]:
+        """Contexts with the requests that go on from each: as they come one by one, or the longest first, many at once.
+
+        So the time that is left is thought too long rather than too short, and memory runs out at once or never.
+        """
+        contexts = list(waiting)
+        if self._batch_size > 1:
+            contexts.sort(key=len, reverse=True)
+        for start in range(0, len(contexts), self._batch_size):
+            yield [(context, waiting[context]) for context in contexts[start : start + self._batch_size]]
+
+    def _score(
+        self, batch: list[tuple[tuple[int, ...], list[int]]], parts: list[tuple[list[int], list[int]]]
+    ) -> Iterator[tuple[int, Answer]]:
+        indices = [(number, index) for number, (_, here) in enumerate(batch) for index in here]
+        found = None
+        if self._batch_size > 1:
+            rests = [(number, parts[index][1][:-1]) for number, index in indices]
+            found = self._runtime.score_side_by_side([context for context, _ in batch], rests)
+        if found is None:
+            for _, index in indices:
+                context, continuation = parts[index]
+                yield index, _rate(self._logits_behind(context, continuation[:-1]), continuation)
+            return
+        last, following = found
+        for (number, index), logits in zip(indices, following, strict=True):
+            yield index, _rate(np.concatenate([last[number : number + 1], logits]), parts[index][1])
+
+    def _fit(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
         """What does not fit the context is cut off at its beginning, as lm-evaluation-harness does."""
         most = self.max_length
         if len(continuation) > most:
@@ -145,12 +183,7 @@ class RuntimeLM(TemplateLM):
                 f"{self._runtime.name}: a choice of {len(continuation)} tokens does not fit a context of {most}"
             )
         whole = (context + continuation)[-(most + 1) :]
-        logits = self._logits_behind(whole[: -len(continuation)], continuation[:-1])
-        values = logits.astype(np.float64)
-        values -= values.max(-1, keepdims=True)
-        values -= np.log(np.exp(values).sum(-1, keepdims=True))
-        chosen = values[np.arange(len(continuation)), continuation]
-        return float(chosen.sum()), bool((values.argmax(-1) == continuation).all())
+        return whole[: -len(continuation)], continuation
 
     def _logits_behind(self, context: list[int], rest: list[int]) -> NDArray[np.float32]:
         """Logits `[1 + len(rest), vocabulary]` of the context's last token and of every token of the rest."""
@@ -209,3 +242,11 @@ class RuntimeLM(TemplateLM):
             if any(stop in text for stop in stops):
                 break
         return min((text.split(stop)[0] for stop in stops if stop), key=len, default=text)
+
+
+def _rate(logits: NDArray[np.float32], continuation: list[int]) -> Answer:
+    values = logits.astype(np.float64)
+    values -= values.max(-1, keepdims=True)
+    values -= np.log(np.exp(values).sum(-1, keepdims=True))
+    chosen = values[np.arange(len(continuation)), continuation]
+    return float(chosen.sum()), bool((values.argmax(-1) == continuation).all())

@@ -58,6 +58,7 @@ class TaskRun:
         cache: file of answers; None keeps none.
         prompts: examples, chat template and system message.
         run_code: run the programs that a model writes.
+        batch_size: questions that are read side by side, where the engine can.
 
     Raises:
         DataError: no such task, folder or file, a row is malformed, or a task is asked for whose answers would have to
@@ -71,6 +72,7 @@ class TaskRun:
     cache: Path | None = None
     prompts: Prompts = Prompts()
     run_code: bool = False
+    batch_size: int = 1
     missing: dict[str, str] = field(init=False, default_factory=dict)
     rows: dict[str, Rows] = field(init=False, default_factory=dict)
 
@@ -145,7 +147,7 @@ class TaskRun:
                 chosen = [definition for definition in self._choice.tasks if definition.name in self.rows]
                 chosen = [definition for definition in chosen if self._asks_by_template(definition) == chat]
                 if chosen:
-                    model = RuntimeLM(runtime, cache, shown, self._thinking(chat))
+                    model = RuntimeLM(runtime, cache, shown, self._thinking(chat), self.batch_size)
                     _merge(found, self._evaluate(model, chosen, chat))
         finally:
             cache.close()

@@ -63,6 +63,7 @@ class LlamaCppRuntime(Runtime):
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model.model)
         self._pieces = Pieces(self._vocabulary)
         self._batch = llama_cpp.llama_batch_init(_BATCH, 0, 1)
+        self._scoring: LlamaCppSequences | None = None
         self.vocabulary_size = int(self._model.n_vocab())
         self.context_length = min(length, int(self._model.n_ctx()))  # llama.cpp rounds it up
         self.stop_ids = frozenset(metadata.get(STOP_IDS) or self._named_stops(metadata))
@@ -107,6 +108,18 @@ class LlamaCppRuntime(Runtime):
         """A second cache, of `count` texts, beside the one of `feed`."""
         return LlamaCppSequences(self._model, self.name, count, min(length, self.context_length))
 
+    def score_side_by_side(
+        self, contexts: Sequence[Sequence[int]], rests: Sequence[tuple[int, Sequence[int]]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]] | None:
+        """In a second cache, which is kept for the next call and grows where it must."""
+        longest = max(len(contexts[number]) + len(rest) for number, rest in [*enumerate([()] * len(contexts)), *rests])
+        held = self._scoring
+        if held is None or held.count < len(contexts) or held.length < longest:
+            if held is not None:
+                held.close()
+            self._scoring = held = LlamaCppSequences(self._model, self.name, len(contexts), longest)
+        return held.score(contexts, rests)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of tokens; bytes that are no whole character yet become U+FFFD."""
         text = b"".join([self._pieces[token] for token in ids])
@@ -139,6 +152,9 @@ class LlamaCppRuntime(Runtime):
 
     def close(self) -> None:
         """Free model and cache."""
+        if self._scoring is not None:
+            self._scoring.close()
+            self._scoring = None
         if self._model is not None:
             llama_cpp.llama_batch_free(self._batch)
             self._model.close()

@@ -64,12 +64,59 @@ class LlamaCppSequences(Sequences):
         longest = 1 + max(position for _, _, position, _ in tokens)
         if longest > self.length:
             raise ExportError(f"{self._name}: {longest} tokens do not fit a context of {self.length}")
-        found: list[NDArray[np.float32]] = []
-        for start in range(0, len(tokens), _BATCH):
-            found += self._run(tokens[start : start + _BATCH])
+        found = self._run_all(tokens)
         for number, ids in steps.items():
             self._held[number] += ids
         return np.stack(found)
+
+    def score(
+        self, contexts: Sequence[Sequence[int]], rests: Sequence[tuple[int, Sequence[int]]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]] | None:
+        """As `Runtime.score_side_by_side`: a place for each context, and in it one rest after another.
+
+        None: the model has a recurrent state, which cannot go back to where its context ended.
+        """
+        for number, context in enumerate(contexts):
+            self._held[number] = []
+            llama_cpp.llama_memory_seq_rm(self._memory, number, -1, -1)
+            if len(context) > self.length:
+                raise ExportError(f"{self._name}: {len(context)} tokens do not fit a context of {self.length}")
+        last = self._run_all(
+            [
+                (number, token, position, position + 1 == len(context))
+                for number, context in enumerate(contexts)
+                for position, token in enumerate(context)
+            ]
+        )
+        following: list[NDArray[np.float32]] = [np.zeros((0, self._vocabulary_size), np.float32)] * len(rests)
+        waiting: dict[int, list[int]] = {}
+        for index, (number, rest) in enumerate(rests):
+            if rest:
+                waiting.setdefault(number, []).append(index)
+        while waiting:
+            turn = {number: indices.pop(0) for number, indices in waiting.items()}
+            waiting = {number: indices for number, indices in waiting.items() if indices}
+            for number in turn:
+                if not llama_cpp.llama_memory_seq_rm(self._memory, number, len(contexts[number]), -1):
+                    return None
+            found = iter(
+                self._run_all(
+                    [
+                        (number, token, len(contexts[number]) + offset, True)
+                        for number, index in turn.items()
+                        for offset, token in enumerate(rests[index][1])
+                    ]
+                )
+            )
+            for index in turn.values():
+                following[index] = np.stack([next(found) for _ in rests[index][1]])
+        return np.stack(last), following
+
+    def _run_all(self, tokens: Sequence[tuple[int, int, int, bool]]) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = []
+        for start in range(0, len(tokens), _BATCH):
+            found += self._run(tokens[start : start + _BATCH])
+        return found
 
     def close(self) -> None:
         """Free the cache; the model stays loaded."""
