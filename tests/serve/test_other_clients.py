@@ -5,15 +5,26 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.serve.serving import Address
 
-SCRIPT = Path(__file__).with_name("ai_sdk.mjs")
+HERE = Path(__file__).parent
 # `make ai-sdk` installs it.
-SDK = Path(os.environ.get("EDGERAZOR_AI_SDK") or SCRIPT.parents[2] / "node_modules")
+SDK = Path(os.environ.get("EDGERAZOR_AI_SDK") or HERE.parents[1] / "node_modules")
 CHAT = {"model": "parrot", "messages": [{"role": "user", "content": "naïve 🙂"}], "stream": True}
+
+
+def run_ai_sdk(folder: Path, script: str, *arguments: str) -> Any:
+    """What a script prints; it is copied, since a module looks for others beside itself."""
+    shutil.copy(HERE / script, folder)
+    (folder / "node_modules").symlink_to(SDK)
+    command = ["node", str(folder / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
@@ -35,13 +46,7 @@ def test_curl(server: Address) -> None:
     reason="needs node and the AI SDK: make ai-sdk",
 )
 def test_the_ai_sdk(server: Address, tmp_path: Path) -> None:
-    # A module looks for others beside itself.
-    shutil.copy(SCRIPT, tmp_path)
-    (tmp_path / "node_modules").symlink_to(SDK)
-    command = ["node", str(tmp_path / SCRIPT.name), server.base_url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    assert run_ai_sdk(tmp_path, "ai_sdk.mjs", server.base_url) == {
         "whole": ["naïve 🙂 text", "stop", True],
         "streamed": ["So.", "Why?", "stop", True],
         "called": [["find", {"place": "Rome"}]],
