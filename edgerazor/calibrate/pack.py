@@ -1,24 +1,24 @@
 """`pack --calibrate`: a 16-bit model to a packed checkpoint, rounded on texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgerazor.calibrate.walk import decoder_layers, round_layers
+from edgerazor.calibrate.journal import Journal
+from edgerazor.calibrate.walk import Decoder, decoder_layers, round_layers
 from edgerazor.checkpoint.folder import check_replaceable
 from edgerazor.checkpoint.pack import write_with_tokenizer
 from edgerazor.checkpoint.pack_source import packing_recipe
-from edgerazor.checkpoint.storage import unquantized_dtype
 from edgerazor.checkpoint.write import PackResult
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.claims import claimed
 from edgerazor.core.contracts import Progress
 from edgerazor.core.layers.table import kind_named
-from edgerazor.core.plan import build_plan
+from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.stored_codes import StoredCodes
 from edgerazor.core.tensor import QuantizedTensor
@@ -88,8 +88,10 @@ def pack_calibrated(
     """Quantize a 16-bit model on texts (GPTQ) and write a packed checkpoint.
 
     The matrices of the decoder layers are calibrated, on inputs as the rounded layers before them give; embedding and
-    head are rounded as `pack_model` rounds them. The model is held in float32. The same arguments give the same codes
-    on one kind of processor.
+    head are rounded as `pack_model` rounds them. One layer is in memory at a time, in float32, where the weights can be
+    read one by one, as those of a folder in most cases; hidden states are on the disk. What is done is kept beside the
+    output until the checkpoint is written: the same call goes on with the layer at which it was stopped. The same
+    arguments give the same codes on one kind of processor.
 
     Args:
         recipe: the model is a folder or hub name of a 16-bit model.
@@ -106,34 +108,64 @@ def pack_calibrated(
         OutputError: another process writes to the output.
         PlanError: the recipe does not fit the model, or a quantizer cannot be calibrated.
     """
-    check_replaceable(Path(output))
-    with claimed(Path(output)):
+    output = Path(output)
+    check_replaceable(output)
+    with claimed(output):
         source = Models(recipe.model, registry).student
-        rows = _rows(source, data, samples)
-        model = source.load(torch.float32)
-        plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
-        if not decoder_layers(plan):
-            raise PlanError("the recipe quantizes no matrix of a decoder layer, so there is nothing to calibrate")
+        plan = build_plan(source.build_meta_model(), recipe.quantization, adapter=source.adapter, registry=registry)
+        rows = calibration_rows(source, data, samples)
+        made_from = {"recipe": plan.quantization.model_dump(mode="json"), "weights": _weights(source)}
+        target = output.resolve()
+        journal = Journal(target.with_name(f".{target.name}.calibration"), rows, made_from)
+        layers = _calibrate(source, plan, rows, journal, registry, show)
+        model, weights = source.load_unread() or (source.load(), None)
         apply_plan(model, plan, registry=registry)
-        _keep_codes(model, round_layers(model, plan, rows, show))
-        dtype = unquantized_dtype(source.config)
-        return write_with_tokenizer(
-            source, model, output, recipe=recipe, plan=plan, registry=registry, unquantized=dtype
+        for index, name in layers:
+            layer: Any = kind_named("linear").find(model, name)
+            layer.weight_quantizer = FoundCodes(f"{name}.weight", partial(journal.codes, index, name))
+        result = write_with_tokenizer(
+            source, model, output, recipe=recipe, plan=plan, registry=registry, weights=weights
         )
+        journal.remove()
+        return result
 
 
-def _keep_codes(model: nn.Module, codes: Mapping[str, QuantizedTensor]) -> None:
-    """Let each matrix be packed with the codes that were found for it."""
-    for name, found in codes.items():
-        layer: Any = kind_named("linear").find(model, name)
-        layer.weight_quantizer = StoredCodes(f"{name}.weight", partial(_same, found))
+def _calibrate(
+    source: ModelSource,
+    plan: Plan,
+    rows: list[Tensor],
+    journal: Journal,
+    registry: Registry,
+    show: Callable[[int, int], None],
+) -> list[tuple[int, str]]:
+    """Fill the journal; returns the layer's number and the name of every matrix in it."""
+    model, weights = source.load_by_parts(torch.float32)
+    if not decoder_layers(plan, model):
+        journal.remove()
+        raise PlanError("the recipe quantizes no matrix of a decoder layer, so there is nothing to calibrate")
+    apply_plan(model, plan, registry=registry)
+    decoder = Decoder(model, plan, weights)
+    round_layers(decoder, rows, journal, show)
+    return [(index, entry.name) for index, name in enumerate(decoder.layers) for entry in decoder.entries[name]]
 
 
-def _same(codes: QuantizedTensor) -> QuantizedTensor:
-    return codes
+class FoundCodes(StoredCodes):
+    """Codes that stand for a weight without giving its values."""
+
+    def quantize(self, x: Tensor) -> QuantizedTensor:
+        return self._read()
 
 
-def _rows(source: ModelSource, data: DataSection, samples: int) -> list[Tensor]:
+def _weights(source: ModelSource) -> Any:
+    """What tells other weights of the same name."""
+    folder = Path(source.name)
+    if folder.is_dir():
+        files = [(path.name, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
+        return [str(folder.resolve()), *((name, found.st_size, found.st_mtime_ns) for name, found in files)]
+    return [source.name, source.revision, getattr(source.config, "_commit_hash", None)]
+
+
+def calibration_rows(source: ModelSource, data: DataSection, samples: int) -> list[Tensor]:
     """Token ids `[1, T]`; every row is a document, cut where it is longer, so that nothing is padded."""
     section = data.model_copy(update={"packing": False})
     train = load_data(section, source.tokenizer, vocabulary_size=source.vocabulary_size).train

@@ -1,8 +1,13 @@
-"""Rows through the decoder, layer by layer: each layer is rounded on what the rounded layers before it give."""
+"""Rows through the decoder, layer by layer: each layer is rounded on what the rounded layers before it give.
+
+One layer is in memory at a time where the weights are read from their files. Only it computes: the others hand on what
+they get, and the model around them makes the arguments, such as masks and rotations, that belong to the layer.
+"""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -10,102 +15,184 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.calibrate.gptq import calibrated_codes
+from edgerazor.calibrate.journal import Journal
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.plan import Plan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
+from edgerazor.models.stored_weights import StoredWeights
 
-_LAYER = re.compile(r"^(.*\blayers\.\d+)\.")
+_LAYER = re.compile(r"^((.*\blayers)\.\d+)\.")
 
 
-def decoder_layers(plan: Plan) -> dict[str, list[ModulePlan]]:
-    """`{layer: its quantized linear matrices}` in the order of the model."""
-    layers: dict[str, list[ModulePlan]] = {}
+class Decoder:
+    """The decoder layers of a model, of which one at a time computes.
+
+    Args:
+        model: float32, with the plan applied, whose matrices then compute as they are until they are rounded.
+        plan: of the model.
+        weights: where the model's parameters are on the meta device.
+
+    Attributes:
+        layers: names, in the order of the model.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan, weights: StoredWeights | None):
+        self.model, self.weights, self.layers = model, weights, decoder_layers(plan, model)
+        container = self.layers[0].rpartition(".")[0]
+        self.owner = model.get_submodule(container.rpartition(".")[0])
+        self.entries: dict[str, list[ModulePlan]] = {name: [] for name in self.layers}
+        self.quantizers: dict[str, Any] = {}
+        for entry in plan.quantized:
+            place = _LAYER.match(entry.name)
+            if place and place[1] in self.entries and entry.kind == "linear":
+                self.entries[place[1]].append(entry)
+                self.quantizers[entry.name] = self.matrix(entry).weight_quantizer
+                self.matrix(entry).weight_quantizer = None
+        self._forwards = [model.get_submodule(name).forward for name in self.layers]
+        self._calls = Counter[int]()
+
+    def matrix(self, entry: ModulePlan) -> Any:
+        """The layer of the model that an entry of the plan stands for."""
+        return kind_named(entry.kind).find(self.model, entry.name)
+
+    def begin(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Hidden states `[1, T, hidden]` in front of the first layer, for token ids `[1, T]`."""
+        inside = tuple(f"{name}." for name in self.layers)
+        prefix = self.layers[0].rpartition(".")[0].rpartition(".")[0]
+        outside = [
+            name for name, _ in self.model.named_parameters() if name.startswith(prefix) and not name.startswith(inside)
+        ]
+        with self._present(outside):
+            for row in rows:
+                first: list[Tensor] = []
+                self._calls = Counter()
+
+                def hand_on(index: int, states: Tensor, *_: Any, first: list[Tensor] = first, **__: Any) -> Tensor:
+                    self._calls[index] += 1
+                    first.append(states)
+                    return states
+
+                with self._replaced(hand_on):
+                    self.owner(input_ids=row, use_cache=False)
+                yield first[0]
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[Callable[[Tensor], Tensor]]:
+        """For the block the layer's weights are in memory, and what is given takes states through it.
+
+        A layer that the model runs several times in a row is run as often.
+        """
+        name = self.layers[index]
+        module = self.model.get_submodule(name)
+        with self._present([f"{name}.{inner}" for inner, _ in module.named_parameters()]):
+            yield partial(self._through, index)
+
+    def _through(self, index: int, states: Tensor) -> Tensor:
+        left = max(self._calls[index], 1)
+
+        def run(called: int, given: Tensor, *_: Any, **arguments: Any) -> Tensor:
+            nonlocal states, left
+            if called != index:
+                return given
+            output = self._forwards[index](states, **arguments)
+            states, left = output[0] if isinstance(output, tuple) else output, left - 1
+            if not left:
+                raise _EnoughError
+            return given
+
+        with self._replaced(run), suppress(_EnoughError):
+            self.owner(inputs_embeds=states, use_cache=False)
+        return states
+
+    @contextmanager
+    def _replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
+        """For the block every layer calls `forward` with its number and what it is given."""
+
+        def stand_in(index: int, *args: Any, **kwargs: Any) -> Tensor:
+            states = args[0] if args else kwargs.pop("hidden_states")
+            return forward(index, states, **kwargs)
+
+        modules = [self.model.get_submodule(name) for name in self.layers]
+        for index, module in enumerate(modules):
+            module.forward = partial(stand_in, index)
+        try:
+            yield
+        finally:
+            for module in modules:
+                del module.forward
+
+    @contextmanager
+    def _present(self, names: Iterable[str]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name in names if self.weights is not None else ():
+                stack.enter_context(self.weights.present(name))  # type: ignore[union-attr]
+            yield
+
+
+class _EnoughError(Exception):
+    """The layer has computed."""
+
+
+def decoder_layers(plan: Plan, model: nn.Module) -> list[str]:
+    """Names of all decoder layers beside one that has quantized matrices; empty if none has."""
     for entry in plan.quantized:
         place = _LAYER.match(entry.name)
         if place and entry.kind == "linear":
-            layers.setdefault(place[1], []).append(entry)
-    return layers
+            return [f"{place[2]}.{name}" for name, _ in model.get_submodule(place[2]).named_children()]
+    return []
 
 
 @torch.no_grad()
-def round_layers(
-    model: Any, plan: Plan, rows: Iterable[Tensor], show: Callable[[int, int], None]
-) -> dict[str, QuantizedTensor]:
-    """Codes of every matrix in the decoder layers; the model's weights become their values.
+def round_layers(decoder: Decoder, rows: list[Tensor], journal: Journal, show: Callable[[int, int], None]) -> None:
+    """Find the codes of every matrix in the decoder layers, and keep them in the journal; what it holds is not redone.
 
     Args:
-        model: float32, with the plan applied.
-        plan: of the model.
+        decoder: of the model.
         rows: token ids `[1, T]`.
+        journal: of these rows.
         show: called with layers done and layers in all.
 
     Raises:
         PlanError: a quantizer cannot be calibrated.
     """
-    layers = decoder_layers(plan)
-    quantizers = {}
-    for entry in (entry for entries in layers.values() for entry in entries):
-        module = _layer_of(model, entry)
-        quantizers[entry.name] = module.weight_quantizer
-        module.weight_quantizer = None  # until it is rounded, a matrix computes as it is
-    hidden, arguments = _inputs(model, list(layers), rows)
-    found: dict[str, QuantizedTensor] = {}
-    for index, (name, entries) in enumerate(layers.items()):
-        layer = model.get_submodule(name)
-        with _moments(model, entries) as moments:
-            for states, given in zip(hidden, arguments[name], strict=True):
-                layer(states, **given)
-        for entry in entries:
-            module = _layer_of(model, entry)
-            try:
-                codes = calibrated_codes(module.weight, moments[entry.name], quantizers[entry.name])
-            except PlanError as error:
-                raise PlanError(f"{entry.name}: {error}") from error
-            module.weight.copy_(codes.dequantize(torch.float32))
-            found[entry.name] = codes
-        hidden = [_states(layer(states, **given)) for states, given in zip(hidden, arguments[name], strict=True)]
-        show(index + 1, len(layers))
+    if journal.done is None:
+        journal.states(0).write(decoder.begin(rows))
+    else:
+        next(iter(decoder.begin(rows[:1])))  # counts how often the model runs each layer
+    total = len(decoder.layers)
+    for index in range(journal.done or 0, total):
+        show(index, total)
+        states = journal.states(index)
+        with decoder.layer(index) as through:
+            codes = _round_layer(decoder, index, states, through)
+            journal.states(index + 1).write(map(through, states) if index + 1 < total else [])
+        journal.finish(index, codes)
+    show(total, total)
+
+
+def _round_layer(
+    decoder: Decoder, index: int, states: Iterable[Tensor], through: Callable[[Tensor], Tensor]
+) -> dict[str, QuantizedTensor]:
+    """Codes of the layer's matrices, which then compute with the values of their codes."""
+    entries, found = decoder.entries[decoder.layers[index]], {}
+    with _moments(decoder, entries) as moments:
+        for row in states if entries else ():
+            through(row)
+    for entry in entries:
+        module = decoder.matrix(entry)
+        try:
+            codes = calibrated_codes(module.weight, moments[entry.name], decoder.quantizers[entry.name])
+        except PlanError as error:
+            raise PlanError(f"{entry.name}: {error}") from error
+        module.weight.copy_(codes.dequantize(torch.float32))
+        found[entry.name] = codes
     return found
 
 
-class _EnoughError(Exception):
-    """The last layer's arguments are known."""
-
-
-def _inputs(
-    model: Any, layers: list[str], rows: Iterable[Tensor]
-) -> tuple[list[Tensor], Mapping[str, list[dict[str, Any]]]]:
-    """Hidden states in front of the first layer, and the other arguments of every layer, for each row."""
-    hidden: list[Tensor] = []
-    arguments: dict[str, list[dict[str, Any]]] = {name: [] for name in layers}
-
-    def keep(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        states = args[0] if args else kwargs["hidden_states"]
-        if name == layers[0]:
-            hidden.append(states)
-        arguments[name].append({key: value for key, value in kwargs.items() if key != "hidden_states"})
-        if name == layers[-1]:
-            raise _EnoughError
-
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(partial(keep, name), with_kwargs=True) for name in layers
-    ]
-    try:
-        for row in rows:
-            try:
-                model(input_ids=row, use_cache=False)
-            except _EnoughError:
-                continue
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return hidden, arguments
-
-
 @contextmanager
-def _moments(model: Any, entries: list[ModulePlan]) -> Iterator[dict[str, Tensor]]:
+def _moments(decoder: Decoder, entries: list[ModulePlan]) -> Iterator[dict[str, Tensor]]:
     """Sums of x xᵀ over the quantized inputs of each matrix while the block runs; inputs in common are summed once."""
     moments: dict[str, Tensor] = {}
     last: list[Any] = [None, None]
@@ -117,18 +204,9 @@ def _moments(model: Any, entries: list[ModulePlan]) -> Iterator[dict[str, Tensor
             last[:] = [args[0], flat.T @ flat]
         moments[name] = last[1] if name not in moments else moments[name] + last[1]
 
-    hooks = [_layer_of(model, entry).register_forward_pre_hook(partial(add, entry.name)) for entry in entries]
+    hooks = [decoder.matrix(entry).register_forward_pre_hook(partial(add, entry.name)) for entry in entries]
     try:
         yield moments
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _layer_of(model: nn.Module, entry: ModulePlan) -> Any:
-    return kind_named(entry.kind).find(model, entry.name)
-
-
-def _states(output: Any) -> Tensor:
-    states: Tensor = output[0] if isinstance(output, tuple) else output
-    return states

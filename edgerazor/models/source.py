@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
@@ -151,6 +152,24 @@ class ModelSource:
         model, _ = self._load("auto", device_map={"": "meta"})
         weights = StoredWeights.found(model, Path(self.name))
         return (model.eval(), weights) if weights is not None else None
+
+    def load_by_parts(self, dtype: torch.dtype) -> tuple[nn.Module, StoredWeights | None]:
+        """The model for evaluation, to compute with a part of it at a time: buffers are there, parameters are read.
+
+        Where `load_unread` can only load, so does this: the whole model, and None.
+
+        Args:
+            dtype: of the parameters.
+
+        Raises:
+            CheckpointError: as for `load_unread`.
+        """
+        if self.load_unread() is None:
+            return self.load(dtype), None
+        config = self._own_config()
+        with init_empty_weights(include_buffers=False):
+            model = auto_class(config).from_config(config, attn_implementation="sdpa", dtype=dtype)
+        return model.eval(), StoredWeights(model, Path(self.name))
 
     def _load(self, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PretrainedConfig]:
         config = self._own_config()

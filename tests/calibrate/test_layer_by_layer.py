@@ -1,0 +1,125 @@
+"""A calibration holds one layer at a time, goes on where it was stopped, and feeds every layer what the model would."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from edgerazor.calibrate import pack_calibrated
+from edgerazor.calibrate.gptq import calibrated_codes
+from edgerazor.calibrate.journal import Journal
+from edgerazor.calibrate.pack import calibration_rows
+from edgerazor.calibrate.walk import Decoder, round_layers
+from edgerazor.checkpoint import load_model
+from edgerazor.core.apply import apply_plan
+from edgerazor.core.plan import build_plan
+from edgerazor.core.registry import Registry
+from edgerazor.models.load import Models
+from edgerazor.schemas.data import DataSection
+from edgerazor.schemas.recipe import Recipe, load_recipe
+from tests.plugins.quantizer_cases import build
+from tests.runs import save_data, save_model
+
+pytestmark = pytest.mark.slow
+LAYERS = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`model`, of three layers, and `data.jsonl`."""
+    folder = tmp_path_factory.mktemp("layers")
+    save_model(folder / "model", num_hidden_layers=LAYERS)
+    save_data(folder / "data.jsonl")
+    return folder
+
+
+def recipe_of(model: Path, registry: Registry, match: str = "*.layers.*") -> Recipe:
+    rules = [{"match": match, "quantizer": {"name": "int", "bits": 3, "group_size": 32}}]
+    return load_recipe({"model": {"name_or_path": str(model)}, "quantization": {"weights": rules}}, registry=registry)
+
+
+def texts(folder: Path, seed: int = 0) -> Any:
+    section = {"sources": [str(folder / "data.jsonl")], "sequence_length": 32, "seed": seed}
+    return DataSection.model_validate(section)
+
+
+class StoppedError(Exception):
+    """As a signal would."""
+
+
+def stop_at(layer: int) -> Any:
+    def show(done: int, total: int) -> None:
+        assert total == LAYERS
+        if done == layer:
+            raise StoppedError
+
+    return show
+
+
+@pytest.mark.parametrize("layer", [1, LAYERS])
+def test_a_stopped_run_goes_on_with_its_layer(layer: int, folder: Path, registry: Registry, tmp_path: Path) -> None:
+    recipe, given = recipe_of(folder / "model", registry), {"registry": registry, "data": texts(folder), "samples": 4}
+    whole = pack_calibrated(recipe, output=tmp_path / "whole", **given)
+    with pytest.raises(StoppedError):
+        pack_calibrated(recipe, output=tmp_path / "stopped", show=stop_at(layer), **given)
+    assert not (tmp_path / "stopped").exists()
+    shown: list[int] = []
+    again = pack_calibrated(recipe, output=tmp_path / "stopped", show=lambda done, _: shown.append(done), **given)
+    assert shown == list(range(layer, LAYERS + 1))
+    assert again.digest == whole.digest
+    assert sorted(path.name for path in tmp_path.iterdir() if "lock" not in path.name) == ["stopped", "whole"]
+
+
+def test_other_rows_begin_anew(folder: Path, registry: Registry, tmp_path: Path) -> None:
+    recipe, given = recipe_of(folder / "model", registry), {"registry": registry, "samples": 4}
+    with pytest.raises(StoppedError):
+        pack_calibrated(recipe, output=tmp_path / "out", data=texts(folder), show=stop_at(2), **given)
+    shown: list[int] = []
+    other = texts(folder, seed=1)
+    found = pack_calibrated(
+        recipe, output=tmp_path / "out", data=other, show=lambda done, _: shown.append(done), **given
+    )
+    assert shown[0] == 0
+    assert found.digest == pack_calibrated(recipe, output=tmp_path / "fresh", data=other, **given).digest
+
+
+def test_a_model_in_memory_gives_the_same_codes(folder: Path, registry: Registry, tmp_path: Path) -> None:
+    recipe = recipe_of(folder / "model", registry)
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(folder), samples=4)
+    source = Models(recipe.model, registry).student
+    model: Any = source.load(torch.float32)
+    plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
+    apply_plan(model, plan, registry=registry)
+    rows = calibration_rows(source, texts(folder), 4)
+    journal = Journal(tmp_path / "journal", rows, {})
+    round_layers(Decoder(model, plan, None), rows, journal, lambda done, total: None)
+    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    for index in range(LAYERS):
+        for matrix in ("self_attn.q_proj", "mlp.down_proj"):
+            name = f"model.layers.{index}.{matrix}"
+            found = journal.codes(index, name).dequantize(torch.float32)
+            assert torch.equal(found, packed.get_submodule(name).quantized().dequantize(torch.float32))
+
+
+@torch.no_grad()
+def test_layers_that_stay_at_16_bits_compute_too(folder: Path, registry: Registry, tmp_path: Path) -> None:
+    recipe = recipe_of(folder / "model", registry, match="*.layers.2.self_attn.q_proj")
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(folder), samples=4)
+    plain: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    matrix, moments = plain.model.layers[2].self_attn.q_proj, torch.zeros(())
+
+    def add(_: Any, given: tuple[Tensor]) -> None:
+        nonlocal moments
+        x = given[0].flatten(0, 1)
+        moments = moments + x.T @ x
+
+    matrix.register_forward_pre_hook(add)
+    for row in calibration_rows(Models(recipe.model, registry).student, texts(folder), 4):
+        plain(row)
+    expected = calibrated_codes(matrix.weight, moments, build("int", bits=3, group_size=32))
+    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    found = packed.model.layers[2].self_attn.q_proj.quantized()
+    assert (found.codes == expected.codes).float().mean() > 0.99
