@@ -108,11 +108,14 @@ SELECTORS = {
     "low layer": _layers({"name": "fixed", "layers": ["low"]}),
     "middle layer": _layers({"name": "fixed", "layers": ["mid"]}),
 }
+START = {"training.start": "calibrated", "training.start_samples": 64}
 NARROW = (1.88, 1.58)
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
     *(Contestant(PUBLISHED, bits) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant("calibrated start", bits, changes=START) for bits in NARROW),
+    *(Contestant("calibrated start, forward KL alone", bits, changes=START | PURE) for bits in NARROW),
     *(Contestant("cross entropy alone", bits, changes=QAT) for bits in NARROW),
     *(Contestant("forward KL alone", bits, changes=PURE) for bits in NARROW),
     *(Contestant("decay in the second half", bits, changes=COOLDOWN) for bits in NARROW),

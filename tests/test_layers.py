@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "export": [*BASE, "checkpoint", "inference"],
     "evaluate": [*BASE, "kernels", "models", "data", "checkpoint", "inference"],
     "distill": [*BASE, "kernels", "models", "data"],
-    "training": [*BASE, "models", "data", "checkpoint", "distill", "evaluate", "export"],
+    "training": [*BASE, "models", "data", "checkpoint", "distill", "evaluate", "export", "calibrate"],
     "recipes": [*BASE, "models", "distill"],
     "calibrate": [*BASE, "models", "data", "checkpoint"],
     "convert": BASE,

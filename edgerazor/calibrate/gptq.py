@@ -27,9 +27,22 @@ def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Q
     Raises:
         PlanError: they are not, or widths depend on what the weights are.
     """
+    return calibrated(weight, moments, quantizer)[0]
+
+
+def calibrated(
+    weight: Tensor, moments: Tensor, quantizer: Quantizer, *, reachable: bool = False
+) -> tuple[QuantizedTensor, Tensor]:
+    """As `calibrated_codes`, with the values `[R, C]` that every column had when it was rounded.
+
+    Args:
+        weight, moments, quantizer: as there.
+        reachable: give the largest weight of a group the outermost code, as the quantizer does; without, columns that
+            moved since the scale was taken may leave that code unused, and no weights have such codes.
+    """
     work = weight.detach().float().clone()
     plain = quantizer.quantize(work)
-    lowest, highest = _limits(plain, quantizer)
+    lowest, highest = limits(plain, quantizer)
     if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
     factor = _inverse_factor(moments, work)
@@ -43,14 +56,28 @@ def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Q
             group = column // size
             if column % size == 0:
                 scale[:, group] = _group_scale(work, plain, quantizer, group)
+                if reachable:
+                    outermost = _outermost(work[:, column : column + size], scale[:, group], lowest, highest, group)
             own = scale[:, group].float()
             code = torch.round(work[:, column] / own).clamp_(lowest[:, group], highest[:, group])
+            if reachable:
+                code = torch.where(outermost[0] == column % size, outermost[1], code)
             codes[:, column] = code.to(torch.int8)
             error = (work[:, column] - code * own) / factor[column, column]
             work[:, column + 1 : end] -= error.unsqueeze(1) * factor[column, column + 1 : end]
             errors[:, column - start] = error
         work[:, end:] -= errors @ factor[start:end, end:]
-    return QuantizedTensor(codes, scale, plain.qmax, size)
+    return QuantizedTensor(codes, scale, plain.qmax, size), work
+
+
+def _outermost(columns: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """Place in the group and code, each `[R]`, of the weight that reaches furthest; place -1 where none reaches."""
+    low, high = lowest[:, group : group + 1], highest[:, group : group + 1]
+    place = torch.maximum(columns / high, columns / low).argmax(dim=1, keepdim=True)
+    code = torch.round(columns.gather(1, place) / scale.float().unsqueeze(1))
+    code = torch.minimum(torch.maximum(code, low), high)
+    reaches = (code == low) | (code == high)
+    return torch.where(reaches, place, -1).squeeze(1), code.squeeze(1)
 
 
 def _columns_at_once(size: int) -> int:
@@ -60,7 +87,7 @@ def _columns_at_once(size: int) -> int:
     return size if size <= 4 * _BLOCK else next(part for part in range(_BLOCK, 0, -1) if size % part == 0)
 
 
-def _limits(plain: QuantizedTensor, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
+def limits(plain: QuantizedTensor, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
     """Lowest and highest code of every group, float32 `[R, G]`."""
     highest = plain.qmax.float().reshape(len(plain.qmax), -1).expand(-1, plain.scale.shape[-1])
     return -highest - int(not quantizer.symmetric), highest

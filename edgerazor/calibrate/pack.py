@@ -120,9 +120,7 @@ def pack_calibrated(
         layers = _calibrate(source, plan, rows, journal, registry, show)
         model, weights = source.load_unread() or (source.load(), None)
         apply_plan(model, plan, registry=registry)
-        for index, name in layers:
-            layer: Any = kind_named("linear").find(model, name)
-            layer.weight_quantizer = FoundCodes(f"{name}.weight", partial(journal.codes, index, name))
+        _keep_codes(model, journal, layers)
         result = write_with_tokenizer(
             source, model, output, recipe=recipe, plan=plan, registry=registry, weights=weights
         )
@@ -147,6 +145,13 @@ def _calibrate(
     decoder = Decoder(model, plan, weights)
     round_layers(decoder, rows, journal, show)
     return [(index, entry.name) for index, name in enumerate(decoder.layers) for entry in decoder.entries[name]]
+
+
+def _keep_codes(model: Any, journal: Journal, layers: list[tuple[int, str]]) -> None:
+    """Let each matrix be packed with the codes that were found for it."""
+    for index, name in layers:
+        layer: Any = kind_named("linear").find(model, name)
+        layer.weight_quantizer = FoundCodes(f"{name}.weight", partial(journal.codes, index, name))
 
 
 class FoundCodes(StoredCodes):

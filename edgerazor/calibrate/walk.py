@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edgerazor.calibrate.gptq import calibrated_codes
 from edgerazor.calibrate.journal import Journal
+from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.plan import Plan
@@ -144,8 +145,20 @@ def decoder_layers(plan: Plan, model: nn.Module) -> list[str]:
     return []
 
 
+def rounded(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> tuple[QuantizedTensor, None]:
+    """Codes alone: nothing is kept in the place of the weight."""
+    return calibrated_codes(weight, moments, quantizer), None
+
+
 @torch.no_grad()
-def round_layers(decoder: Decoder, rows: list[Tensor], journal: Journal, show: Callable[[int, int], None]) -> None:
+def round_layers(
+    decoder: Decoder,
+    rows: list[Tensor],
+    journal: Journal,
+    show: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    find: Callable[[Tensor, Tensor, Quantizer], tuple[QuantizedTensor, Tensor | None]] = rounded,
+) -> None:
     """Find the codes of every matrix in the decoder layers, and keep them in the journal; what it holds is not redone.
 
     Args:
@@ -153,6 +166,8 @@ def round_layers(decoder: Decoder, rows: list[Tensor], journal: Journal, show: C
         rows: token ids `[1, T]`.
         journal: of these rows.
         show: called with layers done and layers in all.
+        find: gives codes and, unless it is None, what the weight becomes once its layer is done, for a weight, the
+            second moments of its inputs and its quantizer.
 
     Raises:
         PlanError: a quantizer cannot be calibrated.
@@ -164,31 +179,29 @@ def round_layers(decoder: Decoder, rows: list[Tensor], journal: Journal, show: C
     total = len(decoder.layers)
     for index in range(journal.done or 0, total):
         show(index, total)
-        states = journal.states(index)
+        states, entries = journal.states(index), decoder.entries[decoder.layers[index]]
         with decoder.layer(index) as through:
-            codes = _round_layer(decoder, index, states, through)
+            with _moments(decoder, entries) as moments:
+                for row in states if entries else ():
+                    through(row)
+            found = {entry.name: _found(decoder, entry, moments[entry.name], find) for entry in entries}
             journal.states(index + 1).write(map(through, states) if index + 1 < total else [])
-        journal.finish(index, codes)
+            for entry in entries:
+                if (kept := found[entry.name][1]) is not None:
+                    decoder.matrix(entry).weight.copy_(kept)
+        journal.finish(index, {name: codes for name, (codes, _) in found.items()})
     show(total, total)
 
 
-def _round_layer(
-    decoder: Decoder, index: int, states: Iterable[Tensor], through: Callable[[Tensor], Tensor]
-) -> dict[str, QuantizedTensor]:
-    """Codes of the layer's matrices, which then compute with the values of their codes."""
-    entries, found = decoder.entries[decoder.layers[index]], {}
-    with _moments(decoder, entries) as moments:
-        for row in states if entries else ():
-            through(row)
-    for entry in entries:
-        module = decoder.matrix(entry)
-        try:
-            codes = calibrated_codes(module.weight, moments[entry.name], decoder.quantizers[entry.name])
-        except PlanError as error:
-            raise PlanError(f"{entry.name}: {error}") from error
-        module.weight.copy_(codes.dequantize(torch.float32))
-        found[entry.name] = codes
-    return found
+def _found(decoder: Decoder, entry: ModulePlan, moments: Tensor, find: Callable[..., Any]) -> Any:
+    """What is found for a matrix, which then computes with the values of its codes."""
+    module = decoder.matrix(entry)
+    try:
+        codes, kept = find(module.weight, moments, decoder.quantizers[entry.name])
+    except PlanError as error:
+        raise PlanError(f"{entry.name}: {error}") from error
+    module.weight.copy_(codes.dequantize(torch.float32))
+    return codes, kept
 
 
 @contextmanager

@@ -39,6 +39,12 @@ class TrainingSection(Schema):
         Literal["all", "quantized"], Field(description="quantized: only weights that a rule quantizes.")
     ] = "all"
 
+    start: Annotated[
+        Literal["model", "calibrated"],
+        Field(description="calibrated: from the weights of calibrated rounding (GPTQ) on the first rows of the data."),
+    ] = "model"
+    start_samples: Annotated[int, Field(ge=1, description="With start: calibrated; rows of the data.")] = 128
+
     bf16: bool = False
     tf32: bool | None = None
     use_cpu: bool = False

@@ -13,7 +13,7 @@ from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.training import TrainingSection
 from edgerazor.training.parallelism import check_sharding
 
-OURS = {"extra", "max_seconds", "train_parameters"}
+OURS = {"extra", "max_seconds", "start", "start_samples", "train_parameters"}
 NO_STEP_LIMIT = 1_000_000_000
 RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",

@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.trainer_callback import PrinterCallback
 
+from edgerazor.calibrate import start_calibrated
 from edgerazor.checkpoint import qat_config, unquantized_dtype
 from edgerazor.core.contracts import Signal
 from edgerazor.core.plan import Plan
@@ -55,7 +57,8 @@ def build_trainer(
         check_epoch(Path(last), recipe.training, arguments.world_size, len(data.train))
     padding = padding_token(tokenizer, vocabulary)
     rows, collator = _training_rows(recipe, distiller, data, padding, vocabulary)
-    student, plan = _load_student(recipe, models, data, attentions=Signal.ATTENTIONS in distiller.signals)
+    attentions = Signal.ATTENTIONS in distiller.signals
+    student, plan = _load_student(recipe, models, data, attentions=attentions, resumed=last is not None)
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
     attentions = Signal.ATTENTIONS in distiller.teacher_signals
     load = partial(models.load_teacher, device=arguments.device, attentions=attentions)
@@ -94,9 +97,18 @@ def _fitting_distiller(recipe: Recipe, models: Models) -> Distiller:
     return distiller
 
 
-def _load_student(recipe: Recipe, models: Models, data: Data, *, attentions: bool) -> tuple[nn.Module, Plan]:
-    """The student as it is trained: plan applied, special tokens settled, parameters chosen."""
+def _load_student(
+    recipe: Recipe, models: Models, data: Data, *, attentions: bool, resumed: bool
+) -> tuple[nn.Module, Plan]:
+    """The student as it is trained: plan applied, start found, special tokens settled, parameters chosen.
+
+    Args:
+        resumed: its weights will come from a checkpoint.
+    """
     student, plan = load_student(models, recipe, attentions=attentions)
+    if recipe.training.start == "calibrated" and not resumed:
+        count = min(recipe.training.start_samples, len(data.train))
+        start_calibrated(student, plan, [torch.tensor([data.train[row]["input_ids"]]) for row in range(count)])
     settle_student(student, models.student.tokenizer, data)
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(  # type: ignore[union-attr]

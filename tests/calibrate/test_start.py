@@ -1,0 +1,108 @@
+"""`training.start: calibrated`: latent weights that the quantizer rounds to the codes of calibrated rounding."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgerazor import load_model, train
+from edgerazor.calibrate import start_calibrated
+from edgerazor.calibrate.gptq import calibrated
+from edgerazor.calibrate.start import latent_weights
+from edgerazor.core.registry import Registry
+from edgerazor.data import load_data
+from edgerazor.errors import PlanError
+from edgerazor.models.load import Models, load_student
+from edgerazor.schemas.recipe import Recipe, load_recipe
+from tests.calibrate.test_gptq import QUANTIZERS, draw
+from tests.plugins.quantizer_cases import build
+from tests.runs import recipe
+
+CASES = [*QUANTIZERS, ("ternary", {"scale": "absmax"}), ("ternary", {"scale_multiplier": 1.5}), ("int", {"bits": 2})]
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**31), case=st.sampled_from(CASES), group_size=st.sampled_from([16, 32, 64, None]))
+def test_the_codes_are_reached_to_the_bit(seed: int, case: tuple[str, dict[str, Any]], group_size: Any) -> None:
+    weight, inputs = draw(seed)
+    quantizer = build(case[0], **case[1], group_size=group_size)
+    codes, latent = latent_weights(weight, inputs.T @ inputs, quantizer)
+    found = quantizer.quantize(latent)
+    assert torch.equal(found.codes, codes.codes) and torch.equal(found.scale, codes.scale)
+
+
+@pytest.mark.parametrize(("name", "values"), CASES)
+def test_it_is_calibrated_rounding_with_the_largest_weight_kept(name: str, values: dict[str, Any]) -> None:
+    weight, inputs = draw(1)
+    moments, quantizer = inputs.T @ inputs, build(name, **values, group_size=32)
+    codes, latent = latent_weights(weight, moments, quantizer)
+    assert torch.equal(codes.codes, calibrated(weight, moments, quantizer, reachable=True)[0].codes)
+    plain = quantizer.quantize(weight)
+
+    def error(values: torch.Tensor) -> float:
+        return float(((values - weight) @ inputs.T).norm())
+
+    assert error(codes.dequantize()) < error(plain.dequantize())
+    weight[0] = 0  # a row of zeros keeps its codes
+    codes, latent = latent_weights(weight, moments, quantizer)
+    assert not codes.codes[0].any() and torch.equal(quantizer.quantize(latent).codes, codes.codes)
+
+
+def run(folder: Path, name: str, registry: Registry, resume: bool = False, **training: Any) -> tuple[Recipe, Any]:
+    raw = recipe(folder, training={"start": "calibrated", "start_samples": 3, "save_steps": 1, **training})
+    loaded = load_recipe(raw, registry=registry)
+    return loaded, train(loaded, registry=registry, output=folder / name, resume=resume)
+
+
+@pytest.mark.slow
+def test_a_run_begins_at_the_codes_and_packs_them(tmp_path: Path, registry: Registry) -> None:
+    loaded, result = run(tmp_path, "run", registry, max_steps=1, learning_rate=1e-30)
+    models = Models(loaded.model, registry)
+    student, plan = load_student(models, loaded)
+    plain = {name: value.clone() for name, value in student.state_dict().items()}
+    start_calibrated(student, plan, _rows(models, loaded))
+    packed: Any = load_model(result.checkpoint, dtype=torch.float32, registry=registry)
+    layers = [entry.name for entry in plan.quantized if ".layers." in entry.name]
+    assert layers
+    for name in layers:
+        module: Any = student.get_submodule(name)
+        codes = module.weight_quantizer.quantize(module.weight.detach())
+        stored = packed.get_submodule(name).quantized()
+        assert torch.equal(stored.codes, codes.codes) and torch.equal(stored.scale, codes.scale)
+        assert not torch.equal(codes.codes, module.weight_quantizer.quantize(plain[f"{name}.weight"]).codes)
+
+
+def _rows(models: Models, loaded: Recipe) -> list[torch.Tensor]:
+    assert loaded.data is not None
+    data = load_data(loaded.data, models.student.tokenizer).train
+    return [torch.tensor([data[row]["input_ids"]]) for row in range(3)]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_comes_to_the_same_student(tmp_path: Path, registry: Registry) -> None:
+    constant = {"lr_scheduler_type": "constant"}
+    _, whole = run(tmp_path, "whole", registry, max_steps=2, **constant)
+    run(tmp_path, "half", registry, max_steps=1, **constant)
+    (tmp_path / "half" / "packed").rename(tmp_path / "first")
+    _, resumed = run(tmp_path, "half", registry, resume=True, max_steps=2, **constant)
+    ours, theirs = (load_model(found.checkpoint, registry=registry).state_dict() for found in (whole, resumed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.slow
+def test_accumulation_changes_nothing(tmp_path: Path, registry: Registry) -> None:
+    splits = ({"per_device_train_batch_size": 4}, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2})
+    runs = [run(tmp_path, f"run{place}", registry, max_steps=1, **split)[1] for place, split in enumerate(splits)]
+    assert runs[0].evaluation["eval_loss"] == pytest.approx(runs[1].evaluation["eval_loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_recipe_without_quantized_layers_is_refused(tmp_path: Path, registry: Registry) -> None:
+    rules = [{"match": "*.embed_tokens", "quantizer": {"name": "int", "bits": 4, "group_size": 32}}]
+    loaded = load_recipe(recipe(tmp_path, quantization={"weights": rules}), registry=registry)
+    student, plan = load_student(Models(loaded.model, registry), loaded)
+    with pytest.raises(PlanError, match="start: calibrated"):
+        start_calibrated(student, plan, [torch.tensor([[1, 2, 3]])])
