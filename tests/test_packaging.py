@@ -26,6 +26,7 @@ EXTRAS_OF = {
     "plugins/exporters/compressed_tensors": ["compressed-tensors"],
     "plugins/exporters/mlx": ["mlx"],
     "plugins/exporters/onnx": ["onnx", "genai"],
+    "data/images": ["images"],
     "evaluate/tasks": ["eval"],
     "kernels/triton": ["triton"],
     "quickstart": ["llamacpp-prebuilt"],

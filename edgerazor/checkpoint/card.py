@@ -8,10 +8,10 @@ _TEMPLATE = """\
 
 ```python
 import edgerazor.hf  # registers the packed format; without it loading stops with a shape error
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto_model}, {auto_processor}
 
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = {auto_model}.from_pretrained("path/to/this/folder")
+{processor} = {auto_processor}.from_pretrained("path/to/this/folder")
 ```
 
 {base} after quantization-aware training or rounding with edgerazor {version}.
@@ -29,12 +29,20 @@ People without the package can use an export to another format (`edgerazor expor
 """
 
 
-def model_card(manifest: Manifest, plan: Plan) -> str:
-    """The text of README.md."""
+_OF_TEXTS = ("AutoModelForCausalLM", "AutoTokenizer", "tokenizer")
+_OF_IMAGES = ("AutoModelForImageClassification", "AutoImageProcessor", "processor")
+
+
+def model_card(manifest: Manifest, plan: Plan, *, images: bool = False) -> str:
+    """The text of README.md; `images`: the model classifies pictures."""
+    auto_model, auto_processor, processor = _OF_IMAGES if images else _OF_TEXTS
     bits, base = manifest.bits_per_weight, manifest.base_model["name_or_path"] or "a 16-bit model"
     figures = {key: value for key, value in (manifest.evaluation or {}).items() if isinstance(value, (int, float))}
     rows = "".join(f"| {key} | {value:.6g} |\n" for key, value in figures.items())
     return _TEMPLATE.format(
+        auto_model=auto_model,
+        auto_processor=auto_processor,
+        processor=processor,
         title=f"{base.rstrip('/').rpartition('/')[2]} at {bits.nominal:.2f} bits",
         base=base,
         version=manifest.edgerazor_version,

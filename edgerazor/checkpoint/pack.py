@@ -66,9 +66,10 @@ def write_with_tokenizer(
     Raises:
         CheckpointError: as `write_checkpoint`, or the tokenizer cannot be read.
     """
-    tokenizer = source.tokenizer if source.has_tokenizer else None
+    tokenizer = source.companion
     written = write_checkpoint(model, output, plan=plan, tokenizer=tokenizer, **given)
-    absent = () if tokenizer is not None else (f"{source.name}: has no tokenizer, so {output} has none either",)
+    missing = "image processor" if source.classifies_images else "tokenizer"
+    absent = () if tokenizer is not None else (f"{source.name}: has no {missing}, so {output} has none either",)
     return replace(written, notes=(*plan.notes, *written.notes, *absent))
 
 

@@ -29,6 +29,7 @@ from edgerazor.core.tensor_spool import TensorSpool
 from edgerazor.errors import CheckpointError
 from edgerazor.models.special_tokens import settle_special_tokens
 from edgerazor.models.stored_weights import StoredWeights
+from edgerazor.models.types import classifies_images
 from edgerazor.schemas.recipe import Recipe
 
 
@@ -116,7 +117,8 @@ def write_checkpoint(
         manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
         (temporary / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
         _save_companions(model, tokenizer, temporary)
-        (temporary / "README.md").write_text(model_card(manifest, plan), encoding="utf-8")
+        card = model_card(manifest, plan, images=classifies_images(model.config))
+        (temporary / "README.md").write_text(card, encoding="utf-8")
         files = {name: hash_file(temporary / name) for name in files_in(temporary)}
         write_manifest(temporary, manifest.model_copy(update={"files": files}))
         sizes = {name: (temporary / name).stat().st_size for name in files_in(temporary)}

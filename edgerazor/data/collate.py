@@ -58,6 +58,10 @@ class Collator:
             batch["attention_mask"] = torch.from_numpy(is_token.astype(np.int64))
         return batch
 
+    def blank(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row that fills a batch and counts for nothing."""
+        return {**row, "labels": [IGNORE_INDEX] * len(row["labels"]), "label_bytes": 0}
+
 
 def prediction_rows(labels: Tensor) -> Tensor:
     """Indices of the flattened positions `[batch, seq]` whose next label is learned, ascending."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgerazor.core.contracts import CalibratedSelector
-from edgerazor.core.outputs import position_masks
+from edgerazor.core.outputs import batch_masks
 from edgerazor.distill.distiller import Distiller
 from edgerazor.errors import TrainingError
 
@@ -43,8 +43,7 @@ def settle_layers(
         moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
         with torch.no_grad():
             output = distiller.teacher_adapter.forward(teacher, moved, distiller.teacher_signals)
-        attention = moved.get("token_mask", moved.get("attention_mask"))
-        mask = position_masks(moved["labels"], attention)[2]
+        mask = batch_masks(moved)[2]
         assert output.hidden_states is not None
         for selector in waiting.values():
             if index < selector.calibration_batches:

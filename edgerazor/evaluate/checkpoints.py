@@ -17,7 +17,8 @@ from edgerazor.core.outputs import Head, ModelOutput, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.data import Collator
 from edgerazor.errors import CheckpointError, PlanError
-from edgerazor.evaluate.inputs import held_out_section, load_held_out, open_teacher
+from edgerazor.evaluate.inputs import held_out_section, open_teacher
+from edgerazor.evaluate.task import task_of
 from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics, teacher_statistics
 from edgerazor.kernels.projection import chunk_rows
 from edgerazor.models.load import pick_device
@@ -37,9 +38,10 @@ class EvaluationResult:
         bits_per_byte: the same in bits per byte of the predicted text.
         kl_teacher: KL(teacher, student) at temperature 1, nats per token.
         top1_agreement: share of tokens where both find the same token likeliest.
-        tokens: predicted tokens.
+        tokens: predicted tokens; of pictures their number, and what is said of tokens holds for them.
         teacher_loss: cross entropy of the teacher on the same tokens.
         tokens_per_second: predicted tokens by the time the measurement took, the teacher's part of it included.
+        top1, top5: shares of labelled pictures whose class is the likeliest, or one of five; None of texts.
         notes: why a figure is None, where that is not what was asked for.
     """
 
@@ -50,6 +52,8 @@ class EvaluationResult:
     tokens: int
     teacher_loss: float | None = None
     tokens_per_second: float | None = field(default=None, compare=False)
+    top1: float | None = None
+    top5: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -59,8 +63,14 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, float | int | None]:
         """The figures alone."""
-        figures = {key: value for key, value in asdict(self).items() if key != "notes"}
-        return {**figures, "loss_gap": self.loss_gap}
+        of_classes = ("top1", "top5")
+        figures = {key: value for key, value in asdict(self).items() if key not in ("notes", *of_classes)}
+        figures["loss_gap"] = self.loss_gap
+        if self.top1 is None:
+            return figures
+        renamed = {"tokens": "images", "tokens_per_second": "images_per_second"}
+        of_texts = {renamed.get(key, key): value for key, value in figures.items() if key != "bits_per_byte"}
+        return {key: getattr(self, key) for key in of_classes} | of_texts
 
 
 @torch.no_grad()
@@ -74,6 +84,7 @@ def evaluate_model(
     batch_size: int = 8,
     batches: int | None = None,
     pad_token_id: int = 0,
+    collator: Any = None,
     accelerator: Any = None,
 ) -> EvaluationResult:
     """Evaluate a model as quantized, activations, keys and values included.
@@ -85,14 +96,15 @@ def evaluate_model(
         teacher_adapter: where the teacher is of another family.
         batches: at most this many; None is all.
         pad_token_id: fills shorter rows.
+        collator: makes batches; None: of rows of texts.
         accelerator: an `accelerate.Accelerator`; each process then takes its share and the sums are reduced.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(student.parameters(), next(student.buffers(), torch.zeros(()))).device
-    sums = torch.zeros(6, dtype=torch.float64, device=device)
+    sums = torch.zeros(9, dtype=torch.float64, device=device)
     started = time.perf_counter()
     with _evaluation_mode(student):
-        for batch in _share(dataset, Collator(pad_token_id), batch_size, batches, rank, world):
+        for batch in _share(dataset, collator or Collator(pad_token_id), batch_size, batches, rank, world):
             moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
             reference = ModelOutput()
             if teacher is not None:
@@ -100,15 +112,18 @@ def evaluate_model(
             sums += _batch_sums(student, reference, moved, adapter)
     if accelerator is not None:
         sums = accelerator.reduce(sums, reduction="sum")
-    loss, divergence, agreement, teacher_loss, tokens, text_bytes = (float(value) for value in sums)
-    count = max(tokens, 1.0)
+    loss, divergence, agreement, teacher_loss, top1, top5, tokens, labels, text_bytes = map(float, sums)
+    count, labelled = max(tokens, 1.0), max(labels, 1.0)
+    of_classes = hasattr(dataset, "labelled")
     return EvaluationResult(
-        loss=loss / count,
+        loss=loss / labelled,
+        top1=top1 / labelled if of_classes else None,
+        top5=top5 / labelled if of_classes else None,
         bits_per_byte=loss / math.log(2) / text_bytes if text_bytes else None,
         kl_teacher=divergence / count if teacher is not None else None,
         top1_agreement=agreement / count if teacher is not None else None,
         tokens=int(tokens),
-        teacher_loss=teacher_loss / count if teacher is not None else None,
+        teacher_loss=teacher_loss / labelled if teacher is not None else None,
         tokens_per_second=tokens / max(time.perf_counter() - started, 1e-9),
     )
 
@@ -116,7 +131,7 @@ def evaluate_model(
 def _batch_sums(
     student: nn.Module, reference: ModelOutput, batch: Mapping[str, Tensor], adapter: ArchitectureAdapter
 ) -> Tensor:
-    targets = Targets.from_labels(batch["labels"], batch.get("token_mask"))
+    targets = Targets.of_batch(batch)
     rows = batch["prediction_rows"]
     labels = targets.next_labels().flatten()[rows]
 
@@ -128,21 +143,30 @@ def _batch_sums(
             teacher_logits = TeacherLogits(projection, chunk)
         student_rows = head.projection(hidden, rows, autocast=True)
         statistics, agreement = fused_linear_statistics(student_rows, teacher_logits, labels)
-        parts = [statistics.cross_entropy, statistics.forward_kl, agreement, torch.zeros_like(statistics.cross_entropy)]
+        nothing = torch.zeros_like(statistics.cross_entropy)
+        parts = [statistics.cross_entropy, statistics.forward_kl, agreement, nothing, nothing, nothing]
         if teacher_logits is not None:
-            parts[-1] = -teacher_statistics(teacher_logits, labels)[1]
-        return torch.stack([part.sum(dtype=torch.float64) for part in parts]).reshape(1, 1, 4)
+            parts[3] = -teacher_statistics(teacher_logits, labels)[1]
+        if targets.predicted is not None:  # classes are few enough to have all logits at once
+            parts[4:] = _right(head.logits(hidden).flatten(0, -2)[rows], labels)
+        return torch.stack([part.sum(dtype=torch.float64) for part in parts]).reshape(1, 1, 6)
 
     output = adapter.forward(student, batch, frozenset(), inside_head=inside_head)
     assert output.inside_head is not None
     tokens = torch.tensor(float(len(rows)), dtype=torch.float64, device=labels.device)
-    return torch.cat(
-        [output.inside_head.double().flatten(), torch.stack([tokens, batch["label_bytes"].sum().double()])]
-    )
+    text_bytes = batch["label_bytes"].sum().double() if "label_bytes" in batch else tokens.new_zeros(())
+    counts = torch.stack([tokens, (labels >= 0).sum().double(), text_bytes])
+    return torch.cat([output.inside_head.double().flatten(), counts])
+
+
+def _right(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the label is the likeliest class, and whether it is among the five likeliest, `[N]` each."""
+    likeliest = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == labels.unsqueeze(-1)
+    return likeliest[:, 0], likeliest.any(dim=-1)
 
 
 def _share(
-    dataset: Any, collator: Collator, batch_size: int, batches: int | None, rank: int, world: int
+    dataset: Any, collator: Any, batch_size: int, batches: int | None, rank: int, world: int
 ) -> Iterator[dict[str, Any]]:
     """This process's batches; all processes get equally many, the missing ones without labels."""
     count = math.ceil(len(dataset) / batch_size)
@@ -151,8 +175,7 @@ def _share(
         index = first + rank
         rows = [dataset[row] for row in range(index * batch_size, min((index + 1) * batch_size, len(dataset)))]
         if index >= count or not rows:
-            blank = dataset[0]
-            rows = [{**blank, "labels": [-100] * len(blank["labels"]), "label_bytes": 0}]
+            rows = [collator.blank(dataset[0])]
         yield collator(rows)
 
 
@@ -192,7 +215,9 @@ def evaluate_checkpoint(
     opened = open_checkpoint(folder, registry=registry)
     recipe = load_recipe(opened.recipe, registry=registry)
     section, evaluation = held_out_section(folder, recipe.data, data), evaluation or recipe.evaluation
-    dataset = load_held_out(section, ModelSource(str(folder), registry=registry).tokenizer)
+    task = task_of(section, ModelSource(str(folder), registry=registry), opened.facts, opened.config)
+    loaded = task.load(section)
+    dataset = loaded.train if loaded.held_out is None else loaded.held_out
     device = pick_device(use_cpu=recipe.training.use_cpu)
     student: Any = load_model(folder, dtype=torch.float32, registry=registry).to(device)
     compared, notes = None, tuple[str, ...]()
@@ -213,7 +238,7 @@ def evaluate_checkpoint(
         teacher_adapter=teacher_adapter,
         batch_size=evaluation.batch_size,
         batches=evaluation.batches,
-        pad_token_id=student.config.pad_token_id or 0,
+        collator=task.collator,
     )
     return replace(result, notes=notes)
 

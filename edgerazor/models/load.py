@@ -76,6 +76,9 @@ class Models:
         where = f"teacher {self.teacher.name} and student {self.student.name}"
         if ours != theirs:
             raise PlanError(f"{where} have vocabularies of {theirs} and {ours} tokens; distillation needs the same one")
+        if self.student.classifies_images:
+            self._check_classes()
+            return
         if not self.teacher.has_tokenizer:
             return
         student_tokens, teacher_tokens = self.student.tokenizer.get_vocab(), self.teacher.tokenizer.get_vocab()
@@ -84,6 +87,16 @@ class Models:
             raise PlanError(
                 f"{where} number {len(different)} tokens differently, for example {different[0]!r} "
                 f"({teacher_tokens.get(different[0])} and {student_tokens[different[0]]})"
+            )
+
+    def _check_classes(self) -> None:
+        """Raise PlanError if a class that both name has another number in the teacher."""
+        ours, theirs = (source.config.label2id or {} for source in (self.student, self.teacher))
+        different = [name for name, number in ours.items() if theirs.get(name, number) != number]
+        if different:
+            raise PlanError(
+                f"teacher {self.teacher.name} and student {self.student.name} number {len(different)} classes "
+                f"differently, for example {different[0]!r} ({theirs[different[0]]} and {ours[different[0]]})"
             )
 
 
@@ -143,7 +156,9 @@ def load_student(models: Models, recipe: Recipe, *, attentions: bool = False) ->
         attentions: keep the student's attention probabilities.
     """
     registry = models.registry
-    model = models.student.load(torch.float32)
+    model: Any = models.student.load(torch.float32)
+    # Checkpoints of a run hold the names of the model: a Trainer that resumes would not find those of older files.
+    model._weight_conversions = []
     plan = build_plan(model, recipe.quantization, adapter=models.student.adapter, registry=registry)
     return apply_plan(model, plan, registry=registry, attentions=attentions), plan
 

@@ -10,7 +10,7 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from edgerazor.core.contracts import ArchitectureAdapter
@@ -20,7 +20,7 @@ from edgerazor.models.finite import check_finite
 from edgerazor.models.special_tokens import drop_impossible_padding
 from edgerazor.models.stored_weights import StoredWeights
 from edgerazor.models.tied import has_own_head, own_head, says_tied, untie
-from edgerazor.models.types import attention_options, auto_class, trained_config, vocabulary_size
+from edgerazor.models.types import attention_options, auto_class, classifies_images, trained_config, vocabulary_size
 from edgerazor.schemas.preset import local_config
 
 _TOKENIZER_FILES = (
@@ -118,6 +118,28 @@ class ModelSource:
         if self._tokenizer_name is not None or not folder.is_dir():
             return True
         return any((folder / file).exists() for file in _TOKENIZER_FILES)
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """The image processor of the model, by Pillow.
+
+        Raises:
+            CheckpointError: there is none that can be used.
+        """
+        return self._read(AutoImageProcessor, self.name, "preprocessor_config.json", backend="pil")
+
+    @property
+    def companion(self) -> Any:
+        """What makes numbers of the model's inputs, tokenizer or image processor; None for a folder without one."""
+        if self.classifies_images:
+            absent = Path(self.name).is_dir() and not (Path(self.name) / "preprocessor_config.json").exists()
+            return None if absent else self.image_processor
+        return self.tokenizer if self.has_tokenizer else None
+
+    @property
+    def classifies_images(self) -> bool:
+        """Whether the model gives a class for a picture."""
+        return classifies_images(self._whole_config)
 
     def build_meta_model(self) -> nn.Module:
         """The modules and shapes on the meta device: no weight is loaded or allocated."""

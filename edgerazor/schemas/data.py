@@ -4,13 +4,17 @@ import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from edgerazor.schemas.base import Schema, problem
+from edgerazor.schemas.images import ImagesSection
 
 
 class Source(Schema):
-    """One file (JSON lines, JSON, CSV, Parquet or plain text) or folder of such files; the path is taken literally."""
+    """One file (JSON lines, JSON, CSV, Parquet or plain text) or folder of such files; the path is taken literally.
+
+    Of pictures: a Parquet file, a dataset saved with `datasets`, or a folder with a folder of pictures for each class.
+    """
 
     title: ClassVar[str] = "source"
 
@@ -39,6 +43,8 @@ class Source(Schema):
         return self
 
 
+# Keys that are read of texts alone.
+_OF_TEXTS = ("sequence_length", "packing", "system_prompt", "chat_template_kwargs", "date")
 Paths = str | tuple[str, ...]
 
 
@@ -52,6 +58,10 @@ class DataSection(Schema):
 
     title: ClassVar[str] = "data"
 
+    task: Annotated[
+        Literal["language_modeling", "image_classification"],
+        Field(description="What is predicted: the next token of texts, or the class of pictures."),
+    ] = "language_modeling"
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     sequence_length: Annotated[int, Field(ge=8)] = 1024
     packing: Annotated[
@@ -73,6 +83,7 @@ class DataSection(Schema):
         Field(description="What a chat template that asks for the date is told; null: the day a run begins."),
     ] = None
 
+    images: ImagesSection = ImagesSection()
     on_bad_row: Annotated[
         Literal["refuse", "skip"],
         Field(description="Rows that cannot be used: an error that counts them all, or left out and counted."),
@@ -98,6 +109,20 @@ class DataSection(Schema):
         if isinstance(value, (str, list, tuple)):
             return _sources([value] if isinstance(value, str) else value)
         return value
+
+    @model_validator(mode="after")
+    def _only_what_the_task_reads(self) -> "DataSection":
+        foreign = ("images",) if self.task == "language_modeling" else _OF_TEXTS
+        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in foreign}
+        if changed := [name for name, default in defaults.items() if getattr(self, name) != default]:
+            raise problem(f"{', '.join(changed)}: means nothing for task {self.task}; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _keys_of_the_task(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        unread = ("task", "images") if self.task == "language_modeling" else _OF_TEXTS
+        return {key: value for key, value in content.items() if key not in unread}
 
     @model_validator(mode="after")
     def _check_shares(self) -> "DataSection":

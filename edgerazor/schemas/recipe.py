@@ -78,8 +78,15 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     for key in training.extra:
         if key in TrainingSection.model_fields:
             yield ("training", "extra", key), f"is a key of its own; write it under training: {{{key}: ...}}"
-    if recipe.data is not None and recipe.data.packing and recipe.distillation and recipe.distillation.on_policy:
+    texts = recipe.data is not None and recipe.data.task == "language_modeling"
+    if texts and recipe.data and recipe.data.packing and recipe.distillation and recipe.distillation.on_policy:
         yield ("distillation", "on_policy"), "packed rows have no prompts of their own; set data.packing: false"
+    if recipe.data is not None and not texts and training.start == "calibrated":
+        yield ("training", "start"), "calibrated reads texts; of pictures a run starts from the stored weights"
+    if recipe.data is not None and not texts and recipe.distillation:
+        for key in ("on_policy", "teacher_cache"):
+            if getattr(recipe.distillation, key) is not None:
+                yield ("distillation", key), "is for texts; pictures have no tokens to write or to keep; leave it out"
     if evaluation.every_steps and recipe.data is not None and recipe.data.held_out is None:
         yield (
             ("evaluation", "every_steps"),
@@ -91,10 +98,11 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             "needs evaluations during the run to tell which model is best; set evaluation.every_steps",
         )
     best = training.metric_for_best_model or ("loss" if training.load_best_model_at_end else None)
-    if best is not None and best.removeprefix("eval_") not in evaluation.metrics:
+    measured = (*evaluation.metrics, *(("top1", "top5") if recipe.data is not None and not texts else ()))
+    if best is not None and best.removeprefix("eval_") not in measured:
         yield (
             ("training", "metric_for_best_model"),
-            f"'{best}' is not among evaluation.metrics{nearest(best.removeprefix('eval_'), evaluation.metrics)}",
+            f"'{best}' is not among evaluation.metrics{nearest(best.removeprefix('eval_'), measured)}",
         )
 
 

@@ -77,7 +77,8 @@ def _declared(training: TrainingSection, known: set[str]) -> dict[str, Any]:
     if values["warmup_steps"] >= 1:
         values["warmup_steps"] = int(values["warmup_steps"])
     if values.get("metric_for_best_model") and values.get("greater_is_better") is None:
-        values["greater_is_better"] = "agreement" in str(values["metric_for_best_model"])
+        best = str(values["metric_for_best_model"])
+        values["greater_is_better"] = "agreement" in best or "top" in best
     return values
 
 

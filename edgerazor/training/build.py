@@ -14,19 +14,19 @@ from edgerazor.checkpoint import qat_config, unquantized_dtype
 from edgerazor.core.contracts import Signal
 from edgerazor.core.plan import Plan
 from edgerazor.core.run_folder import CHECKPOINTS
-from edgerazor.data import Collator, Data, load_data
+from edgerazor.data import Data
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
 from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
 from edgerazor.errors import PlanError, RecipeError
+from edgerazor.evaluate.task import task_of
 from edgerazor.models.load import Models, load_student
 from edgerazor.models.share_weights import share_frozen_weights
-from edgerazor.models.special_tokens import padding_token
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.clock import Clock
-from edgerazor.training.rows import check_rows, settle_student
+from edgerazor.training.rows import check_labels, check_rows, settle_student
 from edgerazor.training.split import check_epoch
 from edgerazor.training.trainer import DistillationTrainer
 
@@ -50,15 +50,15 @@ def build_trainer(
     models.check_vocabularies()
     config = models.student.config
     distiller = _fitting_distiller(recipe, models)
-    tokenizer, vocabulary = models.student.tokenizer, models.student.vocabulary_size
-    data = data or load_data(recipe.data, tokenizer, vocabulary_size=vocabulary)
+    task = task_of(recipe.data, models.student, models.student.adapter.facts(config), config)
+    data = data or task.load(recipe.data)
     check_rows(data, arguments, config)
+    check_labels(recipe, distiller, data)
     if last is not None:
         check_epoch(Path(last), recipe.training, arguments.world_size, len(data.train))
-    padding = padding_token(tokenizer, vocabulary)
-    rows, collator = _training_rows(recipe, distiller, data, padding, vocabulary)
-    attentions = Signal.ATTENTIONS in distiller.signals
-    student, plan = _load_student(recipe, models, data, attentions=attentions, resumed=last is not None)
+    rows, collator = _training_rows(recipe, distiller, data, task.training_collator, models.student.vocabulary_size)
+    attentions, resumed = Signal.ATTENTIONS in distiller.signals, last is not None
+    student, plan = _load_student(recipe, models, task.processor, data, attentions=attentions, resumed=resumed)
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
     attentions = Signal.ATTENTIONS in distiller.teacher_signals
     load = partial(models.load_teacher, device=arguments.device, attentions=attentions)
@@ -70,12 +70,13 @@ def build_trainer(
         distiller=distiller,
         teacher=load() if not cached and (distiller.needs_teacher or compared) else None,
         evaluation_teacher=load if cached and compared else None,
-        on_policy=_sampler(recipe, student, padding),
+        evaluation_collator=task.collator,
+        on_policy=_sampler(recipe, student, task.collator),
         clock=Clock(recipe.training.max_seconds, now=now) if recipe.training.max_seconds else None,
         train_dataset=rows,
         eval_dataset=data.held_out,
         data_collator=collator,
-        processing_class=tokenizer,
+        processing_class=task.processor,
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.teacher is not None and not trainer.sharded:
@@ -98,18 +99,19 @@ def _fitting_distiller(recipe: Recipe, models: Models) -> Distiller:
 
 
 def _load_student(
-    recipe: Recipe, models: Models, data: Data, *, attentions: bool, resumed: bool
+    recipe: Recipe, models: Models, processor: Any, data: Data, *, attentions: bool, resumed: bool
 ) -> tuple[nn.Module, Plan]:
     """The student as it is trained: plan applied, start found, special tokens settled, parameters chosen.
 
     Args:
+        processor: tokenizer, or image processor.
         resumed: its weights will come from a checkpoint.
     """
     student, plan = load_student(models, recipe, attentions=attentions)
     if recipe.training.start == "calibrated" and not resumed:
         count = min(recipe.training.start_samples, len(data.train))
         start_calibrated(student, plan, [torch.tensor([data.train[row]["input_ids"]]) for row in range(count)])
-    settle_student(student, models.student.tokenizer, data)
+    settle_student(student, processor, data)
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(  # type: ignore[union-attr]
         recipe, plan, registry=models.registry, unquantized=unquantized_dtype(models.student.config)
@@ -117,20 +119,18 @@ def _load_student(
     return student, plan
 
 
-def _training_rows(
-    recipe: Recipe, distiller: Distiller, data: Data, pad_token_id: int, vocabulary: int
-) -> tuple[Any, Collator]:
+def _training_rows(recipe: Recipe, distiller: Distiller, data: Data, collator: Any, vocabulary: int) -> tuple[Any, Any]:
     """The rows to train on and what makes batches of them, with the teacher's tokens where a cache is given."""
     section = recipe.distillation
     if section is None or section.teacher_cache is None:
-        return data.train, Collator(pad_token_id)
+        return data.train, collator
     cache = TeacherCache(local_path(section.teacher_cache))
     cache.check_recipe(distiller, vocabulary, recipe.model)
     cache.check_rows(data.train, date=recipe.data.date if recipe.data else None)
-    return numbered(data.train), CachedTeacherCollator(pad_token_id, cache, distiller.fused.temperatures)
+    return numbered(data.train), CachedTeacherCollator(collator.pad_token_id, cache, distiller.fused.temperatures)
 
 
-def _sampler(recipe: Recipe, student: Any, pad_token_id: int) -> OnPolicySampler | None:
+def _sampler(recipe: Recipe, student: Any, collator: Any) -> OnPolicySampler | None:
     section = recipe.distillation.on_policy if recipe.distillation else None
     if section is None or recipe.data is None:
         return None
@@ -139,7 +139,7 @@ def _sampler(recipe: Recipe, student: Any, pad_token_id: int) -> OnPolicySampler
         section,
         seed=recipe.training.seed,
         sequence_length=recipe.data.sequence_length,
-        pad_token_id=pad_token_id,
+        pad_token_id=collator.pad_token_id,
         stop_ids=[stop] if isinstance(stop, int) else list(stop or []),
     )
 

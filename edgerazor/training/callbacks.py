@@ -155,3 +155,13 @@ class StepsChangeWeights(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.cache.invalidate()
+
+
+class EpochDrawn(TrainerCallback):
+    """Tells rows that are changed at random which epoch they are drawn for, so that a resumed run draws the same."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.rows.set_epoch(int((state.epoch or 0) + 1e-6))

@@ -17,7 +17,7 @@ def with_run_date(recipe: Recipe, models: Models, started: Path | None) -> Recip
         started: the resolved recipe of the run that is continued, whose date is taken; None for a new run, which has
             that of the teacher cache, or today's.
     """
-    if recipe.data is None or recipe.data.date is not None:
+    if recipe.data is None or recipe.data.task != "language_modeling" or recipe.data.date is not None:
         return recipe
     section = recipe.distillation
     if started is not None:

@@ -16,7 +16,7 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from edgerazor.checkpoint.training_checkpoint import TRAINER_STATE
-from edgerazor.core.outputs import PositionMask, Targets, count_positions, position_masks
+from edgerazor.core.outputs import PositionMask, Targets, batch_masks, count_positions, predicted_labels
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import FLAG, OnPolicySampler
 from edgerazor.distill.state import load_state, save_state
@@ -39,6 +39,7 @@ class DistillationTrainer(Trainer):
         teacher: what every step and every evaluation runs; None without one, or where batches hold its tokens.
         evaluation_teacher: loads the teacher for an evaluation alone.
         on_policy: makes texts of the student's own.
+        evaluation_collator: makes batches of what is measured; None: the one that makes training batches.
     """
 
     loss_is_scaled_for_ga = True
@@ -54,11 +55,13 @@ class DistillationTrainer(Trainer):
         clock: Clock | None,
         evaluation_teacher: Callable[[], nn.Module] | None = None,
         on_policy: OnPolicySampler | None = None,
+        evaluation_collator: Any = None,
         **kwargs: Any,
     ):
         self.recipe, self.distiller, self.teacher, self.clock = recipe, distiller, teacher, clock
         self.evaluation_teacher, self.on_policy = evaluation_teacher, on_policy
         super().__init__(*args, **kwargs)
+        self.evaluation_collator = evaluation_collator or self.data_collator
         self.model_accepts_loss_kwargs = True
         self._save_into: Path | None = None
         self._counts: Tensor | None = None
@@ -102,7 +105,7 @@ class DistillationTrainer(Trainer):
             for batch in batches:
                 masks = _masks(batch)
                 counts += torch.stack([torch.stack(count_positions(mask)) for mask in masks]).to(device)
-                self.state.num_input_tokens_seen += batch["input_ids"].numel() * self.args.world_size
+                self.state.num_input_tokens_seen += batch["token_mask"].numel() * self.args.world_size
             if self.args.world_size > 1:
                 counts = self.accelerator.gather(counts.unsqueeze(0)).sum(dim=0)
             self._counts = counts
@@ -133,7 +136,7 @@ class DistillationTrainer(Trainer):
             PositionMask(mask, positions, sequences)
             for mask, (positions, sequences) in zip(_masks(inputs), self._counts, strict=True)
         )
-        return Targets(inputs["labels"], tokens, predictions, attention, task=task)
+        return Targets(inputs["labels"], tokens, predictions, attention, task=task, predicted=predicted_labels(inputs))
 
     def _own_answers(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """A batch to learn from: the one given, or its prompts with answers that the student writes."""
@@ -239,13 +242,14 @@ class DistillationTrainer(Trainer):
             teacher_adapter=self.distiller.teacher_adapter,
             batch_size=self.recipe.evaluation.batch_size,
             batches=self.recipe.evaluation.batches,
-            pad_token_id=self.data_collator.pad_token_id,
+            collator=self.evaluation_collator,
             accelerator=accelerator,
         )
 
     def _report(self, result: EvaluationResult, prefix: str) -> dict[str, float]:
         metrics = self.recipe.evaluation.metrics
-        wanted = {*metrics, "tokens", *(["teacher_loss"] if "kl_teacher" in metrics else [])}
+        teachers = ["teacher_loss"] if "kl_teacher" in metrics else []
+        wanted = {*metrics, "tokens", "images", "top1", "top5", *teachers}
         values = {key: value for key, value in result.to_dict().items() if value is not None and key in wanted}
         figures = {f"{prefix}_{key}": float(value) for key, value in values.items()}
         self.log(dict(figures))
@@ -254,8 +258,6 @@ class DistillationTrainer(Trainer):
 
 
 def _masks(batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`tokens`, `predictions`, `attention`, and the predictions that the task counts, each bool `[batch, seq]`."""
-    attention: Tensor | None = batch.get("token_mask", batch.get("attention_mask"))
-    tokens, predictions, attention = position_masks(batch["labels"], attention)
-    task = torch.zeros_like(predictions) if batch.get(FLAG) else predictions
-    return tokens, predictions, attention, task
+    """`tokens`, `predictions`, `attention`, and the predictions that the task counts: none of the student's own."""
+    tokens, predictions, attention, task = batch_masks(batch)
+    return tokens, predictions, attention, torch.zeros_like(task) if batch.get(FLAG) else task

@@ -18,11 +18,12 @@ from edgerazor.core.resolved_recipe import write_resolved_recipe
 from edgerazor.core.run_folder import PACKED, RECIPE
 from edgerazor.data import Data
 from edgerazor.distill.state import settle_layers
+from edgerazor.evaluate.task import check_task
 from edgerazor.export.export import build_exporters, export_checkpoint
 from edgerazor.models.load import Models, fitted_recipe
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.build import build_trainer
-from edgerazor.training.callbacks import Interrupt, LiveProgress, StepsChangeWeights
+from edgerazor.training.callbacks import EpochDrawn, Interrupt, LiveProgress, StepsChangeWeights
 from edgerazor.training.date import with_run_date
 from edgerazor.training.finish import finish_run
 from edgerazor.training.lost_ranks import lost_ranks_named
@@ -106,6 +107,8 @@ def train(
     console, output = console or Console(stderr=True), Path(output)
     exporters, models = build_exporters(recipe, registry=registry), Models(recipe.model, registry)
     with claimed_run(output):
+        if recipe.data is not None:
+            check_task(recipe.data, models.student)
         recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
         last = prepare_output(output, recipe, resume=resume, registry=registry, console=console)
         trainer, plan = build_trainer(recipe, models, output, data, now, last)
@@ -147,7 +150,8 @@ def _add_callbacks(
     interrupt = Interrupt(console)
     progress = LiveProgress(console, trainer.clock, now=now, losses=trainer.distiller.names)
     split = SplitSaved(**asdict(split_of(trainer.recipe.training, trainer.args.world_size)))
-    ours = [*([trainer.clock] if trainer.clock else []), progress, interrupt, BestByStep(), split]
+    drawn = [EpochDrawn(trainer.train_dataset)] if hasattr(trainer.train_dataset, "set_epoch") else []
+    ours = [*drawn, *([trainer.clock] if trainer.clock else []), progress, interrupt, BestByStep(), split]
     for callback in (*callbacks, *ours):
         trainer.add_callback(callback)
     return interrupt, progress

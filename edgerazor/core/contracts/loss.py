@@ -33,8 +33,10 @@ class DistillationLoss(ABC):
         layers: the selector that chooses the layers it compares, if it compares layers; a selector that calibrates is
             settled before the first step.
         module: what it learns itself: trained with the student, saved with the optimizer, never exported.
+        reads_labels: it needs a label of everything that is predicted.
     """
 
+    reads_labels: bool = False
     params: Any
     layers: LayerSelector | None = None
     module: "nn.Module | None" = None

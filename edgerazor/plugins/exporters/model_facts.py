@@ -7,15 +7,21 @@ from edgerazor.errors import CheckpointError, ExportError
 
 
 def stated_facts(checkpoint: Checkpoint) -> ModelFacts:
-    """What the family's adapter says of the checkpoint's configuration.
+    """What the family's adapter says of a language model's configuration.
 
     Raises:
-        ExportError: config.json lacks keys or holds no numbers in them.
+        ExportError: config.json lacks keys or holds no numbers in them, or the model is none of language.
     """
     try:
-        return checkpoint.facts
+        facts = checkpoint.facts
     except CheckpointError as error:
         raise ExportError(str(error)) from error
+    if facts.image is not None:
+        raise ExportError(
+            f"config.json: the model classifies images of {facts.image.channels} channels into {facts.vocab} classes, "
+            "but this format holds language models; Transformers loads the packed folder as it is"
+        )
+    return facts
 
 
 def short_windows(facts: ModelFacts, context_length: int) -> dict[int, int]:

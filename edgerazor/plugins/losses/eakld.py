@@ -49,6 +49,7 @@ class EAKLD(Balanced):
 class CAKLD(Balanced):
     """Confidence is the probability that the teacher gives to the label."""
 
+    reads_labels = True
     params: CAKLDParams
 
     def confidence(self, teacher_rows: TeacherRows) -> Tensor:
