@@ -81,12 +81,8 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     texts = recipe.data is not None and recipe.data.task == "language_modeling"
     if texts and recipe.data and recipe.data.packing and recipe.distillation and recipe.distillation.on_policy:
         yield ("distillation", "on_policy"), "packed rows have no prompts of their own; set data.packing: false"
-    if recipe.data is not None and not texts and training.start == "calibrated":
-        yield ("training", "start"), "calibrated reads texts; of pictures a run starts from the stored weights"
-    if recipe.data is not None and not texts and recipe.distillation:
-        for key in ("on_policy", "teacher_cache"):
-            if getattr(recipe.distillation, key) is not None:
-                yield ("distillation", key), "is for texts; pictures have no tokens to write or to keep; leave it out"
+    if recipe.data is not None and not texts:
+        yield from _only_for_texts(recipe)
     if evaluation.every_steps and recipe.data is not None and recipe.data.held_out is None:
         yield (
             ("evaluation", "every_steps"),
@@ -104,6 +100,15 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
             ("training", "metric_for_best_model"),
             f"'{best}' is not among evaluation.metrics{nearest(best.removeprefix('eval_'), measured)}",
         )
+
+
+def _only_for_texts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What a recipe for pictures asks of them in vain: key path and message."""
+    if recipe.training.start == "calibrated":
+        yield ("training", "start"), "calibrated reads texts; of pictures a run starts from the stored weights"
+    for key in ("on_policy", "teacher_cache"):
+        if recipe.distillation is not None and getattr(recipe.distillation, key) is not None:
+            yield ("distillation", key), "is for texts; pictures have no tokens to write or to keep; leave it out"
 
 
 def load_recipe(

@@ -199,6 +199,20 @@ def test_keys_of_another_task_are_refused(registry: Registry, data: Any, message
         )
 
 
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"training": {"start": "calibrated"}}, r"training\.start: calibrated reads texts"),
+        ({"distillation": {"losses": ["eakld"], "teacher_cache": "x"}}, r"distillation\.teacher_cache: is for texts"),
+    ],
+)
+def test_what_is_for_texts_alone_is_refused(registry: Registry, sections: Any, message: str) -> None:
+    data = {"task": "image_classification", "sources": "x"}
+    content = {"model": {"name_or_path": "x", "family": "vit"}, "preset": "4-bit", "data": data, **sections}
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(content, registry=registry)
+
+
 def _picture() -> Any:
     from tests.data.pictures import picture
 
