@@ -80,14 +80,13 @@ def test_what_is_drawn_follows_from_seed_epoch_and_picture(tmp_path: Path, image
     folder = save_folder(tmp_path / "folder")
     plain, first = drawn(folder, 0), drawn(folder, 0, **images)
     again, second = drawn(folder, 0, **images), drawn(folder, 1, **images)
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     for other in (plain, second):
         same = [torch.equal(*pair) for pair in zip(first, other, strict=True)]
         assert not all(same)
     if images == {"flip": True}:
-        assert all(
-            torch.equal(one, other) or torch.equal(one.flip(-1), other) for one, other in zip(first, plain, strict=True)
-        )
+        pairs = list(zip(first, plain, strict=True))
+        assert all(torch.equal(*pair) or torch.equal(pair[0].flip(-1), pair[1]) for pair in pairs)
 
 
 def test_a_mixture_has_two_labels_with_their_shares(tmp_path: Path) -> None:
