@@ -117,12 +117,16 @@ def write_checkpoint(
         manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
         (temporary / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
         _save_companions(model, tokenizer, temporary)
-        card = model_card(manifest, plan, images=classifies_images(model.config))
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+        _write_card(temporary / "README.md", model, manifest, plan)
         files = {name: hash_file(temporary / name) for name in files_in(temporary)}
         write_manifest(temporary, manifest.model_copy(update={"files": files}))
         sizes = {name: (temporary / name).stat().st_size for name in files_in(temporary)}
     return replace(_result(folder, sizes, manifest, plan, packed), seconds=time.monotonic() - started)
+
+
+def _write_card(path: Path, model: Any, manifest: Manifest, plan: Plan) -> None:
+    text = model_card(manifest, plan, images=classifies_images(model.config))
+    path.write_text(text, encoding="utf-8")
 
 
 def _write_weights(

@@ -17,13 +17,12 @@ from edgerazor.core.outputs import Head, ModelOutput, Targets
 from edgerazor.core.registry import Registry
 from edgerazor.data import Collator
 from edgerazor.errors import CheckpointError, PlanError
-from edgerazor.evaluate.inputs import held_out_section, open_teacher
+from edgerazor.evaluate.inputs import held_out_section, measured_rows, open_teacher
 from edgerazor.evaluate.task import task_of
 from edgerazor.kernels.fused_linear import TeacherLogits, fused_linear_statistics, teacher_statistics
 from edgerazor.kernels.projection import chunk_rows
 from edgerazor.models.load import pick_device
 from edgerazor.models.source import ModelSource
-from edgerazor.models.types import vocabulary_size
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.recipe import load_recipe
@@ -112,19 +111,24 @@ def evaluate_model(
             sums += _batch_sums(student, reference, moved, adapter)
     if accelerator is not None:
         sums = accelerator.reduce(sums, reduction="sum")
-    loss, divergence, agreement, teacher_loss, top1, top5, tokens, labels, text_bytes = map(float, sums)
+    seconds, of_classes = time.perf_counter() - started, hasattr(dataset, "labelled")
+    return _means(sums.tolist(), compared=teacher is not None, of_classes=of_classes, seconds=seconds)
+
+
+def _means(sums: list[float], *, compared: bool, of_classes: bool, seconds: float) -> EvaluationResult:
+    """The figures of all batches from the sums of `_batch_sums`."""
+    loss, divergence, agreement, teacher_loss, top1, top5, tokens, labels, text_bytes = sums
     count, labelled = max(tokens, 1.0), max(labels, 1.0)
-    of_classes = hasattr(dataset, "labelled")
     return EvaluationResult(
         loss=loss / labelled,
         top1=top1 / labelled if of_classes else None,
         top5=top5 / labelled if of_classes else None,
         bits_per_byte=loss / math.log(2) / text_bytes if text_bytes else None,
-        kl_teacher=divergence / count if teacher is not None else None,
-        top1_agreement=agreement / count if teacher is not None else None,
+        kl_teacher=divergence / count if compared else None,
+        top1_agreement=agreement / count if compared else None,
         tokens=int(tokens),
-        teacher_loss=teacher_loss / labelled if teacher is not None else None,
-        tokens_per_second=tokens / max(time.perf_counter() - started, 1e-9),
+        teacher_loss=teacher_loss / labelled if compared else None,
+        tokens_per_second=tokens / max(seconds, 1e-9),
     )
 
 
@@ -216,14 +220,12 @@ def evaluate_checkpoint(
     recipe = load_recipe(opened.recipe, registry=registry)
     section, evaluation = held_out_section(folder, recipe.data, data), evaluation or recipe.evaluation
     task = task_of(section, ModelSource(str(folder), registry=registry), opened.facts, opened.config)
-    loaded = task.load(section)
-    dataset = loaded.train if loaded.held_out is None else loaded.held_out
+    dataset = measured_rows(task.load(section))
     device = pick_device(use_cpu=recipe.training.use_cpu)
     student: Any = load_model(folder, dtype=torch.float32, registry=registry).to(device)
     compared, notes = None, tuple[str, ...]()
     try:
-        vocabulary = vocabulary_size(student.config)
-        theirs = open_teacher(folder, recipe.model, teacher, vocabulary=vocabulary, registry=registry)
+        theirs = open_teacher(folder, recipe.model, teacher, vocabulary=opened.facts.vocab, registry=registry)
         compared = theirs.load_teacher(device=device)
     except (CheckpointError, PlanError) as error:
         if teacher is not None:

@@ -1,12 +1,13 @@
 """What a stored model is measured on and compared with, by the recipe that came with it or as was asked for."""
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from edgerazor.core.registry import Registry
-from edgerazor.data import load_data
+from edgerazor.data import Data, load_data
 from edgerazor.errors import CheckpointError, DataError, PlanError
 from edgerazor.models.load import Models
 from edgerazor.schemas.data import DataSection
@@ -35,8 +36,13 @@ def held_out_section(path: Path, stored: DataSection | None, given: DataSection 
 
 def load_held_out(section: DataSection, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """Rows of what a section of `held_out_section` holds out, or of its sources if it holds nothing out."""
-    loaded = load_data(section, tokenizer)
-    return loaded.train if loaded.held_out is None else loaded.held_out
+    rows: Dataset = measured_rows(load_data(section, tokenizer))
+    return rows
+
+
+def measured_rows(data: Data) -> Any:
+    """What is held out, or all rows where nothing is."""
+    return data.train if data.held_out is None else data.held_out
 
 
 def open_teacher(path: Path, model: ModelSection, given: str | None, *, vocabulary: int, registry: Registry) -> Models:

@@ -53,7 +53,6 @@ def build_trainer(
     task = task_of(recipe.data, models.student, models.student.adapter.facts(config), config)
     data = data or task.load(recipe.data)
     check_rows(data, arguments, config)
-    check_labels(recipe, distiller, data)
     if last is not None:
         check_epoch(Path(last), recipe.training, arguments.world_size, len(data.train))
     rows, collator = _training_rows(recipe, distiller, data, task.training_collator, models.student.vocabulary_size)
@@ -121,6 +120,7 @@ def _load_student(
 
 def _training_rows(recipe: Recipe, distiller: Distiller, data: Data, collator: Any, vocabulary: int) -> tuple[Any, Any]:
     """The rows to train on and what makes batches of them, with the teacher's tokens where a cache is given."""
+    check_labels(recipe, distiller, data)
     section = recipe.distillation
     if section is None or section.teacher_cache is None:
         return data.train, collator

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from edgerazor.data.clock import fix_date
 from edgerazor.distill.teacher_cache.folder import date_of
+from edgerazor.evaluate.task import check_task
 from edgerazor.models.load import Models
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe, load_recipe
@@ -16,7 +17,12 @@ def with_run_date(recipe: Recipe, models: Models, started: Path | None) -> Recip
         models: of the recipe.
         started: the resolved recipe of the run that is continued, whose date is taken; None for a new run, which has
             that of the teacher cache, or today's.
+
+    Raises:
+        RecipeError: the data are for another task than the model.
     """
+    if recipe.data is not None:
+        check_task(recipe.data, models.student)
     if recipe.data is None or recipe.data.task != "language_modeling" or recipe.data.date is not None:
         return recipe
     section = recipe.distillation

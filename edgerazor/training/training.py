@@ -18,7 +18,6 @@ from edgerazor.core.resolved_recipe import write_resolved_recipe
 from edgerazor.core.run_folder import PACKED, RECIPE
 from edgerazor.data import Data
 from edgerazor.distill.state import settle_layers
-from edgerazor.evaluate.task import check_task
 from edgerazor.export.export import build_exporters, export_checkpoint
 from edgerazor.models.load import Models, fitted_recipe
 from edgerazor.schemas.recipe import Recipe
@@ -107,8 +106,6 @@ def train(
     console, output = console or Console(stderr=True), Path(output)
     exporters, models = build_exporters(recipe, registry=registry), Models(recipe.model, registry)
     with claimed_run(output):
-        if recipe.data is not None:
-            check_task(recipe.data, models.student)
         recipe = with_run_date(fitted_recipe(models, recipe), models, output / RECIPE if resume else None)
         last = prepare_output(output, recipe, resume=resume, registry=registry, console=console)
         trainer, plan = build_trainer(recipe, models, output, data, now, last)
