@@ -68,7 +68,7 @@ RunCode = Annotated[
     ),
 ]
 BatchSize = Annotated[
-    int,
+    int | None,
     typer.Option("--batch-size", min=1, help="Questions of --tasks read side by side, in Transformers and llama.cpp."),
 ]
 HeldOutOverrides = Annotated[
@@ -118,7 +118,7 @@ def evaluate(
     system_instruction: SystemInstruction = None,
     thinking: Thinking = None,
     confirm_run_unsafe_code: RunCode = False,
-    batch_size: BatchSize = 1,
+    batch_size: BatchSize = None,
     overrides: HeldOutOverrides = None,
 ) -> None:
     """Measure a model: on held-out data by loss, bits per byte and KL to its teacher, or on tasks by right answers."""
@@ -129,7 +129,12 @@ def evaluate(
         "system": system_instruction,
         "thinking": thinking,
     }
-    settings: dict[str, Any] = {"limit": limit, "output": output, "run_code": confirm_run_unsafe_code}
+    settings: dict[str, Any] = {
+        "limit": limit,
+        "output": output,
+        "run_code": confirm_run_unsafe_code,
+        "batch_size": batch_size,
+    }
     if not tasks:
         given = (*prompts.values(), *settings.values(), cache, no_cache)
         if any(value is not None and value is not False for value in given):
@@ -140,7 +145,7 @@ def evaluate(
         raise DataError("--set changes held-out data; --tasks takes none of it")
     from edgerazor.cli.tasks import default_cache, run_tasks
 
-    settings["batch_size"] = batch_size
+    settings["batch_size"] = batch_size or 1
     settings["cache"] = None if no_cache else cache or default_cache()
     run_tasks(model, tasks, data=data, teacher=teacher, prompts=prompts, **settings)
 

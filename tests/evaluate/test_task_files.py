@@ -159,7 +159,13 @@ def test_a_file_of_something_else_is_not_written_to(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert "--tasks needs --data: a folder" in fail("evaluate", tmp_path, "--tasks", "piqa")
     assert "--set changes held-out data" in fail("evaluate", tmp_path, "--tasks", "piqa", "--set", "data.seed=1")
-    for words in (("--limit", 3), ("--no-cache",), ("--num-fewshot", 0), ("--confirm-run-unsafe-code",)):
+    for words in (
+        ("--limit", 3),
+        ("--no-cache",),
+        ("--num-fewshot", 0),
+        ("--batch-size", 1),
+        ("--confirm-run-unsafe-code",),
+    ):
         assert "--tasks is missing" in fail("evaluate", tmp_path, *words)
 
 
