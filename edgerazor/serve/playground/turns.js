@@ -55,7 +55,9 @@ export class AnswerView {
 function figures({ tokens, firstSeconds, seconds, stopped, reason }) {
   const shown = [];
   if (firstSeconds != null) shown.push(`first token ${firstSeconds.toFixed(2)} s`);
-  if (tokens > 1 && seconds > 0) shown.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
+  // A short answer may come in one piece; what it took from the question on is all that is known then.
+  const rate = seconds > 0 ? (tokens - 1) / seconds : tokens / firstSeconds;
+  if (tokens > 1 && Number.isFinite(rate)) shown.push(`${rate.toFixed(1)} tokens/s`);
   if (tokens) shown.push(`${tokens} tokens`);
   if (stopped) shown.push("stopped");
   if (reason === "length") shown.push("cut at max tokens");
