@@ -86,6 +86,8 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--in-process", action="store_true", help="for tests: no fresh process for each measurement")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "decode.json")
     arguments = parser.parse_args(given)
+    if arguments.rounds < 1:
+        parser.error(f"--rounds {arguments.rounds}: expected 1 or more")
     pythons = dict.fromkeys(ENGINES, sys.executable)
     for setting in arguments.python:
         name, equals, path = setting.partition("=")
