@@ -46,6 +46,22 @@ def replaced(path: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for what is needed on the way to it, gone after the block.
+
+    What a killed process left is removed by the next call for the same path, or by `replaced`.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    target = path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target.parent, target.name)
+    with _workspace(target) as workspace:
+        yield workspace
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file by UTF-8 text whole; a terminal, a pipe or a device gets it directly.
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from edgerazor.checkpoint.pack import write_with_tokenizer
 from edgerazor.checkpoint.storage import unquantized_dtype
 from edgerazor.checkpoint.write import PackResult
 from edgerazor.core.apply import apply_plan
+from edgerazor.core.atomic import scratch_folder
 from edgerazor.core.claims import claimed
 from edgerazor.core.layers.table import find_layer
 from edgerazor.core.plan import Plan, build_plan
@@ -65,7 +65,7 @@ def import_folder(
     reader = open_reader(folder, tuple(unquantized))
     if not reader.modules():
         raise CheckpointError(f"{folder.path}: no matrix in it is quantized")
-    with claimed(output), _dense(folder, reader, output.parent, registry) as (dense, quantizers):
+    with claimed(output), _dense(folder, reader, output, registry) as (dense, quantizers):
         try:
             return _write(
                 dense, reader, partial(_recipe, folder, reader, quantizers, registry, overrides), registry, output
@@ -135,7 +135,7 @@ def _store_codes(model: nn.Module, plan: Plan, reader: Reader) -> None:
 
 @contextmanager
 def _dense(
-    folder: Folder, reader: Reader, beside: Path, registry: Registry
+    folder: Folder, reader: Reader, output: Path, registry: Registry
 ) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
     """For the block, a 16-bit folder with the values of all matrices, and the quantizer that stands for each.
 
@@ -145,9 +145,7 @@ def _dense(
         yield folder.path, {module: describe_quantizer(reader.read(module)) for module in reader.modules()}
         return
     quantizers = {}
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".importing-") as work:
-        dense = Path(work)
+    with scratch_folder(output) as dense:
         config = {key: value for key, value in folder.config.items() if key != "quantization_config"}
         (dense / CONFIG).write_text(json.dumps(config), encoding="utf-8")
         for file in folder.path.iterdir():

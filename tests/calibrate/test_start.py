@@ -101,7 +101,7 @@ def test_accumulation_changes_nothing(tmp_path: Path, registry: Registry) -> Non
 
 @pytest.mark.slow
 def test_a_recipe_without_quantized_layers_is_refused(tmp_path: Path, registry: Registry) -> None:
-    rules = [{"match": "*.embed_tokens", "quantizer": {"name": "int", "bits": 4, "group_size": 32}}]
+    rules = [{"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 4, "group_size": 32}}]
     loaded = load_recipe(recipe(tmp_path, quantization={"weights": rules}), registry=registry)
     student, plan = load_student(Models(loaded.model, registry), loaded)
     with pytest.raises(PlanError, match="start: calibrated"):
