@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decode_files import bytes_per_token, file_of, megabytes
+from decode_files import bytes_per_token, file_of
 from rich.console import Console
 
+from edgerazor.core.contracts.exporter import size_of
 from edgerazor.errors import EdgeRazorError
 
 # In standard deviations of the logits: engines round inputs to int8, keys and values to 16 bits, and neighbours swap.
@@ -98,7 +99,7 @@ class Contest:
             except WorkerError as error:
                 self.gates[player.key] = str(error)
             else:
-                self.sizes[player.key] = megabytes(path)
+                self.sizes[player.key] = size_of(path) / 1e6
                 if moved := figures.get("weight_bytes") or bytes_per_token(path):
                     self.moved[player.key] = moved
                 self.rounds[player.key] = []

@@ -90,12 +90,6 @@ def write_dense(packed: Path, path: Path) -> None:
     write_gguf(path, plan.architecture.name, keys, dense, _Dense(opened), lambda done, total: None)  # type: ignore[arg-type]
 
 
-def megabytes(path: Path) -> float:
-    """Size on disk of a file, or of the files of a folder, in 10^6 bytes."""
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
-    return sum(file.stat().st_size for file in files) / 1e6
-
-
 def bytes_per_token(path: Path) -> int | None:
     """What products with one token's inputs read of a file; None where a file does not tell.
 
@@ -104,7 +98,8 @@ def bytes_per_token(path: Path) -> int | None:
     if path.suffix == ".gguf":
         tensors = open_gguf(path).tensors
         looked_up = "token_embd.weight" if "output.weight" in tensors else None
-        return sum(t.bytes for name, t in tensors.items() if len(t.shape) > 1 and name != looked_up)
+        read = (tensor for name, tensor in tensors.items() if len(tensor.shape) > 1 and name != looked_up)
+        return sum(tensor.bytes for tensor in read)
     return _graph_bytes(path / "model.onnx") if (path / "model.onnx").exists() else None
 
 

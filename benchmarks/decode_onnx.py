@@ -1,5 +1,6 @@
 """An exported folder in ONNX Runtime (the runtime of `edgerazor generate`), or in onnxruntime-genai."""
 
+import json
 from typing import Any
 
 from decode_engine import Engine, Written, answer, by_steps, main
@@ -26,7 +27,7 @@ class GenaiEngine:
         self._genai, self._length = genai, request["context"]
         config = genai.Config(request["model"])
         threads = {"intra_op_num_threads": request["threads"]}
-        config.overlay(_overlay(threads))
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": threads}}}))
         self._model = genai.Model(config)
         self.version = f"onnxruntime-genai {genai.__version__}"
 
@@ -42,12 +43,6 @@ class GenaiEngine:
             return int(generator.get_next_tokens()[0])
 
         return by_steps(feed, prompt, count)
-
-
-def _overlay(session: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps({"model": {"decoder": {"session_options": session}}})
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from contest import publish
+from random_models import SHAPES
 from rich.console import Console
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
@@ -25,17 +26,7 @@ from edgerazor.core.discovery import load_plugins
 from edgerazor.core.layers.attention import remove_kv_quantizer
 from edgerazor.hf import EdgeRazorConfig
 
-SMOLLM2_135M = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "head_dim": 64,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
+SMOLLM2_135M = {**SHAPES["smollm2-135m"], "tie_word_embeddings": True}
 QUICK = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 1} | {
     "num_key_value_heads": 1,
     "num_hidden_layers": 2,
@@ -58,7 +49,7 @@ Loader = Callable[[], Any]
 def write_models(work: Path, sizes: Mapping[str, Any]) -> tuple[Path, Path]:
     """The same random model in `work`, as a bfloat16 folder and packed by the preset `4-bit`."""
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes), dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sizes), dtype=torch.bfloat16)
     model.save_pretrained(work / "plain")
     pack_source(str(work / "plain"), registry=load_plugins(), output=work / "packed", preset="4-bit")
     return work / "plain", work / "packed"

@@ -31,6 +31,7 @@ from edgerazor.calibrate import pack_calibrated
 from edgerazor.checkpoint import load_model, pack_model
 from edgerazor.core.atomic import write_text
 from edgerazor.core.claims import claimed
+from edgerazor.core.run_folder import PACKED
 from edgerazor.data import Data, load_data
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.models.load import Models, pick_device
@@ -38,7 +39,6 @@ from edgerazor.quickstart.corpus import Corpus, load_corpus
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
-from edgerazor.training.output import PACKED
 
 CALIBRATION_ROWS, CALIBRATION_DOCUMENTS = 128, 160
 ROWS_AT_ONCE = 16

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "allocate": [*BASE, "kernels", "models", "data", "evaluate"],
     "synthesize": [*BASE, "models", "data", "inference"],
     "serve": [*BASE, "data", "inference"],
-    "report": [*BASE, "checkpoint", "inference"],
+    "report": [*BASE, "checkpoint", "inference", "evaluate"],
     "quickstart": [
         *BASE,
         "kernels",

@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING
 from edgerazor.adapters.head import check_attentions, interceptable, observed_head, unwrapped
 from edgerazor.core.contracts import ArchitectureAdapter, Signal
 from edgerazor.core.layers.linear import Interceptor
-from edgerazor.core.layers.table import is_plain
+from edgerazor.core.layers.table import plain_layers
 from edgerazor.core.outputs import ModelOutput
 from edgerazor.errors import CheckpointError
 
@@ -38,9 +38,7 @@ class ImageClassifierAdapter(ArchitectureAdapter):
 
     def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """Every plain linear layer and convolution."""
-        for name, module in model.named_modules():
-            if is_plain(module, self.kinds):
-                yield name, module
+        return plain_layers(model, self.kinds)
 
     def forward(
         self,

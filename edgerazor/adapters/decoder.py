@@ -13,7 +13,7 @@ from edgerazor.adapters.hidden_states import HiddenStateRecorder
 from edgerazor.core.contracts import ArchitectureAdapter, ModelFacts, Signal, TensorRole
 from edgerazor.core.layers.attention import recorded_keys_and_values
 from edgerazor.core.layers.linear import Interceptor
-from edgerazor.core.layers.table import is_plain
+from edgerazor.core.layers.table import plain_layers
 from edgerazor.core.outputs import ModelOutput
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
@@ -53,9 +53,7 @@ class DecoderAdapter(ArchitectureAdapter):
 
     def quantizable(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         """Every plain linear layer and embedding; subclasses with a forward of their own are left out."""
-        for name, module in model.named_modules():
-            if is_plain(module, self.kinds):
-                yield name, module
+        return plain_layers(model, self.kinds)
 
     def forward(
         self,

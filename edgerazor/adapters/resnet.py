@@ -2,7 +2,7 @@
 
 import re
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,8 +16,6 @@ _USUAL_SIZE = 224
 
 class ResNetAdapter(ImageClassifierAdapter):
     """Models of the type `resnet`. A layer is a stage, and a stage's whole map of features is one position."""
-
-    kinds: ClassVar = ("linear", "conv")
 
     def facts(self, config: Any) -> ModelFacts:
         """Stages and classes; there are no heads and no positions besides that of the image."""

@@ -45,7 +45,7 @@ def calibrated(
     lowest, highest = limits(plain, quantizer)
     if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
-    factor = _inverse_factor(moments, work)
+    factor = _inverse_factor(moments)
     codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
@@ -115,7 +115,7 @@ def _group_scale(work: Tensor, plain: QuantizedTensor, quantizer: Quantizer, gro
     return again.scale[:, group]
 
 
-def _inverse_factor(moments: Tensor, work: Tensor) -> Tensor:
+def _inverse_factor(moments: Tensor) -> Tensor:
     """Upper Cholesky factor of the inverse of the damped moments, float32; columns without input are left alone."""
     damped = moments.double().clone()
     diagonal = damped.diagonal()

@@ -33,18 +33,16 @@ def apply_plan(model: nn.Module, plan: Plan, *, registry: Registry, attentions: 
     elif plan.kv_cache is not None or attentions:
         apply_kv_quantizer(model, registry.build(plan.kv_cache) if plan.kv_cache else None, attentions=attentions)
     activation = registry.build(plan.activations) if plan.activations else None
-    planned = [entry for entry in plan.modules if entry.params is not None]
+    planned = [(entry, entry.params) for entry in plan.modules if entry.params is not None]
     # Rows that no group divides have a scale of their own, so a rule may have a second quantizer.
-    quantizers = {(entry.rule, entry.params.group_size): entry.params for entry in planned if entry.params}
-    built = {key: registry.build(params) for key, params in quantizers.items()}
+    distinct = {(entry.rule, params.group_size): params for entry, params in planned}
+    built = {key: registry.build(params) for key, params in distinct.items()}
     slot = InputSlot()
-    for entry in planned:
-        if entry.params is not None:
-            kind, layer = kind_named(entry.kind), layers[entry.name]
-            quantizer = built[entry.rule, entry.params.group_size]
-            if entry.matrices != kind.matrices(layer):  # q, k and v in one, of which the layer itself does not know
-                quantizer = entry.matrices.quantizer(quantizer)
-            kind.make_trainable(layer, quantizer, activation, slot)
+    for entry, params in planned:
+        kind, layer, quantizer = kind_named(entry.kind), layers[entry.name], built[entry.rule, params.group_size]
+        if entry.matrices != kind.matrices(layer):  # q, k and v in one, of which the layer itself does not know
+            quantizer = entry.matrices.quantizer(quantizer)
+        kind.make_trainable(layer, quantizer, activation, slot)
     return model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edgerazor.core.json_files import read_json
+from edgerazor.core.json_files import check_file_name, read_json
 from edgerazor.data.tables import ArrowTable
 from edgerazor.errors import CheckpointError, DataError
 from edgerazor.schemas.base import nearest
@@ -49,7 +49,7 @@ def read_saved(path: Path, split: str | None, needed: Container[str]) -> ArrowTa
         split = split or splits[0]
         if split not in splits:
             raise DataError(f"{path}: there is no split '{split}'{nearest(split, splits)}")
-        return _read_stream(path / split, f"{path} ({split})", needed)
+        return _read_stream(path / inside(str(path / _SPLITS), split), f"{path} ({split})", needed)
     if split is not None and _read_json(path / _STATE).get("_split") != split:
         raise DataError(f"{path}: there is no split '{split}'; this folder holds a single dataset, so leave it out")
     return _read_stream(path, str(path), needed)
@@ -57,13 +57,27 @@ def read_saved(path: Path, split: str | None, needed: Container[str]) -> ArrowTa
 
 def _read_stream(folder: Path, name: str, needed: Container[str]) -> ArrowTable:
     try:
-        files = [folder / entry["filename"] for entry in _read_json(folder / _STATE)["_data_files"]]
+        entries = _read_json(folder / _STATE)["_data_files"]
+        files = [folder / inside(str(folder / _STATE), entry["filename"]) for entry in entries]
         tables = [pa.ipc.open_stream(pa.memory_map(str(file))).read_all() for file in files]
         names = tables[0].column_names
         kept = [column for column in names if column in needed]
         return ArrowTable(name, tuple(names), pa.concat_tables([table.select(kept) for table in tables]))
     except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{name}: cannot be read as a saved dataset: {error}") from error
+
+
+def inside(where: str, name: str) -> str:
+    """A name that a file gives for another one.
+
+    Raises:
+        DataError: it leads out of the folder; `where` is named.
+    """
+    try:
+        check_file_name(name, where)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    return name
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -104,6 +104,14 @@ class ArrowTable:
     def number(self, row: int) -> int:
         return row + 1
 
+    def column(self, name: str) -> list[Any]:
+        """All values of a column that was needed."""
+        return list(self.table.column(name).to_pylist())
+
+    def value(self, name: str, row: int) -> Any:
+        """One value of a column that was needed; no other column is read."""
+        return self.table.column(name)[row].as_py()
+
 
 def without_nulls(value: Any) -> Any:
     """The value without keys that hold null, however deep."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgerazor.checkpoint import load_model, open_checkpoint
 from edgerazor.core.contracts import ArchitectureAdapter
-from edgerazor.core.outputs import Head, ModelOutput, Targets
+from edgerazor.core.outputs import Head, ModelOutput, Targets, predicted_labels
 from edgerazor.core.registry import Registry
 from edgerazor.data import Collator
 from edgerazor.errors import CheckpointError, PlanError
@@ -101,7 +101,7 @@ def evaluate_model(
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     device = next(student.parameters(), next(student.buffers(), torch.zeros(()))).device
     sums = torch.zeros(9, dtype=torch.float64, device=device)
-    started = time.perf_counter()
+    started, of_classes = time.perf_counter(), False
     with _evaluation_mode(student):
         for batch in _share(dataset, collator or Collator(pad_token_id), batch_size, batches, rank, world):
             moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
@@ -109,9 +109,10 @@ def evaluate_model(
             if teacher is not None:
                 reference = (teacher_adapter or adapter).forward(teacher, moved, frozenset())
             sums += _batch_sums(student, reference, moved, adapter)
+            of_classes = predicted_labels(moved) is not None
     if accelerator is not None:
         sums = accelerator.reduce(sums, reduction="sum")
-    seconds, of_classes = time.perf_counter() - started, hasattr(dataset, "labelled")
+    seconds = time.perf_counter() - started
     return _means(sums.tolist(), compared=teacher is not None, of_classes=of_classes, seconds=seconds)
 
 

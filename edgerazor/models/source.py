@@ -190,7 +190,7 @@ class ModelSource:
             return self.load(dtype), None
         config = self._own_config()
         with init_empty_weights(include_buffers=False):
-            model = auto_class(config).from_config(config, attn_implementation="sdpa", dtype=dtype)
+            model = auto_class(config).from_config(config, **attention_options(config), dtype=dtype)
         return model.eval(), StoredWeights(model, Path(self.name))
 
     def _load(self, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PretrainedConfig]:

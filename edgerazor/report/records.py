@@ -5,18 +5,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edgerazor.checkpoint.section import CONFIG, MANIFEST
 from edgerazor.checkpoint.training_checkpoint import TRAINER_STATE, saved_steps
 from edgerazor.core.contracts.exporter import size_of
 from edgerazor.core.json_files import read_json
 from edgerazor.core.registry import Registry
 from edgerazor.core.run_folder import CHECKPOINTS, METRICS, PACKED, RECIPE
-from edgerazor.errors import CheckpointError, RecipeError
+from edgerazor.errors import CheckpointError
 from edgerazor.inference.open_runtime import is_exported
 from edgerazor.report.history import History, held_out_figures, last_figures
 from edgerazor.report.packed import PackedFacts, packed_facts
+from edgerazor.schemas.recipe import load_recipe
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def read_run(name: str, path: Path, registry: Registry) -> RunRecord:
 
     Raises:
         CheckpointError: there is nothing at the path, nothing of a run, or a file in it is damaged.
-        RecipeError: its recipe cannot be read.
+        RecipeError: its recipe cannot be read, or asks for a plugin that is not installed.
     """
     if path.is_dir() and any((path / part).exists() for part in (METRICS, CHECKPOINTS, PACKED)):
         return _read_folder(name, path, registry)
@@ -112,7 +111,7 @@ def _read_folder(name: str, path: Path, registry: Registry) -> RunRecord:
         path,
         RUN,
         packed,
-        _read_recipe(path / RECIPE),
+        _read_recipe(path / RECIPE, registry),
         history=history,
         figures=held_out_figures(_mapping(metrics, "evaluation", path / METRICS))
         if finished
@@ -131,16 +130,8 @@ def _with_packed(record: RunRecord, facts: PackedFacts) -> RunRecord:
     return replace(record, packed=facts, recipe=record.recipe or facts.recipe, figures=figures)
 
 
-def _read_recipe(path: Path) -> Mapping[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected a mapping, found {type(content).__name__}")
-    return content
+def _read_recipe(path: Path, registry: Registry) -> Mapping[str, Any]:
+    return load_recipe(path, registry=registry).to_dict() if path.exists() else {}
 
 
 def _mapping(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:

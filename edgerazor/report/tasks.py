@@ -1,6 +1,5 @@
 """Results of tasks, in lm-evaluation-harness's format as `evaluate --tasks --output` writes it, put side by side."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from edgerazor.core.json_files import read_json
 from edgerazor.core.run_folder import METRICS
 from edgerazor.errors import DataError
+from edgerazor.evaluate.tasks.results import metric_name, metrics_of, score_of
 from edgerazor.report.records import RunRecord
 from edgerazor.schemas.base import nearest
 
@@ -147,17 +147,25 @@ def _add(
 
 
 def _scores(content: Mapping[str, Any]) -> dict[Question, TaskScore]:
-    found, compared, counts = {}, content.get("comparison") or {}, content.get("n-samples") or {}
-    for task, scores in content["results"].items():
-        items = (counts.get(task) or {}).get("effective")
-        for key, value in scores.items():
-            metric = key.removesuffix(",none")
-            if metric == key or metric.endswith("_stderr") or not isinstance(value, int | float):
-                continue
-            error = scores.get(f"{metric}_stderr,none")
-            error = error if isinstance(error, int | float) and not math.isnan(error) else None
-            found[task, metric] = TaskScore(value, error, items, _verdict(compared.get(f"{task},{metric}")))
+    found, compared = {}, content.get("comparison") or {}
+    for task in content["results"]:
+        items = _items(content, task)
+        for metric, filtered in metrics_of(content, task):
+            if isinstance(content["results"][task][f"{metric},{filtered}"], int | float):
+                named, score = metric_name(metric, filtered), score_of(content, task, metric, filtered)
+                found[task, named] = TaskScore(
+                    score.value, score.error, items, _verdict(compared.get(f"{task},{named}"))
+                )
     return found
+
+
+def _items(content: Mapping[str, Any], task: str) -> int | None:
+    """How many items a task has, or all tasks of a group; None where the file does not say."""
+    parts = (content.get("group_subtasks") or {}).get(task)
+    counts = [_items(content, part) for part in parts] if parts else []
+    if counts:
+        return None if None in counts else sum(count for count in counts if count is not None)
+    return ((content.get("n-samples") or {}).get(task) or {}).get("effective")
 
 
 def _verdict(comparison: Any) -> str:

@@ -14,6 +14,7 @@ from edgerazor.schemas.training import TrainingSection
 from edgerazor.training.parallelism import check_sharding
 
 OURS = {"extra", "max_seconds", "start", "start_samples", "train_parameters"}
+_SHARES = {"top1_agreement", "top1", "top5"}  # of right answers; all other figures are better the smaller they are
 NO_STEP_LIMIT = 1_000_000_000
 RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
@@ -77,8 +78,8 @@ def _declared(training: TrainingSection, known: set[str]) -> dict[str, Any]:
     if values["warmup_steps"] >= 1:
         values["warmup_steps"] = int(values["warmup_steps"])
     if values.get("metric_for_best_model") and values.get("greater_is_better") is None:
-        best = str(values["metric_for_best_model"])
-        values["greater_is_better"] = "agreement" in best or "top" in best
+        best = str(values["metric_for_best_model"]).removeprefix("eval_")
+        values["greater_is_better"] = best in _SHARES
     return values
 
 

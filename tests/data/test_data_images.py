@@ -134,6 +134,26 @@ def test_what_is_wrong_is_named(tmp_path: Path, make: Any, message: str) -> None
         load(make(tmp_path))
 
 
+def test_a_table_names_pictures_inside_its_folder(tmp_path: Path) -> None:
+    _write(tmp_path / "data" / "files" / "a.png", encoded(0, 0))
+    table = _table(tmp_path / "data" / "a.parquet", {"image": ["files/a.png"], "label": [0]})
+    assert len(load(table).train) == 1
+    saved = tmp_path / "saved"
+    Dataset.from_dict({"image": [{"bytes": None, "path": "files/a.png"}], "label": [0]}).save_to_disk(saved)
+    _write(saved / "files" / "a.png", encoded(0, 0))
+    assert len(load(saved).train) == 1
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "{}/secret.png", "files/../../secret.png", "..", ""])
+def test_a_picture_outside_the_folder_of_its_table_is_refused(tmp_path: Path, name: str) -> None:
+    _write(tmp_path / "secret.png", encoded(0, 0))
+    _write(tmp_path / "data" / "files" / "a.png", encoded(0, 0))
+    for column in ([name.format(tmp_path)], [{"bytes": None, "path": name.format(tmp_path)}]):
+        table = _table(tmp_path / "data" / "a.parquet", {"image": column, "label": [0]})
+        with pytest.raises(DataError, match=r"row 1: image: .*(is not the name of a file in this folder|no picture)"):
+            load(table)
+
+
 def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "folder", 2)
     _write(folder / "left" / "broken.png", b"no picture")

@@ -1,6 +1,7 @@
 """Local files of every kind become documents; what cannot be read is named."""
 
 import json
+import shutil
 from pathlib import Path
 
 import datasets
@@ -80,6 +81,20 @@ def test_saved_dataset_and_its_splits(tmp_path):
         load_documents(Source(path=str(tmp_path / "two"), field="body"))
     with pytest.raises(DataError, match="no split 'tset'; did you mean 'test'"):
         load_documents(Source(path=str(tmp_path / "two"), field="body", split="tset"))
+
+
+@pytest.mark.parametrize("name", ["../one/data-00000-of-00001.arrow", "{}/one/data-00000-of-00001.arrow", ".."])
+def test_a_saved_dataset_names_files_inside_its_folder_alone(tmp_path, name):
+    datasets.Dataset.from_dict({"text": TEXTS}).save_to_disk(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    state = json.loads((tmp_path / "two" / "state.json").read_text(encoding="utf-8"))
+    state["_data_files"] = [{"filename": name.format(tmp_path)}]
+    (tmp_path / "two" / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "dataset_dict.json").write_text(json.dumps({"splits": ["../one"]}), encoding="utf-8")
+    for folder in ("two", "three"):
+        with pytest.raises(DataError, match="is not the name of a file in this folder"):
+            load_documents(Source(path=str(tmp_path / folder)))
 
 
 def test_empty_rows_are_counted(write_lines):

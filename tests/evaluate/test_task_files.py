@@ -100,7 +100,6 @@ def test_a_malformed_row_is_named(tmp_path: Path, task: str, change: dict, messa
     with pytest.raises(DataError) as error:
         read_rows(path, TASKS[task])
     assert str(error.value) == f"{path}:3: {message}"
-    assert len(read_rows(path, TASKS[task], limit=1)) == 1
 
 
 @pytest.mark.parametrize(

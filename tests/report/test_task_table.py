@@ -65,6 +65,31 @@ def test_a_teacher_has_a_column_and_the_comparison_stands_with_the_student(tmp_p
     assert table.columns["teacher of run"]["piqa", "acc"].value == 0.6
 
 
+def test_filters_and_groups_have_rows_as_in_the_table_of_the_command(tmp_path: Path) -> None:
+    record = run(tmp_path / "run")
+    scores = {
+        "gsm8k": {"exact_match,strict-match": 0.25, "exact_match_stderr,strict-match": 0.1}
+        | {"exact_match,flexible-extract": 0.5, "exact_match_stderr,flexible-extract": "N/A"},
+        "humaneval": {"pass@1,create_test": 0.75, "pass@1_stderr,create_test": 0.05},
+        "mmlu_virology": {"acc,none": 0.5},
+        "mmlu_astronomy": {"acc,none": 1.0},
+        "mmlu": {"acc,none": 0.625, "acc_stderr,none": 0.02, "alias": "mmlu"},
+    }
+    counts = {"gsm8k": 8, "humaneval": 4, "mmlu_virology": 3, "mmlu_astronomy": 1}
+    more = {
+        "n-samples": {task: {"original": 9, "effective": count} for task, count in counts.items()},
+        "group_subtasks": {"mmlu": ["mmlu_other", "mmlu_stem"], "mmlu_other": ["mmlu_virology"]}
+        | {"mmlu_stem": ["mmlu_astronomy"]},
+        "comparison": {"gsm8k,exact_match,strict-match": {"p": 0.5, "verdict": "may be chance"}},
+    }
+    write(record.path / "t.json", {**results("x"), "results": scores, **more})
+    found = task_table([record], []).columns["run"]
+    assert found["gsm8k", "exact_match,strict-match"].verdict == "may be chance, p 0.500"
+    assert (found["gsm8k", "exact_match,flexible-extract"].error, found["humaneval", "pass@1"].error) == (None, 0.05)
+    assert (found["mmlu", "acc"].value, found["mmlu", "acc"].items) == (0.625, 4)
+    assert found["humaneval", "pass@1"].items == 4
+
+
 def test_other_numbers_of_items_are_said(tmp_path: Path) -> None:
     first, second = run(tmp_path / "first"), run(tmp_path / "second")
     write(first.path / "t.json", results("x", items=40))

@@ -49,13 +49,10 @@ def recipe_of(name: str, teacher: str, pictures: Path, registry: Registry, **sec
         },
         "training": {"max_steps": 3, "per_device_train_batch_size": 6, "use_cpu": True, "save_steps": 2},
     }
-    if name == "vit":  # a selector has no more layers to choose than the model has
-        layers = {"name": "lafd", "top_k": 2}
-        losses = [{"name": "eakld"}, {"name": "feature_mse", "layers": layers}]
-        content["distillation"] = {"losses": losses}
-    else:
-        losses = [{"name": "eakld"}, {"name": "feature_mse", "layers": {"name": "lafd", "metric": "norm", "top_k": 1}}]
-        content["distillation"] = {"losses": losses}
+    # A selector has no more layers to choose than the model has.
+    layers = {"top_k": 2} if name == "vit" else {"metric": "norm", "top_k": 1}
+    losses = [{"name": "eakld"}, {"name": "feature_mse", "layers": {"name": "lafd", **layers}}]
+    content["distillation"] = {"losses": losses}
     return load_recipe({**content, **sections}, registry=registry)
 
 

@@ -27,6 +27,11 @@ def is_plain(module: nn.Module, names: Collection[str] | None = None) -> bool:
     return any(kind.is_plain(module) for kind in LAYER_KINDS if names is None or kind.name in names)
 
 
+def plain_layers(model: nn.Module, names: Collection[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Full name and module of every layer that is of one of these kinds and nothing more."""
+    return ((name, module) for name, module in model.named_modules() if is_plain(module, names))
+
+
 def kind_named(name: str) -> LayerKind:
     """The kind that plans call `name`."""
     return next(kind for kind in LAYER_KINDS if kind.name == name)

@@ -79,18 +79,21 @@ def load_images(section: DataSection, processor: Any, *, classes: Classes, chann
         training, held = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     training = mix_sources(training, [source.ratio for source in section.sources], paths, section.seed)
 
-    def rows(chosen: Sequence[Any], of: Sequence[tuple[list[Picture], list[int]]], order: Any, **options: Any) -> Any:
-        pairs = [(pictures[i], labels[i]) for (pictures, labels), index in zip(of, chosen, strict=True) for i in index]
-        ordered = [pairs[place] for place in order]
-        pictures, labels = [picture for picture, _ in ordered], [label for _, label in ordered]
-        return ImageRows(pictures, labels, processor, channels=channels, **options)
-
-    order = generator(section.seed, ORDER).permutation(sum(map(len, training)))
-    train = rows(training, sources, order, augmentation=section.images, seed=section.seed)
+    pictures, labels = _chosen(sources, training)
+    order = generator(section.seed, ORDER).permutation(len(pictures))
+    pictures, labels = [pictures[place] for place in order], [labels[place] for place in order]
+    train = ImageRows(pictures, labels, processor, channels=channels, augmentation=section.images, seed=section.seed)
     if not held:
         return Data(train, None, _usage(train, training), bad_rows=bad.count)
-    held_out = rows(held, held_sources, range(sum(map(len, held))))
+    held_out = ImageRows(*_chosen(held_sources, held), processor, channels=channels)
     return Data(train, held_out, _usage(train, training), _usage(held_out, held), bad.count)
+
+
+def _chosen(sources: Sequence[tuple[list[Picture], list[int]]], rows: Sequence[Any]) -> tuple[list[Picture], list[int]]:
+    """Pictures and classes of the rows that were chosen of each source, one source after the other."""
+    chosen = list(zip(sources, rows, strict=True))
+    pictures = [of_source[row] for (of_source, _), index in chosen for row in index]
+    return pictures, [of_source[row] for (_, of_source), index in chosen for row in index]
 
 
 def _read(section: DataSection, index: int, bad: BadRows, classes: Classes) -> tuple[list[Picture], list[int]]:

@@ -16,9 +16,9 @@ except ModuleNotFoundError as error:
         raise
     raise DataError(f"the package pillow is not installed, which opens pictures: {install_hint('images')}") from error
 
-from edgerazor.data.arrow_rows import is_saved_dataset, read_parquet, read_saved
+from edgerazor.data.arrow_rows import inside, is_saved_dataset, read_parquet, read_saved
 from edgerazor.data.bad_rows import BadRows
-from edgerazor.data.tables import Table
+from edgerazor.data.tables import ArrowTable
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.images import ImagesSection
@@ -87,25 +87,25 @@ class PictureFile(Picture):
 
 @dataclass(frozen=True)
 class PictureRow(Picture):
-    """A row of a table, which holds the bytes of a file, or says where it lies."""
+    """A row of a table, which holds the bytes of a file, or says where in `folder` it lies."""
 
-    table: Table
+    table: ArrowTable
     row: int
     column: str
+    folder: Path
 
     @property
     def where(self) -> str:
         return f"{self.table.name}: row {self.table.number(self.row)}: {self.column}"
 
     def _stream(self) -> Any:
-        (row,) = self.table.rows([self.row])
-        value = row.get(self.column)
+        value = self.table.value(self.column, self.row)
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes):
             return io.BytesIO(value)
         if isinstance(value, str):
-            return Path(self.table.name).parent / value
+            return self.folder / inside(self.where, value)
         raise DataError(f"{self.where}: holds no picture; expected its bytes, or a path")
 
 
@@ -132,11 +132,11 @@ def _listed(source: Source, section: ImagesSection) -> Iterator[Picture]:
         raise DataError(f"{source.path}: no such file or folder")
     needed = {section.image, section.label}
     if path.is_dir() and is_saved_dataset(path):
-        yield from _of_table(read_saved(path, source.split, needed), section)
+        yield from _of_table(read_saved(path, source.split, needed), section, path)
     elif path.is_file():
         if path.suffix.lower() != ".parquet":
             raise DataError(f"{path}: expected a Parquet file, or a folder of pictures by class")
-        yield from _of_table(read_parquet(path, needed), section)
+        yield from _of_table(read_parquet(path, needed), section, path.parent)
     else:
         yield from _of_folder(path, source.split, section)
 
@@ -150,7 +150,7 @@ def _of_folder(path: Path, split: str | None, section: ImagesSection) -> Iterato
         if not chosen:
             raise DataError(f"{path}: there is no split '{split}'{nearest(str(split), [file.stem for file in tables])}")
         for file in chosen:
-            yield from _of_table(read_parquet(file, {section.image, section.label}), section)
+            yield from _of_table(read_parquet(file, {section.image, section.label}), section, file.parent)
         return
     if split is not None and root == path:
         folders = [entry.name for entry in path.iterdir() if entry.is_dir()]
@@ -163,22 +163,17 @@ def _of_folder(path: Path, split: str | None, section: ImagesSection) -> Iterato
         yield PictureFile(place[0] if len(place) > 1 else None, file)
 
 
-def _of_table(table: Table, section: ImagesSection) -> Iterator[Picture]:
+def _of_table(table: ArrowTable, section: ImagesSection, folder: Path) -> Iterator[Picture]:
     if section.image not in table.names:
         raise DataError(
             f"{table.name}: no column '{section.image}'{nearest(section.image, table.names)}; set data.images.image"
         )
-    for row in range(len(table)):
-        label = _label(table, row, section.label) if section.label in table.names else None
-        yield PictureRow(label, table, row, section.image)
-
-
-def _label(table: Table, row: int, column: str) -> str | int | None:
-    (values,) = table.rows([row])
-    value = values.get(column)
-    if value is None or isinstance(value, (str, int)):
-        return value
-    raise DataError(f"{table.name}: row {table.number(row)}: {column} is {value!r}; expected a number or a name")
+    labels = table.column(section.label) if section.label in table.names else [None] * len(table)
+    for row, label in enumerate(labels):
+        if not (label is None or isinstance(label, (str, int))):
+            where = f"{table.name}: row {table.number(row)}: {section.label}"
+            raise DataError(f"{where} is {label!r}; expected a number or a name")
+        yield PictureRow(label, table, row, section.image, folder)
 
 
 def _reason(error: Exception) -> str:

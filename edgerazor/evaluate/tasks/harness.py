@@ -6,24 +6,13 @@ from typing import Any
 
 from datasets import Dataset
 
-from edgerazor.errors import DataError, PluginError, install_hint
+from edgerazor.errors import DataError
 from edgerazor.evaluate.tasks import programs
 from edgerazor.evaluate.tasks.catalog import ETHICS, TaskDefinition
+from edgerazor.evaluate.tasks.installed import FOLDER, AggMetricConfig, ConfigurableTask, Group, load_yaml
 from edgerazor.evaluate.tasks.sentences import check_sentences
 from edgerazor.schemas.messages import nearest
 
-try:
-    import lm_eval
-    from lm_eval.api.group import Group
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.config.group import AggMetricConfig
-    from lm_eval.tasks._yaml_loader import load_yaml
-except ModuleNotFoundError as error:
-    if error.name != "lm_eval":
-        raise
-    raise PluginError(f"lm-evaluation-harness is not installed: {install_hint('eval')}") from error
-
-FOLDER = Path(lm_eval.__file__).parent / "tasks"
 SEED = 1234  # lm-evaluation-harness draws examples by it
 _LEFT_OUT = ("tag", "dataset_path", "dataset_name", "dataset_kwargs", "process_docs", "should_decontaminate")
 Rows = Sequence[Mapping[str, Any]]
@@ -122,7 +111,7 @@ def build_groups(tasks: Mapping[str, RowsTask]) -> dict[str, Group]:
     subjects = [name for name in tasks if name.startswith("mmlu_")]
     if subjects:
         groups["mmlu"] = whole = Group.from_config(_group_config("_mmlu"))
-        for name in whole_parts():
+        for name in mmlu_parts():
             part = Group.from_config(_group_config(f"_{name}"))
             tag = f"{name}_tasks"
             for subject in subjects:
@@ -139,7 +128,7 @@ def build_groups(tasks: Mapping[str, RowsTask]) -> dict[str, Group]:
     return groups
 
 
-def whole_parts() -> list[str]:
+def mmlu_parts() -> list[str]:
     """Names of the groups that MMLU is made of."""
     return list(load_yaml(FOLDER / "mmlu/default/_mmlu.yaml", resolve_func=False)["task"])
 

@@ -9,18 +9,11 @@ from numpy.typing import NDArray
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from edgerazor.core.contracts import Runtime
-from edgerazor.errors import ExportError, PluginError, install_hint
+from edgerazor.errors import ExportError
+from edgerazor.evaluate.tasks.installed import TemplateLM, get_rolling_token_windows, make_disjoint_window
 from edgerazor.evaluate.tasks.request_cache import RequestCache
 from edgerazor.inference.continuation import Continuation
 from edgerazor.inference.sampling import Sampling
-
-try:
-    from lm_eval.api.model import TemplateLM
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-except ModuleNotFoundError as error:
-    if error.name != "lm_eval":
-        raise
-    raise PluginError(f"lm-evaluation-harness is not installed: {install_hint('eval')}") from error
 
 Answer = tuple[float, bool]
 Progress = Callable[[int, int], None]

@@ -66,7 +66,9 @@ class TasksResult:
 def read_results(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, missing: Mapping[str, str]) -> TasksResult:
     """The rows of a table, from results with samples, which are left out of what is kept."""
     rows = tuple(
-        _row(task, metric, filtered, ours, theirs) for task in _shown(ours) for metric, filtered in _metrics(ours, task)
+        _row(task, metric, filtered, ours, theirs)
+        for task in _shown(ours)
+        for metric, filtered in metrics_of(ours, task)
     )
     return TasksResult(rows, dict(missing), _without_items(ours), theirs and _without_items(theirs))
 
@@ -86,9 +88,23 @@ def _shown(results: Mapping[str, Any]) -> Iterator[str]:
             yield group
 
 
-def _metrics(results: Mapping[str, Any], task: str) -> list[tuple[str, str]]:
+def metrics_of(results: Mapping[str, Any], task: str) -> list[tuple[str, str]]:
+    """Metrics of a task or a group, each with the filter that its answers went through."""
     named = (key.partition(",") for key in results["results"][task] if "," in key)
     return [(metric, filtered) for metric, _, filtered in named if not metric.endswith("_stderr")]
+
+
+def metric_name(metric: str, filtered: str) -> str:
+    """How tables call a metric: with its filter behind a comma, if that is one of several."""
+    return metric if filtered in {"none", "create_test"} else f"{metric},{filtered}"
+
+
+def score_of(results: Mapping[str, Any], task: str, metric: str, filtered: str) -> Score:
+    """Value and standard error of one metric."""
+    found = results["results"][task]
+    error = found.get(f"{metric}_stderr,{filtered}")
+    known = isinstance(error, float) and not math.isnan(error)
+    return Score(float(found[f"{metric},{filtered}"]), error if known else None)
 
 
 def _items(results: Mapping[str, Any], task: str, filtered: str) -> list[Mapping[str, Any]]:
@@ -100,22 +116,15 @@ def _items(results: Mapping[str, Any], task: str, filtered: str) -> list[Mapping
 
 def _row(task: str, metric: str, filtered: str, ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> TaskRow:
     items = _items(ours, task, filtered)
-    named = metric if filtered in {"none", "create_test"} else f"{metric},{filtered}"
-    row = TaskRow(task, named, len(items), _score(ours, task, metric, filtered), ours["n-shot"].get(task, 0))
+    named = metric_name(metric, filtered)
+    row = TaskRow(task, named, len(items), score_of(ours, task, metric, filtered), ours["n-shot"].get(task, 0))
     if theirs is None:
         return row
     values = [[item[metric] for item in found] for found in (items, _items(theirs, task, filtered))]
     plain = all(not isinstance(value, list) and value in {0, 1} for of_model in values for value in of_model)
     compared = compare_answers(*([value == 1 for value in of_model] for of_model in values)) if plain else None
-    score = _score(theirs, task, metric, filtered)
+    score = score_of(theirs, task, metric, filtered)
     return TaskRow(task, named, row.items, row.student, row.shots, score, compared)
-
-
-def _score(results: Mapping[str, Any], task: str, metric: str, filtered: str) -> Score:
-    found = results["results"][task]
-    error = found.get(f"{metric}_stderr,{filtered}")
-    known = isinstance(error, float) and not math.isnan(error)
-    return Score(float(found[f"{metric},{filtered}"]), error if known else None)
 
 
 def _without_items(results: Mapping[str, Any]) -> dict[str, Any]:

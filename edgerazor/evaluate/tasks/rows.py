@@ -4,7 +4,6 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,12 @@ def missing_file(folder: Path, name: str) -> str:
     return f"{folder / name}.jsonl: there is no such file, nor one with .gz behind it{nearest(f'{name}.jsonl', there)}"
 
 
-def read_rows(path: Path, task: TaskDefinition, limit: int | None = None) -> list[dict[str, Any]]:
-    """The first rows of a file, each with the keys of the task alone.
+def read_rows(path: Path, task: TaskDefinition) -> list[dict[str, Any]]:
+    """The rows of a file, each with the keys of the task alone.
 
     Args:
         path: JSON lines, gzip-compressed or not.
         task: says which keys.
-        limit: at most this many rows; None is all.
 
     Raises:
         DataError: the file cannot be read, has no rows, or a row lacks a key or holds another type.
@@ -47,7 +45,7 @@ def read_rows(path: Path, task: TaskDefinition, limit: int | None = None) -> lis
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
-            rows = [_read_row(line, f"{path}:{number}", task) for number, line in islice(_filled(lines), limit)]
+            rows = [_read_row(line, f"{path}:{number}", task) for number, line in _filled(lines)]
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:

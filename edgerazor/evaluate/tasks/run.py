@@ -7,22 +7,16 @@ from typing import Any
 
 from edgerazor.core.contracts import Runtime
 from edgerazor.core.registry import Registry
-from edgerazor.errors import DataError, PluginError, install_hint
+from edgerazor.errors import DataError, PluginError
 from edgerazor.evaluate.tasks.catalog import TaskDefinition, choose_tasks
 from edgerazor.evaluate.tasks.harness import RowsTask, build_groups, rows_of_subjects
+from edgerazor.evaluate.tasks.installed import evaluate
 from edgerazor.evaluate.tasks.language_model import RuntimeLM
 from edgerazor.evaluate.tasks.request_cache import RequestCache, identify_model
 from edgerazor.evaluate.tasks.results import TasksResult, read_results
 from edgerazor.evaluate.tasks.rows import find_file, missing_file, read_rows
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.schemas.preset import local_config
-
-try:
-    from lm_eval.evaluator import evaluate
-except ModuleNotFoundError as error:
-    if error.name != "lm_eval":
-        raise
-    raise PluginError(f"lm-evaluation-harness is not installed: {install_hint('eval')}") from error
 
 Progress = Callable[[str, int, int], None]
 Rows = list[dict[str, Any]]
