@@ -9,7 +9,6 @@ one, and the same command goes on. A unit whose recipe has changed since is made
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import time
@@ -25,11 +24,11 @@ from quality_contestants import CONTESTANTS, Contestant, Setting, recipe_of
 from quality_report import write_results
 from quality_text import write_teacher_text
 from rich.console import Console
+from units import Units, digest_of
 
 from edgerazor import load_plugins, train
 from edgerazor.calibrate import pack_calibrated
 from edgerazor.checkpoint import load_model, pack_model
-from edgerazor.core.atomic import write_text
 from edgerazor.core.claims import claimed
 from edgerazor.core.run_folder import PACKED
 from edgerazor.data import Data, load_data
@@ -65,7 +64,8 @@ class Laboratory:
         self.held_out = load_data(
             DataSection.model_validate(section | {"sequence_length": setting.sequence_length}), self.tokenizer
         ).held_out
-        self._weights = _digest(setting.teacher)
+        self.units = Units(output / "units", [contestant.name for contestant in CONTESTANTS])
+        self._weights = digest_of(setting.teacher)
         self._rows: dict[str, Data] = {}
 
     def run(self, contestants: Sequence[Contestant], seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -77,51 +77,32 @@ class Laboratory:
                 if place and not contestant.depends_on_seed:
                     continue
                 self._unit(contestant, seed)
-                found = [teacher, *self._kept()]
+                found = [teacher, *self.units.kept()]
                 write_results(self.output, found, machine() | {"torch": torch.__version__})
         return found
-
-    def _kept(self) -> list[dict[str, Any]]:
-        """What is measured by now, in the order of the contestants."""
-        order = {contestant.name: place for place, contestant in enumerate(CONTESTANTS)}
-        units = [json.loads(path.read_text(encoding="utf-8")) for path in (self.output / "units").glob("*.json")]
-        known = [unit for unit in units if unit["name"] in order]
-        return sorted(known, key=lambda unit: (order[unit["name"]], unit["seed"]))
 
     def _teacher_unit(self) -> dict[str, Any]:
         size = 2 * sum(parameter.numel() for parameter in self.teacher.parameters())
         figures = self._measure(self.teacher)
         return {"name": "teacher", "method": "teacher", "bits": 16, "seed": 0, "bytes": size} | figures
 
-    def _unit(self, contestant: Contestant, seed: int) -> dict[str, Any]:
+    def _unit(self, contestant: Contestant, seed: int) -> None:
         raw = recipe_of(contestant, self.setting, seed)
-        path = self.output / "units" / f"{contestant.slug}-seed{seed}.json"
         deciding = {**raw, "model": self._weights, "data": [contestant.data, self.setting.sequence_length, seed]}
         if contestant.kind != "trained":
             deciding |= {"training": None, "evaluation": None}
-        told = [contestant.kind, deciding, self.batches]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        if path.exists():
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if kept["recipe"] == digest:
-                return kept
         facts = {"name": contestant.name, "method": contestant.method, "bits": contestant.bits, "seed": seed}
-        unit = {
-            **facts,
-            "kind": contestant.kind,
-            "data": contestant.data,
-            "recipe": digest,
-            **self._make(contestant, raw),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(unit, indent=1) + "\n")
+        facts |= {"kind": contestant.kind, "data": contestant.data}
+        told = [contestant.kind, deciding, self.batches]
+        unit, made = self.units.unit(facts, contestant.slug, told, lambda: self._make(contestant, raw))
+        if not made:
+            return
         self.console.print(
             f"seed {seed}  {contestant.name}: loss {unit['loss']:.4f}  KL {unit['kl_teacher']:.4f}  "
             f"{unit['seconds']:.0f} s",
             highlight=False,
         )
         self.console.file.flush()
-        return unit
 
     def _make(self, contestant: Contestant, raw: dict[str, Any]) -> dict[str, Any]:
         """Train or round a contestant, read it back from the disk, and measure it."""
@@ -182,14 +163,6 @@ class Laboratory:
         )
         figures = ("loss", "kl_teacher", "top1_agreement", "bits_per_byte")
         return {name: getattr(result, name) for name in figures}
-
-
-def _digest(teacher: Path) -> str:
-    """Of the weights of a folder."""
-    found = hashlib.sha256()
-    for path in sorted(teacher.glob("*.safetensors")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def setting_of(arguments: argparse.Namespace, teacher: Path, contestants: Sequence[Contestant]) -> Setting:

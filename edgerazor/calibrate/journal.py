@@ -34,9 +34,9 @@ class Journal:
 
     def __init__(self, folder: Path, rows: Iterable[Tensor], made_from: Mapping[str, Any]):
         self.folder = folder
-        rows = list(rows)
-        self._lengths = [row.shape[1] for row in rows]
-        digest = hashlib.sha256(b"".join(row.numpy().tobytes() for row in rows))
+        self.rows = list(rows)
+        self._lengths = [row.shape[1] for row in self.rows]
+        digest = hashlib.sha256(b"".join(row.numpy().tobytes() for row in self.rows))
         content = {**made_from, "rows": digest.hexdigest(), "version": __version__, "torch": torch.__version__}
         told = json.loads(json.dumps(content))
         if not (folder / _MADE_FROM).is_file() or read_json(folder / _MADE_FROM) != told:

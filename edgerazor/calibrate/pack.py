@@ -1,6 +1,6 @@
-"""`pack --calibrate`: a 16-bit model to a packed checkpoint, rounded on texts."""
+"""`pack --calibrate`: a 16-bit model to a packed checkpoint, rounded on texts or pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgerazor.calibrate.classifier import calibration_pictures, round_classifier
 from edgerazor.calibrate.journal import Journal
 from edgerazor.calibrate.walk import Decoder, decoder_layers, round_layers
 from edgerazor.checkpoint.folder import check_replaceable
@@ -17,7 +18,7 @@ from edgerazor.checkpoint.write import PackResult
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.claims import claimed
 from edgerazor.core.contracts import Progress
-from edgerazor.core.layers.table import kind_named
+from edgerazor.core.layers.table import find_layer
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.stored_codes import StoredCodes
@@ -30,6 +31,7 @@ from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.recipe import Recipe
 
 SEQUENCE_LENGTH = 512
+Codes = Mapping[str, Callable[[], QuantizedTensor]]
 
 
 def calibrate_source(
@@ -48,13 +50,13 @@ def calibrate_source(
 
     Args:
         source: folder or hub name of a 16-bit model.
-        texts: file or folder of texts or conversations.
+        texts: file or folder of texts or conversations; of pictures for a classifier.
         registry: loaded plugins.
         output: folder of the packed checkpoint.
         preset: name of a preset.
         recipe: file with a `quantization` section or a preset.
         overrides: `key.path=value` strings.
-        samples: at most so many rows of 512 tokens at most.
+        samples: at most so many rows of 512 tokens at most, or pictures.
         progress: called with "rounding", layers done and layers in all.
 
     Raises:
@@ -67,7 +69,10 @@ def calibrate_source(
             f"{source}: is a run, whose weights were trained for plain rounding; leave --calibrate out"
         )
     chosen = packing_recipe(source, registry, preset, recipe, overrides)
-    data = DataSection.model_validate({"sources": [{"path": str(texts)}], "sequence_length": SEQUENCE_LENGTH})
+    read: dict[str, Any] = {"sources": [{"path": str(texts)}]}
+    pictures = Models(chosen.model, registry).student.classifies_images
+    read |= {"task": "image_classification"} if pictures else {"sequence_length": SEQUENCE_LENGTH}
+    data = DataSection.model_validate(read)
 
     def show(done: int, total: int) -> None:
         if progress is not None:
@@ -85,22 +90,23 @@ def pack_calibrated(
     samples: int = 128,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> PackResult:
-    """Quantize a 16-bit model on texts (GPTQ) and write a packed checkpoint.
+    """Quantize a 16-bit model on texts, or pictures of a classifier, (GPTQ) and write a packed checkpoint.
 
-    The matrices of the decoder layers are calibrated, on inputs as the rounded layers before them give; embedding and
-    head are rounded as `pack_model` rounds them. One layer is in memory at a time, in float32, where the weights can be
-    read one by one, as those of a folder in most cases; hidden states are on the disk. What is done is kept beside the
-    output until the checkpoint is written: the same call goes on with the layer at which it was stopped. The same
-    arguments give the same codes on one kind of processor.
+    Of a classifier all matrices are calibrated but those of convolutions in groups; it is in memory whole, and begun
+    anew by the next call. Of a language model the matrices of the decoder layers are calibrated, on inputs as the
+    rounded layers before them give; embedding and head are rounded as `pack_model` rounds them. One layer is in memory
+    at a time, in float32, where the weights can be read one by one, as those of a folder in most cases; hidden states
+    are on the disk. What is done is kept beside the output until the checkpoint is written: the same call goes on with
+    the layer at which it was stopped. The same arguments give the same codes on one kind of processor.
 
     Args:
         recipe: the model is a folder or hub name of a 16-bit model.
         registry: loaded plugins.
         output: folder of the checkpoint; free, empty, or a checkpoint to replace.
-        data: texts, whose rows of `sequence_length` tokens are taken in the order of the data's seed; held-out ones
-            are left out.
-        samples: at most so many rows.
-        show: called with layers done and layers in all.
+        data: texts, whose rows of `sequence_length` tokens are taken in the order of the data's seed, or pictures, as
+            they are; held-out ones are left out.
+        samples: at most so many rows or pictures.
+        show: called with layers done and layers in all; of a classifier with matrices.
 
     Raises:
         CheckpointError: the model cannot be loaded, or the output cannot be written.
@@ -113,45 +119,65 @@ def pack_calibrated(
     with claimed(output):
         source = Models(recipe.model, registry).student
         plan = build_plan(source.build_meta_model(), recipe.quantization, adapter=source.adapter, registry=registry)
-        rows = calibration_rows(source, data, samples)
-        made_from = {"recipe": plan.quantization.model_dump(mode="json"), "weights": _weights(source)}
-        target = output.resolve()
-        journal = Journal(target.with_name(f".{target.name}.calibration"), rows, made_from)
-        layers = _calibrate(source, plan, rows, journal, registry, show)
-        model, weights = source.load_unread() or (source.load(), None)
-        apply_plan(model, plan, registry=registry)
-        _keep_codes(model, journal, layers)
-        result = write_with_tokenizer(
-            source, model, output, recipe=recipe, plan=plan, registry=registry, weights=weights
-        )
+        if source.classifies_images:
+            codes = _of_pictures(source, plan, calibration_pictures(source, data, samples), registry, show)
+            return _write(source, plan, recipe, output, codes, registry)
+        journal = _journal(source, plan, calibration_rows(source, data, samples), output.resolve())
+        codes = _of_texts(source, plan, journal, registry, show)
+        result = _write(source, plan, recipe, output, codes, registry)
         journal.remove()
         return result
 
 
-def _calibrate(
+def _journal(source: ModelSource, plan: Plan, rows: list[Tensor], output: Path) -> Journal:
+    """What is done already, beside the output."""
+    made_from = {"recipe": plan.quantization.model_dump(mode="json"), "weights": _weights(source)}
+    return Journal(output.with_name(f".{output.name}.calibration"), rows, made_from)
+
+
+def _write(
     source: ModelSource,
     plan: Plan,
-    rows: list[Tensor],
-    journal: Journal,
+    recipe: Recipe,
+    output: Path,
+    codes: Codes,
     registry: Registry,
-    show: Callable[[int, int], None],
-) -> list[tuple[int, str]]:
-    """Fill the journal; returns the layer's number and the name of every matrix in it."""
+) -> PackResult:
+    """The checkpoint, with the codes that were found for its matrices."""
+    model, weights = source.load_unread() or (source.load(), None)
+    apply_plan(model, plan, registry=registry)
+    for name, read in codes.items():
+        layer: Any = find_layer(model, name)
+        layer.weight_quantizer = FoundCodes(f"{name}.weight", read)
+    return write_with_tokenizer(source, model, output, recipe=recipe, plan=plan, registry=registry, weights=weights)
+
+
+def _of_pictures(
+    source: ModelSource, plan: Plan, pictures: list[Tensor], registry: Registry, show: Callable[[int, int], None]
+) -> Codes:
+    """Codes of a classifier, which is held whole."""
+    model = source.load(torch.float32)
+    apply_plan(model, plan, registry=registry)
+    codes = round_classifier(model, plan, pictures, show)
+    return {name: partial(codes.__getitem__, name) for name in codes}
+
+
+def _of_texts(
+    source: ModelSource, plan: Plan, journal: Journal, registry: Registry, show: Callable[[int, int], None]
+) -> Codes:
+    """Codes of the decoder layers, which the journal holds."""
     model, weights = source.load_by_parts(torch.float32)
     if not decoder_layers(plan, model):
         journal.remove()
         raise PlanError("the recipe quantizes no matrix of a decoder layer, so there is nothing to calibrate")
     apply_plan(model, plan, registry=registry)
     decoder = Decoder(model, plan, weights)
-    round_layers(decoder, rows, journal, show)
-    return [(index, entry.name) for index, name in enumerate(decoder.layers) for entry in decoder.entries[name]]
-
-
-def _keep_codes(model: Any, journal: Journal, layers: list[tuple[int, str]]) -> None:
-    """Let each matrix be packed with the codes that were found for it."""
-    for index, name in layers:
-        layer: Any = kind_named("linear").find(model, name)
-        layer.weight_quantizer = FoundCodes(f"{name}.weight", partial(journal.codes, index, name))
+    round_layers(decoder, journal.rows, journal, show)
+    return {
+        entry.name: partial(journal.codes, index, entry.name)
+        for index, name in enumerate(decoder.layers)
+        for entry in decoder.entries[name]
+    }
 
 
 class FoundCodes(StoredCodes):

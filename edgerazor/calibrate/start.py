@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgerazor.calibrate.classifier import round_classifier
 from edgerazor.calibrate.gptq import calibrated, limits
 from edgerazor.calibrate.journal import Journal
 from edgerazor.calibrate.walk import Decoder, decoder_layers, round_layers
@@ -19,7 +20,7 @@ _INSIDE = 0.49  # of a step: as far from its code as a latent weight may be
 
 
 def start_calibrated(model: Any, plan: Plan, rows: list[Tensor]) -> None:
-    """Replace the latent weights of the decoder layers by those of calibrated rounding, in place.
+    """Replace the latent weights of the decoder layers, or of a classifier, by those of calibrated rounding, in place.
 
     Quantized, they have the codes and scales that GPTQ finds when the largest weight of every group keeps the outermost
     code. Apart from that they are where the weights were when they were rounded.
@@ -27,11 +28,14 @@ def start_calibrated(model: Any, plan: Plan, rows: list[Tensor]) -> None:
     Args:
         model: float32, whole, with the plan applied.
         plan: of the model.
-        rows: token ids `[1, T]`.
+        rows: token ids `[1, T]`; of a classifier pictures `[1, channels, height, width]`.
 
     Raises:
         PlanError: the recipe quantizes no matrix of a decoder layer, or a quantizer has no such latent weights.
     """
+    if rows[0].ndim == 4:
+        round_classifier(model, plan, rows, find=latent_weights)
+        return
     if not decoder_layers(plan, model):
         raise PlanError("training.start: calibrated, but the recipe quantizes no matrix of a decoder layer")
     decoder = Decoder(model, plan, None)

@@ -51,10 +51,10 @@ def pack(
     preset: Annotated[str | None, typer.Option("--preset", help="4-bit, 2.79-bit, 1.88-bit or 1.58-bit.")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Take the quantization section from here.")] = None,
     calibrate: Annotated[
-        Path | None, typer.Option("--calibrate", help="Texts to round on (GPTQ), closer to the model.")
+        Path | None, typer.Option("--calibrate", help="Texts, or pictures, to round on (GPTQ), closer to the model.")
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", help="Rows of --calibrate, 512 tokens each at most.", min=1)
+        int, typer.Option("--samples", help="Pictures of --calibrate, or rows, 512 tokens each at most.", min=1)
     ] = 128,
     overrides: Overrides = None,
 ) -> None:

@@ -104,8 +104,6 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def _only_for_texts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     """What a recipe for pictures asks of them in vain: key path and message."""
-    if recipe.training.start == "calibrated":
-        yield ("training", "start"), "calibrated reads texts; of pictures a run starts from the stored weights"
     for key in ("on_policy", "teacher_cache"):
         if recipe.distillation is not None and getattr(recipe.distillation, key) is not None:
             yield ("distillation", key), "is for texts; pictures have no tokens to write or to keep; leave it out"

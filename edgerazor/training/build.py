@@ -109,13 +109,18 @@ def _load_student(
     student, plan = load_student(models, recipe, attentions=attentions)
     if recipe.training.start == "calibrated" and not resumed:
         count = min(recipe.training.start_samples, len(data.train))
-        start_calibrated(student, plan, [torch.tensor([data.train[row]["input_ids"]]) for row in range(count)])
+        start_calibrated(student, plan, [_model_input(data.train[row]) for row in range(count)])
     settle_student(student, processor, data)
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(  # type: ignore[union-attr]
         recipe, plan, registry=models.registry, unquantized=unquantized_dtype(models.student.config)
     )
     return student, plan
+
+
+def _model_input(row: Any) -> torch.Tensor:
+    """What the model is given of a row alone: token ids `[1, T]`, or a picture `[1, channels, height, width]`."""
+    return row["pixel_values"].unsqueeze(0) if "pixel_values" in row else torch.tensor([row["input_ids"]])
 
 
 def _training_rows(recipe: Recipe, distiller: Distiller, data: Data, collator: Any, vocabulary: int) -> tuple[Any, Any]:

@@ -199,7 +199,6 @@ def test_keys_of_another_task_are_refused(registry: Registry, data: Any, message
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"training": {"start": "calibrated"}}, r"training\.start: calibrated reads texts"),
         ({"distillation": {"losses": ["eakld"], "teacher_cache": "x"}}, r"distillation\.teacher_cache: is for texts"),
     ],
 )

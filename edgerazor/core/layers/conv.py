@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.kind import LayerKind, of_whole_rows
@@ -26,18 +27,19 @@ class QuantConvolution:
     """Mixed into a convolution: weight and input are fake-quantized; the input over its channels, place by place.
 
     Attributes:
-        weight_quantizer: of the matrix that the weight reads as.
+        weight_quantizer: of the matrix that the weight reads as; None: the weight is used as it is.
         values_quantizer: the same, of the weight in its own shape.
     """
 
-    weight_quantizer: Quantizer
+    weight_quantizer: Quantizer | None
     values_quantizer: Quantizer
     input_quantizer: Quantizer | None
     weight_cache: WeightCache | None = None
 
     def forward(self: Any, x: Tensor) -> Tensor:
         """`[batch, out, *places]` of `[batch, in, *places]`, without the batch as well."""
-        values = differentiable_weight(self.weight, self.values_quantizer, self.weight_cache, self.weight.dtype)
+        quantizer = None if self.weight_quantizer is None else self.values_quantizer
+        values = differentiable_weight(self.weight, quantizer, self.weight_cache, self.weight.dtype)
         return _convolved(self, _quantized(x, self), values, self.bias)
 
 
@@ -118,6 +120,19 @@ class Conv(LayerKind):
 
     def input_columns(self, layer: Convolution) -> int:
         return layer.in_channels
+
+    def product_rows(self, layer: Any, x: Tensor) -> Tensor | None:
+        if layer.groups > 1:
+            return None
+        x, kernel = _quantized(x, layer), layer.kernel_size
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = functional.pad(x, layer._reversed_padding_repeated_twice, mode)
+        steps = {"dilation": layer.dilation, "stride": layer.stride}
+        if layer.places == 1:  # unfold knows two axes
+            x, kernel = x.unsqueeze(-2), (1, *kernel)
+            steps = {key: (1, *value) for key, value in steps.items()}
+        columns = functional.unfold(x, kernel, **steps)
+        return columns.transpose(-1, -2).reshape(-1, columns.shape[-2])
 
     def make_trainable(
         self, layer: Any, quantizer: Quantizer, activation: Quantizer | None, slot: InputSlot | None

@@ -93,6 +93,15 @@ class LayerKind(ABC):
         """Width of the inputs along which the quantizer of activations goes."""
         return self.matrices(layer).columns
 
+    def product_rows(self, layer: Any, x: Tensor) -> Tensor | None:
+        """What the rows of a quantization-aware layer's weight are multiplied by when it is given `x`.
+
+        Returns:
+            `[N, columns]`, quantized as the layer does; None where not all rows are multiplied by the same.
+        """
+        quantizer = layer.input_quantizer
+        return (x if quantizer is None else quantizer.fake_quantize(x)).reshape(-1, x.shape[-1])
+
     def quantizer(self, layer: Any) -> Quantizer | None:
         """What quantizes the weight in training; None before a plan is applied, or where it stays at 16 bit."""
         return getattr(layer, "weight_quantizer", None)
