@@ -28,6 +28,7 @@ EXTRAS_OF = {
     "plugins/exporters/onnx": ["onnx", "genai"],
     "data/images": ["images"],
     "evaluate/tasks": ["eval"],
+    "evaluate/videos": ["video"],
     "kernels/triton": ["triton"],
     "quickstart": ["llamacpp-prebuilt"],
     "report": ["report"],

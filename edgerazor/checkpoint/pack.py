@@ -67,7 +67,7 @@ def write_with_tokenizer(
         CheckpointError: as `write_checkpoint`, or the tokenizer cannot be read.
     """
     tokenizer = source.companion
-    written = write_checkpoint(model, output, plan=plan, tokenizer=tokenizer, **given)
+    written = write_checkpoint(model, output, plan=plan, tokenizer=tokenizer, beside=source.processor_files, **given)
     missing = "image processor" if source.classifies_images else "tokenizer"
     absent = () if tokenizer is not None else (f"{source.name}: has no {missing}, so {output} has none either",)
     return replace(written, notes=(*plan.notes, *written.notes, *absent))

@@ -1,8 +1,9 @@
 """Writing a packed checkpoint from a quantization-aware model."""
 
 import json
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def write_checkpoint(
     evaluation: Any = None,
     unquantized: torch.dtype | None = None,
     weights: StoredWeights | None = None,
+    beside: Sequence[Path] = (),
 ) -> PackResult:
     """Pack a quantization-aware model and write it as a folder that transformers loads (TRANSFORMERS 5).
 
@@ -100,6 +102,7 @@ def write_checkpoint(
         evaluation: figures for the manifest and the card: a mapping or a dataclass.
         unquantized: the 16-bit dtype of the base model; None asks `unquantized_dtype(model.config)`.
         weights: of a model on the meta device, which are read one by one.
+        beside: files that are copied into the folder, such as those of a processor.
 
     Raises:
         CheckpointError: NaN or infinity (tensor named), scales that are not float16, or a folder that cannot be
@@ -115,13 +118,16 @@ def write_checkpoint(
         section = build_section(packed, plan, resolved, unquantized=dtype)
         packed.notes += settle_special_tokens(model, tokenizer)
         manifest = _manifest(packed, section, recipe, plan, registry, evaluation)
-        (temporary / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
-        _save_companions(model, tokenizer, temporary)
+        _save_companions(model, section, tokenizer, temporary, beside)
         _write_card(temporary / "README.md", model, manifest, plan)
-        files = {name: hash_file(temporary / name) for name in files_in(temporary)}
-        write_manifest(temporary, manifest.model_copy(update={"files": files}))
+        _write_manifest(manifest, temporary)
         sizes = {name: (temporary / name).stat().st_size for name in files_in(temporary)}
     return replace(_result(folder, sizes, manifest, plan, packed), seconds=time.monotonic() - started)
+
+
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
+    files = {name: hash_file(folder / name) for name in files_in(folder)}
+    write_manifest(folder, manifest.model_copy(update={"files": files}))
 
 
 def _write_card(path: Path, model: Any, manifest: Manifest, plan: Plan) -> None:
@@ -220,7 +226,10 @@ def _config_text(model: Any, section: PackedSection) -> str:
     return json.dumps(config, indent=1, sort_keys=True) + "\n"
 
 
-def _save_companions(model: Any, tokenizer: Any, folder: Path) -> None:
+def _save_companions(model: Any, section: PackedSection, tokenizer: Any, folder: Path, beside: Sequence[Path]) -> None:
+    (folder / CONFIG).write_text(_config_text(model, section), encoding="utf-8")
+    for path in beside:
+        shutil.copyfile(path, folder / path.name)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
     if tokenizer is not None:

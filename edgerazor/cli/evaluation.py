@@ -71,6 +71,24 @@ BatchSize = Annotated[
     int | None,
     typer.Option("--batch-size", min=1, help="Questions of --tasks read side by side, in Transformers and llama.cpp."),
 ]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        "--frames",
+        min=1,
+        help="Frames that are taken of each video, from its first to its last. [default: 32]",
+        show_default=False,
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        help="Frames of videos with more pixels are made smaller. [default: 602112]",
+        show_default=False,
+    ),
+]
 HeldOutOverrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -119,6 +137,8 @@ def evaluate(
     thinking: Thinking = None,
     confirm_run_unsafe_code: RunCode = False,
     batch_size: BatchSize = None,
+    frames: Frames = None,
+    max_pixels: MaxPixels = None,
     overrides: HeldOutOverrides = None,
 ) -> None:
     """Measure a model: on held-out data by loss, bits per byte and KL to its teacher, or on tasks by right answers."""
@@ -135,8 +155,9 @@ def evaluate(
         "run_code": confirm_run_unsafe_code,
         "batch_size": batch_size,
     }
+    shown = {"frames": frames, "max_pixels": max_pixels}
     if not tasks:
-        given = (*prompts.values(), *settings.values(), cache, no_cache)
+        given = (*prompts.values(), *settings.values(), *shown.values(), cache, no_cache)
         if any(value is not None and value is not False for value in given):
             raise DataError("--tasks is missing, to which all options but --data, --teacher and --set belong")
         _on_held_out(model, data, teacher, overrides or [])
@@ -147,7 +168,7 @@ def evaluate(
 
     settings["batch_size"] = batch_size or 1
     settings["cache"] = None if no_cache else cache or default_cache()
-    run_tasks(model, tasks, data=data, teacher=teacher, prompts=prompts, **settings)
+    run_tasks(model, tasks, data=data, teacher=teacher, prompts=prompts, shown=shown, **settings)
 
 
 def _on_held_out(model: Path, data: Path | None, teacher: str | None, overrides: list[str]) -> None:

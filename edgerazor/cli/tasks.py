@@ -1,4 +1,4 @@
-"""`evaluate --tasks`: the table of a model and its teacher on the tasks of lm-evaluation-harness."""
+"""`evaluate --tasks`: the table of a model and its teacher on tasks."""
 
 import logging
 import os
@@ -20,8 +20,8 @@ from edgerazor.cli.tables import console
 from edgerazor.errors import DataError
 
 if TYPE_CHECKING:
+    from edgerazor.evaluate.side_by_side import Progress, Run
     from edgerazor.evaluate.tasks.results import Score, TaskRow, TasksResult
-    from edgerazor.evaluate.tasks.run import Progress
 
 
 def run_tasks(
@@ -32,9 +32,24 @@ def run_tasks(
     teacher: str | None,
     output: Path | None,
     prompts: dict[str, Any],
+    shown: dict[str, Any],
     **settings: Any,
 ) -> None:
-    """Measure, write the JSON if a path is given, and print the table; `settings` are those of `TaskRun`."""
+    """Measure, write the JSON if a path is given, and print the table.
+
+    Args:
+        model: what is measured.
+        tasks: names, several with commas between them.
+        data: folder of the rows.
+        teacher: is measured beside it.
+        output: path of the JSON.
+        prompts: attributes of `Prompts`.
+        shown: how videos are shown, `frames` and `max_pixels`; None where nothing is said.
+        settings: those of `TaskRun`.
+
+    Raises:
+        DataError: there is no folder, or options do not belong to the tasks.
+    """
     if data is None:
         raise DataError("--tasks needs --data: a folder with NAME.jsonl of each task; nothing is downloaded")
     # Heeded if nothing that reads them is imported yet: a table is shown, not a library's bars and remarks.
@@ -42,20 +57,58 @@ def run_tasks(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from edgerazor.core.atomic import write_text
     from edgerazor.core.discovery import load_plugins
-    from edgerazor.evaluate.tasks.run import Prompts, TaskRun, evaluate_tasks
+    from edgerazor.evaluate.side_by_side import evaluate_tasks
 
-    run = TaskRun(tasks, data, prompts=Prompts(**prompts), **settings)
+    runs = _runs(tasks, data, prompts, shown, settings)
     with _bars() as progress:
         result = evaluate_tasks(
-            model, run, registry=load_plugins(), teacher=None if teacher is None else Path(teacher), progress=progress
+            model, runs, registry=load_plugins(), teacher=None if teacher is None else Path(teacher), progress=progress
         )
     if output is not None:
         write_text(output, result.to_json())
     console().print(tasks_table(result))
-    if run.limit is not None:
-        typer.echo(f"the first {run.limit} rows of each task; --limit cut off the rest")
+    if settings["limit"] is not None:
+        typer.echo(f"the first {settings['limit']} rows of each task; --limit cut off the rest")
     for name, reason in result.missing.items():
         typer.echo(f"missing: {name}: {reason}", err=True)
+
+
+def _runs(
+    tasks: list[str], data: Path, prompts: dict[str, Any], shown: dict[str, Any], settings: dict[str, Any]
+) -> "list[Run]":
+    """Those about videos first: a model that cannot see is refused before it has answered anything."""
+    from edgerazor.evaluate.tasks.catalog import choose_tasks
+    from edgerazor.evaluate.videos.catalog import separate
+
+    texts, videos = separate(tasks)
+    given = {key: value for key, value in shown.items() if value is not None}
+    if given and not videos:
+        raise DataError(f"--{next(iter(given)).replace('_', '-')} is of videos, which none of these tasks shows")
+    if texts or not videos:
+        choose_tasks(texts)
+    runs: list[Run] = []
+    if videos:
+        from edgerazor.evaluate.videos.run import VideoRun
+
+        kept = {key: settings[key] for key in ("limit", "cache")}
+        runs.append(VideoRun(videos, data, system=_message_of_videos(prompts), **kept, **given))
+    if texts:
+        from edgerazor.evaluate.tasks.run import Prompts, TaskRun
+
+        runs.append(TaskRun(texts, data, prompts=Prompts(**prompts), **settings))
+    return runs
+
+
+def _message_of_videos(prompts: dict[str, Any]) -> str | None:
+    """The system message; DataError for options by which videos are not asked about."""
+    for key, option in (("num_fewshot", "--num-fewshot"), ("multiturn", "--fewshot-as-multiturn")):
+        if prompts[key]:
+            raise DataError(f"{option}: no examples stand before a video; ask the other tasks in a run of their own")
+    if prompts["chat_template"] is False:
+        raise DataError("--no-chat-template: videos are shown by the chat template alone")
+    if prompts["thinking"] is not None:
+        raise DataError("--thinking, --no-thinking: the answer to a video is its first token, without a thought")
+    return prompts["system"]
 
 
 def default_cache() -> Path:

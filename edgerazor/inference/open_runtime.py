@@ -48,7 +48,7 @@ def _open_packed(folder: Path, registry: Registry) -> Runtime:
         raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")
     opened = open_checkpoint(folder, registry=registry)
     tokenizer = load_tokenizer(folder)
-    return TransformersRuntime(load_model(folder, registry=registry), tokenizer, opened.recipe)
+    return TransformersRuntime(load_model(folder, registry=registry), tokenizer, opened.recipe, folder=str(folder))
 
 
 def _is_unquantized(folder: Path) -> bool:
@@ -75,7 +75,7 @@ def _open_unquantized(folder: Path, registry: Registry) -> Runtime:
 
     source, device = ModelSource(str(folder), registry=registry), pick_device()
     model = source.load("float32" if device.type == "cpu" else "auto")
-    return TransformersRuntime(model.to(device), source.tokenizer)
+    return TransformersRuntime(model.to(device), source.tokenizer, folder=source.name)
 
 
 def exporter_of(path: Path, registry: Registry) -> str:

@@ -35,6 +35,13 @@ _TOKENIZER_FILES = (
     "vocab.txt",
     "merges.txt",
 )
+# What a processor is saved as beside the files of its tokenizer.
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+)
 
 
 class ModelSource:
@@ -135,6 +142,13 @@ class ModelSource:
             absent = Path(self.name).is_dir() and not (Path(self.name) / "preprocessor_config.json").exists()
             return None if absent else self.image_processor
         return self.tokenizer if self.has_tokenizer else None
+
+    @property
+    def processor_files(self) -> list[Path]:
+        """Files by which a language model that sees makes numbers of pictures and sound; none of other models."""
+        found = local_config(self.name, self.revision)
+        sees = getattr(self.config, "vision_config", None) is not None
+        return [path for name in PROCESSOR_FILES if (path := found.parent / name).is_file()] if found and sees else []
 
     @property
     def classifies_images(self) -> bool:

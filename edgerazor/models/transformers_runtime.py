@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor
 from transformers import DynamicCache, __version__
 from transformers.cache_utils import DynamicLayer
 
-from edgerazor.core.contracts import TokenizerRuntime
+from edgerazor.core.contracts import TokenizerRuntime, VideoMessage
+from edgerazor.core.contracts.runtime import NEEDED_FOR_VIDEOS
+from edgerazor.errors import ExportError
 from edgerazor.models.special_tokens import stop_tokens
 
 
@@ -22,13 +25,16 @@ class TransformersRuntime(TokenizerRuntime):
         model: on the device where it is to run.
         tokenizer: of the model.
         recipe: it was made by, if any.
+        folder: of the model, or its hub name, where its image processor is looked for if a video is to be read.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, recipe: Mapping[str, Any] | None = None):
+    def __init__(
+        self, model: Any, tokenizer: Any, recipe: Mapping[str, Any] | None = None, *, folder: str | None = None
+    ):
         self.name = str(getattr(model.config, "name_or_path", "") or "the model")
         self.engine = f"Transformers {__version__}"
         self.recipe: Mapping[str, Any] = dict(recipe or {})
-        self._model, self._tokenizer = model.eval(), tokenizer
+        self._model, self._tokenizer, self._folder = model.eval(), tokenizer, folder
         self._cache = DynamicCache(config=model.config)
         text_config = model.config.get_text_config()
         self.vocabulary_size = int(text_config.vocab_size)
@@ -61,7 +67,8 @@ class TransformersRuntime(TokenizerRuntime):
         output = self._model(
             input_ids=input_ids, past_key_values=self._cache, use_cache=True, logits_to_keep=0 if every else 1
         )
-        return np.asarray(output.logits[0].float().cpu().numpy())
+        logits = output.logits[0] if every else output.logits[0, -1:]  # a model around another heeds no logits_to_keep
+        return np.asarray(logits.float().cpu().numpy())
 
     @torch.no_grad()
     def score_side_by_side(
@@ -101,6 +108,37 @@ class TransformersRuntime(TokenizerRuntime):
             for row, index in zip(logits, filled, strict=True):
                 following[index] = np.asarray(row[: len(rests[index][1])].float().cpu().numpy())
         return np.asarray(last.float().cpu().numpy()), following
+
+    def check_videos(self) -> None:
+        """Raise ExportError if the model has no eyes, or no image processor lies beside it."""
+        if "video_second_per_grid" not in inspect.signature(self._model.forward).parameters:
+            kind = self._model.config.model_type
+            raise ExportError(f"{self.name}: a model of the type '{kind}' reads text alone here; {NEEDED_FOR_VIDEOS}")
+        _ = self._videos
+
+    @cached_property
+    def _videos(self) -> Any:
+        from edgerazor.models.video_inputs import VideoInputs
+
+        return VideoInputs(self._folder or self.name, self._model.config, self._tokenizer)
+
+    @torch.no_grad()
+    def read_video(self, message: VideoMessage) -> NDArray[np.float32]:
+        """By one call of the model, of which the last position alone goes through the head."""
+        self.check_videos()
+        inputs = self._videos.build(message)
+        count = inputs["input_ids"].shape[1]
+        if count > self.context_length:
+            raise ExportError(
+                f"{self.name}: video and question are {count} tokens, the context holds {self.context_length}; "
+                "take fewer frames or pixels"
+            )
+        model = self._model
+        inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(model.dtype)
+        inputs = {name: value.to(model.device) for name, value in inputs.items()}
+        hidden = model.model(**inputs, use_cache=False).last_hidden_state
+        model.model.rope_deltas = None  # or the positions of the next text would be shifted like this one's
+        return np.asarray(model.get_output_embeddings()(hidden[:, -1])[0].float().cpu().numpy())
 
     def close(self) -> None:
         """Drop model and cache."""

@@ -42,6 +42,7 @@ def finish_run(
             plan=plan,
             registry=models.registry,
             tokenizer=trainer.processing_class,
+            beside=models.student.processor_files,
             evaluation=evaluation,
             unquantized=dtype,
         )

@@ -26,12 +26,13 @@ from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.evaluator import evaluate  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
+from edgerazor.evaluate.side_by_side import evaluate_tasks  # noqa: E402
 from edgerazor.evaluate.tasks.catalog import ETHICS, TASKS  # noqa: E402
 from edgerazor.evaluate.tasks.harness import RowsTask  # noqa: E402
 from edgerazor.evaluate.tasks.language_model import RuntimeLM  # noqa: E402
 from edgerazor.evaluate.tasks.request_cache import RequestCache  # noqa: E402
 from edgerazor.evaluate.tasks.results import read_results  # noqa: E402
-from edgerazor.evaluate.tasks.run import TaskRun, evaluate_tasks  # noqa: E402
+from edgerazor.evaluate.tasks.run import TaskRun  # noqa: E402
 
 pytestmark = pytest.mark.slow
 NO_CACHE = RequestCache(None, "")

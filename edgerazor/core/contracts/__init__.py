@@ -16,6 +16,7 @@ from edgerazor.core.contracts.quantizer import Quantizer
 from edgerazor.core.contracts.runtime import OneSequence, Runtime, TokenizerRuntime
 from edgerazor.core.contracts.selector import CalibratedSelector, LayerSelector
 from edgerazor.core.contracts.sequences import Sequences
+from edgerazor.core.contracts.videos import VideoMessage
 
 __all__ = [
     "ArchitectureAdapter",
@@ -40,5 +41,6 @@ __all__ = [
     "Signal",
     "TensorRole",
     "TokenizerRuntime",
+    "VideoMessage",
     "WeighsDivergences",
 ]

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgerazor.core.contracts.sequences import Sequences, common_beginning
+from edgerazor.core.contracts.videos import VideoMessage
 from edgerazor.errors import ExportError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+NEEDED_FOR_VIDEOS = "videos need the thinker of a Qwen2.5-Omni, packed or in 16 bit"
 
 
 class Runtime(ABC):
@@ -91,6 +94,19 @@ class Runtime(ABC):
             engine reads one text at a time.
         """
         return None
+
+    def check_videos(self) -> None:
+        """Raise ExportError, with the reason, if this runtime cannot read a message that shows a video."""
+        raise ExportError(f"{self.name}: {self.engine} reads text alone here; {NEEDED_FOR_VIDEOS}")
+
+    def read_video(self, message: VideoMessage) -> "NDArray[np.float32]":
+        """Logits `[vocabulary]` where the answer to a message with a video begins; the cache of `feed` is not touched.
+
+        Raises:
+            ExportError: as `check_videos`, or the message does not fit the context.
+        """
+        self.check_videos()
+        raise NotImplementedError
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgerazor.errors import DataError
 from edgerazor.evaluate.tasks.keys import INDEX, INDICES, KEYWORDS, NAMES, NUMBER, TEXT, TEXTS, Key
+from edgerazor.evaluate.videos.catalog import VIDEO_TASKS
 from edgerazor.schemas.messages import nearest
 
 _CHOICES = {"question": TEXT, "choices": TEXTS, "label": INDEX}
@@ -165,7 +166,7 @@ def choose_tasks(names: Sequence[str]) -> Choice:
         DataError: a name is unknown.
     """
     asked = {name: None for part in names for name in part.replace(",", " ").split()}
-    known = [*TASKS, *GROUPS]
+    known = [*TASKS, *GROUPS, *VIDEO_TASKS]
     if not asked:
         raise DataError(f"--tasks: names no task; there are: {', '.join(known)}")
     for name in asked:

@@ -10,8 +10,9 @@ from edgerazor.core.atomic import write_text
 from edgerazor.data.bad_rows import BadRows
 from edgerazor.data.files import read_files
 from edgerazor.errors import DataError
-from edgerazor.evaluate.tasks.catalog import TASKS
+from edgerazor.evaluate.tasks.catalog import TASKS, TaskDefinition
 from edgerazor.evaluate.tasks.rows import check_row
+from edgerazor.evaluate.videos.catalog import VIDEO_TASKS, VideoTask, letters_of
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.messages import nearest
 
@@ -104,6 +105,33 @@ def _ethics(*names: str) -> Callable[[Row], dict[str, Any]]:
     return lambda row: {**_columns(row, *names), "label": int(row["label"])}
 
 
+def _video_mme(row: Row) -> dict[str, Any]:
+    """The options come with their letters. A video is looked for by its name on YouTube."""
+    options = [re.sub(r"^[A-Z][.):]\s*", "", text) for text in row["options"]]
+    found = {"options": options, "video": f"video_mme/{row['videoID']}", "category": row["domain"]}
+    return {**_columns(row, "question", "answer", "duration"), **found}
+
+
+_FOLDERS_OF_MLVU = {
+    name: f"{number}_{name}"
+    for number, name in enumerate(("plotQA", "needle", "ego", "count", "order", "anomaly_reco", "topic_reasoning"), 1)
+}
+
+
+def _mlvu(row: Row) -> dict[str, Any]:
+    """As in the authors' files of multiple choice; a video is looked for in the folder that it comes in."""
+    category, options = row["question_type"], list(row["candidates"])
+    place = _FOLDERS_OF_MLVU.get(category)
+    return {
+        "question": row["question"],
+        "options": options,
+        "answer": letters_of({"options": options})[options.index(row["answer"])],
+        "video": "/".join(["mlvu", *([place] if place else []), row["video"]]),
+        "category": category,
+        "seconds": row["duration"],
+    }
+
+
 def _columns(row: Row, *names: str) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
@@ -134,6 +162,8 @@ _CONVERTERS: Mapping[str, Callable[[Row], dict[str, Any]]] = {
     "ifeval": _ifeval,
     "humaneval": _humaneval,
     "humaneval_instruct": _humaneval,
+    "video_mme": _video_mme,
+    "mlvu": _mlvu,
 }
 
 
@@ -164,7 +194,7 @@ def convert_rows(
     """
     if name not in _CONVERTERS:
         raise DataError(f"--task: there is no task '{name}'{nearest(name, _CONVERTERS)}")
-    definition, bad = TASKS[name], BadRows()
+    definition, bad = _definition(name), BadRows()
     if shots and definition.shots is None:
         raise DataError(f"--shots: {name} takes no examples, or has them in its prompt already")
     tables = read_files(Source(path=str(source), split=split), _EveryColumn(), bad)
@@ -190,4 +220,13 @@ def _convert(row: Row, where: str, name: str) -> dict[str, Any]:
         raise DataError(f"{where}: {name}: has no column {error}; it has: {', '.join(row) or 'none'}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: {name}: is not as the hub has it, or its answer is not public: {error}") from error
-    return check_row(converted, where, TASKS[name])
+    definition = _definition(name)
+    return (
+        definition.keep(converted, where)
+        if isinstance(definition, VideoTask)
+        else check_row(converted, where, definition)
+    )
+
+
+def _definition(name: str) -> TaskDefinition | VideoTask:
+    return VIDEO_TASKS[name] if name in VIDEO_TASKS else TASKS[name]

@@ -127,5 +127,11 @@ def _row(task: str, metric: str, filtered: str, ours: Mapping[str, Any], theirs:
     return TaskRow(task, named, row.items, row.student, row.shots, score, compared)
 
 
+def merge(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Put further results, in the same format, to those that were found."""
+    for key, value in more.items():
+        found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else value
+
+
 def _without_items(results: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in results.items() if key != "samples"}

@@ -3,13 +3,13 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgerazor.errors import DataError
 from edgerazor.evaluate.tasks.catalog import TaskDefinition
-from edgerazor.evaluate.tasks.keys import INDEX, INDICES, Key
+from edgerazor.evaluate.tasks.keys import INDEX, INDICES, Key, check_keys
 from edgerazor.schemas.messages import describe, nearest
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -42,14 +42,27 @@ def read_rows(path: Path, task: TaskDefinition) -> list[dict[str, Any]]:
     Raises:
         DataError: the file cannot be read, has no rows, or a row lacks a key or holds another type.
     """
+    return read_checked(path, task.keys, lambda row, where: check_row(row, where, task))
+
+
+def read_checked(
+    path: Path, keys: Mapping[str, Key], check: Callable[[dict[str, Any], str], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """As `read_rows`, for rows of which `check` makes what is kept, by the row and its file and line.
+
+    Raises:
+        DataError: as `read_rows`, or `check` raises it.
+    """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
-            rows = [_read_row(line, f"{path}:{number}", task) for number, line in _filled(lines)]
+            rows = [
+                check(_read_row(line, f"{path}:{number}", keys), f"{path}:{number}") for number, line in _filled(lines)
+            ]
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:
-        raise DataError(f"{path}: holds no rows; expected lines with {', '.join(task.keys)}")
+        raise DataError(f"{path}: holds no rows; expected lines with {', '.join(keys)}")
     return rows
 
 
@@ -57,14 +70,14 @@ def _filled(lines: Any) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _read_row(line: str, where: str, task: TaskDefinition) -> dict[str, Any]:
+def _read_row(line: str, where: str, keys: Mapping[str, Key]) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: is not valid JSON: {error}") from error
     if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object with {', '.join(task.keys)}, got {describe(row)}")
-    return check_row(row, where, task)
+        raise DataError(f"{where}: expected an object with {', '.join(keys)}, got {describe(row)}")
+    return row
 
 
 def check_row(row: dict[str, Any], where: str, task: TaskDefinition) -> dict[str, Any]:
@@ -73,7 +86,7 @@ def check_row(row: dict[str, Any], where: str, task: TaskDefinition) -> dict[str
     Raises:
         DataError: it is not.
     """
-    checked = _check_keys(row, f"{where}: ", task.keys)
+    checked = check_keys(row, f"{where}: ", task.keys)
     for key, kind in task.keys.items():
         if kind is INDEX:
             count = task.options or len(row["choices"])
@@ -90,25 +103,3 @@ def check_row(row: dict[str, Any], where: str, task: TaskDefinition) -> dict[str
     if task.name == "ifeval" and len(row["kwargs"]) != len(row["instruction_id_list"]):
         raise DataError(f"{where}: kwargs: expected an object for each of instruction_id_list")
     return checked
-
-
-def _check_keys(row: Mapping[str, Any], where: str, keys: Mapping[str, Key]) -> dict[str, Any]:
-    checked = {}
-    for key, kind in keys.items():
-        if key not in row:
-            nearby = next((f"; did you mean '{name}'?" for name in row if name.lower() == key), None)
-            raise DataError(f"{where}{key}: is missing{nearby or f'; it has: {_names(row)}'}")
-        value = row[key]
-        if isinstance(kind, Mapping):
-            if not isinstance(value, dict):
-                raise DataError(f"{where}{key}: expected an object with {', '.join(kind)}, got {describe(value)}")
-            checked[key] = _check_keys(value, f"{where}{key}.", kind)
-        elif kind.fits(value):
-            checked[key] = value
-        else:
-            raise DataError(f"{where}{key}: expected {kind.expected}, got {describe(value)}")
-    return checked
-
-
-def _names(row: Mapping[str, Any]) -> str:
-    return ", ".join(row) or "nothing"

@@ -1,6 +1,6 @@
-"""Run tasks on a model, and on its teacher beside it."""
+"""Run tasks of lm-evaluation-harness on a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,17 @@ from typing import Any
 from edgerazor.core.contracts import Runtime
 from edgerazor.core.registry import Registry
 from edgerazor.errors import DataError, PluginError
+from edgerazor.evaluate.side_by_side import Progress
 from edgerazor.evaluate.tasks.catalog import TaskDefinition, choose_tasks
 from edgerazor.evaluate.tasks.harness import RowsTask, build_groups, rows_of_subjects
 from edgerazor.evaluate.tasks.installed import evaluate
 from edgerazor.evaluate.tasks.language_model import RuntimeLM
 from edgerazor.evaluate.tasks.request_cache import RequestCache, identify_model
-from edgerazor.evaluate.tasks.results import TasksResult, read_results
+from edgerazor.evaluate.tasks.results import merge
 from edgerazor.evaluate.tasks.rows import find_file, missing_file, read_rows
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.schemas.preset import local_config
 
-Progress = Callable[[str, int, int], None]
 Rows = list[dict[str, Any]]
 
 
@@ -142,7 +142,7 @@ class TaskRun:
                 chosen = [definition for definition in chosen if self._asks_by_template(definition) == chat]
                 if chosen:
                     model = RuntimeLM(runtime, cache, shown, self._thinking(chat), self.batch_size)
-                    _merge(found, self._evaluate(model, chosen, chat))
+                    merge(found, self._evaluate(model, chosen, chat))
         finally:
             cache.close()
         config = {"model": "edgerazor", "model_args": f"path={path}", "engine": runtime.engine, "limit": self.limit}
@@ -179,29 +179,3 @@ class TaskRun:
 
 class _CannotRunError(Exception):
     """Why a task cannot be run."""
-
-
-def _merge(found: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else value
-
-
-def evaluate_tasks(
-    path: Path, run: TaskRun, *, registry: Registry, teacher: Path | None = None, progress: Progress | None = None
-) -> TasksResult:
-    """Measure a model, and a teacher beside it.
-
-    Args:
-        path: packed checkpoint, exported model, or 16-bit model by its folder or hub name.
-        run: which tasks on which rows.
-        registry: loaded plugins.
-        teacher: any of the same.
-        progress: is called with a model's name, how many requests are done, and how many there are.
-
-    Raises:
-        CheckpointError, ExportError: a model cannot be loaded or run.
-        OutputError: answers cannot be kept.
-    """
-    ours = run.measure(path, registry, progress)
-    theirs = None if teacher is None else run.measure(teacher, registry, progress)
-    return read_results(ours, theirs, run.missing)
