@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 # llama-cpp-python comes as source only; what was built is kept for this processor, outside the virtual environment.
-CPU := $(shell (uname -m; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | cut -d' ' -f1)
-WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(CPU)
+# Without AMX: GCC 12 drops the tiles' configuration, and the first long prompt ends the process (ggml-org/llama.cpp#26954).
 LLAMACPP := $(shell grep -i '^llama.cpp.python==' constraints.txt)
+LLAMACPP_FLAGS := -U__AMX_INT8__
+BUILD := $(shell (uname -m; echo '$(LLAMACPP) $(LLAMACPP_FLAGS)'; grep -m1 ^flags /proc/cpuinfo) 2>/dev/null | cksum | cut -d' ' -f1)
+WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgerazor/wheels-$(BUILD)
 
 # A llama.cpp that comes compiled: it writes text from a file, but gives no logits.
 XLLAMACPP := $(shell grep -i '^xllamacpp==' constraints.txt)
@@ -97,12 +99,18 @@ bench: $(VENV)/.installed-dev
 decode: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/decode.py $(OPTIONS)
 
-llamacpp: $(VENV)/.installed-torch
+llamacpp: $(VENV)/.llamacpp-$(BUILD)
+
+# Neither pip's own cache nor an environment made earlier knows with which flags its build was made.
+$(VENV)/.llamacpp-$(BUILD): $(VENV)/.installed-torch
 	@mkdir -p $(WHEELS)
 	@ls $(WHEELS)/llama_cpp_python-* >/dev/null 2>&1 || echo "building llama-cpp-python once; this takes a few minutes"
-	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --constraint constraints.txt --no-deps \
-		--find-links $(WHEELS) --wheel-dir $(WHEELS) $(LLAMACPP)
-	$(PIP) --find-links $(WHEELS) $(LLAMACPP)
+	@ls $(WHEELS)/llama_cpp_python-* >/dev/null 2>&1 || CFLAGS="$$CFLAGS $(LLAMACPP_FLAGS)" CXXFLAGS="$$CXXFLAGS $(LLAMACPP_FLAGS)" \
+		$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --constraint constraints.txt --no-deps \
+		--no-cache-dir --wheel-dir $(WHEELS) $(LLAMACPP)
+	$(PIP) --find-links $(WHEELS) --only-binary :all: --force-reinstall --no-deps $(LLAMACPP)
+	$(PIP) $(LLAMACPP)
+	touch $@
 
 # Exported GGUF files in OpenVINO GenAI, which has an environment of its own.
 openvino: $(VENV)/.installed-dev

@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError(f"llama-cpp-python is not installed: {install_hint('llamacpp')}") from error
 
+from edgerazor.plugins.exporters.gguf.amx import require_working_amx
 from edgerazor.plugins.exporters.gguf.pieces import Pieces
 from edgerazor.plugins.exporters.gguf.sequences import LlamaCppSequences
 
@@ -41,6 +42,7 @@ class LlamaCppRuntime(Runtime):
 
     Raises:
         ExportError: llama.cpp cannot load the file.
+        PluginError: llama.cpp was compiled in a way that ends the process.
     """
 
     def __init__(
@@ -200,6 +202,7 @@ class LlamaCppRuntime(Runtime):
 def _load(path: Path, context_length: int, threads: int | None, cache_type: CacheType) -> Any:
     if not path.is_file():
         raise ExportError(f"{path}: there is no such file")
+    require_working_amx(path)
     cache = _CACHE_IDS[cache_type]
     # llama.cpp has no quantized values without flash attention.
     options = {"type_k": cache, "type_v": cache, "flash_attn": cache_type == "Q8_0"}
