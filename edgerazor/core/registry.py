@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgerazor.core.contracts import Runtime
+from edgerazor.core.contracts import ClassifierRuntime, Runtime
 from edgerazor.core.contracts.check import check_class, check_members
 from edgerazor.errors import PluginError
 from edgerazor.schemas.base import nearest
@@ -132,11 +132,12 @@ class Registry:
         check_members(built, params.kind, params.target)
         return built
 
-    def runtime(self, exporter: str, path: Path) -> Runtime | None:
+    def runtime(self, exporter: str, path: Path) -> Runtime | ClassifierRuntime | None:
         """What runs the models of an exporter, loaded with the one at `path`; None if the exporter has none.
 
         Raises:
-            PluginError: there is no such exporter, its engine cannot be imported, or is no `Runtime`.
+            PluginError: there is no such exporter, its engine cannot be imported, or is neither a `Runtime` nor a
+                `ClassifierRuntime`.
         """
         declared = {params.component_name(): params for params in self.exporter_declarations()}.get(exporter)
         if declared is None:
@@ -145,7 +146,7 @@ class Registry:
             return None
         engine = self._import(f"exporter '{exporter}'", declared.runtime)
         runtime = engine(path)
-        if not isinstance(runtime, Runtime):
+        if not isinstance(runtime, Runtime | ClassifierRuntime):
             raise PluginError(f"exporter '{exporter}': {declared.runtime} gives no Runtime of edgerazor.core.contracts")
         return runtime
 

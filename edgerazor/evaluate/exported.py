@@ -10,19 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from edgerazor.core.contracts import Runtime
+from edgerazor.core.contracts import ClassifierRuntime, Runtime
 from edgerazor.core.registry import Registry
 from edgerazor.data.rows import IGNORE_INDEX
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult
-from edgerazor.evaluate.inputs import held_out_section, load_held_out, open_teacher
-from edgerazor.inference.open_runtime import open_runtime
+from edgerazor.evaluate.exported_classifier import evaluate_classifier
+from edgerazor.evaluate.inputs import held_out_section, load_held_out, measured_rows, open_teacher
+from edgerazor.evaluate.task import task_of
+from edgerazor.inference.open_runtime import open_exported
 from edgerazor.models.load import Models, pick_device
+from edgerazor.models.source import ModelSource
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.model import ModelSection
-from edgerazor.schemas.recipe import load_recipe
+from edgerazor.schemas.recipe import Recipe, load_recipe
 
 _CHUNK = 256
 
@@ -85,12 +88,19 @@ def evaluate_exported(
     Raises:
         EdgeRazorError: the model, the teacher or the data cannot be loaded, or they do not fit each other.
     """
-    runtime = open_runtime(path, registry=registry)
+    runtime = open_exported(path, registry=registry)
     try:
         if not runtime.recipe:
             raise DataError(f"{path}: holds no recipe; export it again, or evaluate the checkpoint it was made of")
         recipe = load_recipe(dict(runtime.recipe), registry=registry)
         section = held_out_section(path, recipe.data, data)
+        if isinstance(runtime, ClassifierRuntime):
+            given: dict[str, Any] = {
+                "teacher": teacher,
+                "evaluation": evaluation or recipe.evaluation,
+                "registry": registry,
+            }
+            return _of_pictures(path, runtime, recipe, section, **given)
         theirs = open_teacher(path, recipe.model, teacher, vocabulary=runtime.vocabulary_size, registry=registry)
         tokenizer = _load_tokenizer(recipe.model, theirs)
         _check_tokens(runtime, tokenizer, path)
@@ -101,6 +111,27 @@ def evaluate_exported(
         return evaluate_runtime(runtime, TransformersRuntime(model, tokenizer), dataset, rows=rows)
     finally:
         runtime.close()
+
+
+def _of_pictures(
+    path: Path,
+    runtime: ClassifierRuntime,
+    recipe: Recipe,
+    section: DataSection,
+    *,
+    teacher: str | None,
+    evaluation: EvaluationSection,
+    registry: Registry,
+) -> EvaluationResult:
+    """Figures of a classifier, whose image processor lies beside it."""
+    source = ModelSource(str(path), registry=registry)
+    theirs = open_teacher(path, recipe.model, teacher, vocabulary=runtime.classes, registry=registry)
+    task = task_of(section, source, source.adapter.facts(source.config), source.config)
+    model: Any = theirs.load_teacher(device=pick_device(use_cpu=recipe.training.use_cpu))
+    rows = measured_rows(task.load(section))
+    return evaluate_classifier(
+        runtime, model, rows, task.collator, batch_size=evaluation.batch_size, batches=evaluation.batches
+    )
 
 
 def _load_tokenizer(model: ModelSection, teacher: Models) -> PreTrainedTokenizerBase:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from edgerazor.checkpoint import open_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
-from edgerazor.inference.open_runtime import is_exported, open_runtime
+from edgerazor.inference.open_runtime import is_exported, open_exported
 from edgerazor.schemas.base import Schema
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.evaluation import EvaluationSection
@@ -88,7 +88,7 @@ def _changed(
 def _recipe(path: Path, registry: Registry) -> Mapping[str, Any]:
     if not is_exported(path, registry):
         return open_checkpoint(path, registry=registry).recipe
-    runtime = open_runtime(path, registry=registry)
+    runtime = open_exported(path, registry=registry)
     try:
         return runtime.recipe
     finally:

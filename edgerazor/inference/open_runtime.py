@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from edgerazor.core.contracts import Runtime
+from edgerazor.core.contracts import ClassifierRuntime, Runtime
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, ExportError
 
 
 def open_runtime(path: str | Path, *, registry: Registry, unquantized: bool = False) -> Runtime:
-    """Load a packed checkpoint, or a model that any exporter wrote.
+    """Load a packed language model, or one that any exporter wrote.
 
     Args:
         path: of the file or folder.
@@ -17,7 +17,8 @@ def open_runtime(path: str | Path, *, registry: Registry, unquantized: bool = Fa
 
     Raises:
         CheckpointError: the folder is neither, or the checkpoint is damaged or has no tokenizer.
-        ExportError: the file does not exist, no exporter knows it, or its exporter brings no engine.
+        ExportError: the file does not exist, no exporter knows it, its exporter brings no engine, or it classifies
+            images.
         PluginError: the engine is not installed.
     """
     path = Path(path)
@@ -26,9 +27,23 @@ def open_runtime(path: str | Path, *, registry: Registry, unquantized: bool = Fa
         if unquantized and (_is_unquantized(path) or _is_on_hub(path)):
             return _open_unquantized(path, registry)
         return _open_packed(path, registry)
+    runtime = open_exported(path, registry=registry)
+    if isinstance(runtime, ClassifierRuntime):
+        runtime.close()
+        raise ExportError(f"{path}: classifies images; expected a language model")
+    return runtime
+
+
+def open_exported(path: Path, *, registry: Registry) -> Runtime | ClassifierRuntime:
+    """Load a model that any exporter wrote.
+
+    Raises:
+        ExportError, PluginError: as `open_runtime`.
+    """
     if not path.exists():
         raise ExportError(f"{path}: there is no such file or folder")
-    runtime = registry.runtime(name or exporter_of(path, registry), path)
+    name = exporter_of(path, registry)
+    runtime = registry.runtime(name, path)
     if runtime is None:
         raise ExportError(f"{path}: exporter '{name}' brings no engine that could run it")
     return runtime
@@ -98,7 +113,8 @@ def _find_exporter(path: Path, registry: Registry) -> str | None:
             start = file.read(16)
     declared = registry.exporter_declarations()
     for params in declared:
-        if (params.magic and start.startswith(params.magic)) or (params.marker and (path / params.marker).is_file()):
+        inside = [name for name in (params.marker, *params.other_markers) if name and (path / name).is_file()]
+        if (params.magic and start.startswith(params.magic)) or params.marks(inside):
             return params.component_name()
     for params in declared:
         if path.suffix in params.suffixes:

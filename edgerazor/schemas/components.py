@@ -4,7 +4,7 @@ A declaration is a parameter schema. It names the component (`name`) and where i
 imports no heavy library: the code is imported when the component is built.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, WithJsonSchema, WrapValidator
@@ -99,8 +99,9 @@ class AdapterParams(ComponentParams):
 class ExporterParams(ComponentParams):
     """Parameters of an exporter; `path` is where it writes.
 
-    A written model is known by its first bytes (`magic`), by a file inside the folder (`marker`), or by `suffixes`.
-    `runtime` is the import path of a `Runtime` that runs it, or "" if there is none. `suits` says in a few words which
+    A written model is known by its first bytes (`magic`), by a file inside the folder (`marker`, or one of
+    `other_markers`), or by `suffixes`. `runtime` is the import path of a `Runtime` or `ClassifierRuntime` that runs it,
+    or of a function that gives one by the path; "" if there is none. `suits` says in a few words which
     devices and programs it is for; `edgerazor export --to` shows it.
     """
 
@@ -108,9 +109,15 @@ class ExporterParams(ComponentParams):
     suffixes: ClassVar[tuple[str, ...]] = ()
     magic: ClassVar[bytes] = b""
     marker: ClassVar[str] = ""
+    other_markers: ClassVar[tuple[str, ...]] = ()
     runtime: ClassVar[str] = ""
     suits: ClassVar[str] = ""
     path: str
+
+    @classmethod
+    def marks(cls, names: Collection[str]) -> bool:
+        """Whether one of the names of files in a folder says that such an exporter wrote it."""
+        return any(name in names for name in (cls.marker, *cls.other_markers) if name)
 
 
 class Declarations(Protocol):

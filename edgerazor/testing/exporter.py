@@ -75,7 +75,9 @@ def its_files_are_known_again(case: ExporterCase) -> None:
         start = case.path.read_bytes()[: len(declared.magic)]
         expect(start == declared.magic, f"the file starts with {start!r}, magic is {declared.magic!r}")
     if declared.marker:
-        expect((case.path / declared.marker).is_file(), f"the folder holds no {declared.marker}, which marker names")
+        named = " or ".join((declared.marker, *declared.other_markers))
+        present = [entry.name for entry in case.path.iterdir()]
+        expect(declared.marks(present), f"the folder holds no {named}, which marker names")
     if declared.suffixes:
         expect(case.path.suffix in declared.suffixes, f"{case.path.name} has none of the suffixes {declared.suffixes}")
 

@@ -130,7 +130,7 @@ def test_packing_without_training_keeps_the_processor(registry: Registry, tmp_pa
     assert any("has no image processor" in note for note in bare.notes)
 
 
-@pytest.mark.parametrize("name", ["compressed-tensors", "gguf", "mlx", "onnx"])
+@pytest.mark.parametrize("name", ["compressed-tensors", "gguf", "mlx"])
 def test_formats_of_language_models_refuse_by_fact(
     registry: Registry, tmp_path: Path, pictures: Path, name: str
 ) -> None:

@@ -1,6 +1,7 @@
 """What the code behind a declaration implements. Importing this package imports no torch."""
 
 from edgerazor.core.contracts.adapter import ArchitectureAdapter, TensorRole
+from edgerazor.core.contracts.classifier import ClassifierRuntime
 from edgerazor.core.contracts.exporter import (
     Checkpoint,
     ComparisonResult,
@@ -22,6 +23,7 @@ __all__ = [
     "ArchitectureAdapter",
     "CalibratedSelector",
     "Checkpoint",
+    "ClassifierRuntime",
     "ComparisonResult",
     "DistillationLoss",
     "ExportPlan",

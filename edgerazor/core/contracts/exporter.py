@@ -230,7 +230,7 @@ class Exporter(ABC, Generic[PlanT]):
         present = {entry.name for entry in path.iterdir()}
         known = (name for name in present for pattern in self.files if fnmatchcase(name, pattern))
         foreign = sorted(present - set(known)) if self.files else []
-        if foreign or (present and self.params.marker not in present):
+        if foreign or (present and not self.params.marks(present)):
             shown = ", ".join((foreign or sorted(present))[:5])
             raise ExportError(f"{path}: holds what is no exported model ({shown}); choose another folder, or empty it")
 

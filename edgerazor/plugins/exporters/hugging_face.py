@@ -29,7 +29,7 @@ from edgerazor.schemas.components import ExporterParams
 from edgerazor.version import __version__
 
 SHARD_BYTES = 5_000_000_000
-CONFIG, GENERATION = "config.json", "generation_config.json"
+CONFIG, GENERATION, PREPROCESSOR = "config.json", "generation_config.json", "preprocessor_config.json"
 _COPIED = (
     GENERATION,
     TOKENIZER,
@@ -39,6 +39,7 @@ _COPIED = (
     "vocab.json",
     "merges.txt",
     CHAT_TEMPLATE,
+    PREPROCESSOR,
 )
 COMPANIONS = frozenset({CONFIG, CHAT_TEMPLATES, *_COPIED})
 # Without the card, whose name tells formats apart.
@@ -150,7 +151,7 @@ class ExportedTensors:
 
 
 def copied_files(folder: Path) -> list[str]:
-    """Names of the files of a checkpoint that lie unchanged in an export: those of generation and tokenizer."""
+    """Names of the files of a checkpoint that lie unchanged in an export: of generation, tokenizer, image processor."""
     templates = sorted((folder / CHAT_TEMPLATES).glob("*.jinja"))
     return [
         *(name for name in _COPIED if (folder / name).is_file()),

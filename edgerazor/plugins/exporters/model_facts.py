@@ -6,20 +6,20 @@ from edgerazor.core.contracts import Checkpoint, ModelFacts, Rope
 from edgerazor.errors import CheckpointError, ExportError
 
 
-def stated_facts(checkpoint: Checkpoint) -> ModelFacts:
-    """What the family's adapter says of a language model's configuration.
+def stated_facts(checkpoint: Checkpoint, *, images: bool = False) -> ModelFacts:
+    """What the family's adapter says of a language model's configuration, or with `images` of a classifier's too.
 
     Raises:
-        ExportError: config.json lacks keys or holds no numbers in them, or the model is none of language.
+        ExportError: config.json lacks keys or holds no numbers in them, or the model is none that the format holds.
     """
     try:
         facts = checkpoint.facts
     except CheckpointError as error:
         raise ExportError(str(error)) from error
-    if facts.image is not None:
+    if facts.image is not None and not images:
         raise ExportError(
             f"config.json: the model classifies images of {facts.image.channels} channels into {facts.vocab} classes, "
-            "but this format holds language models; Transformers loads the packed folder as it is"
+            "but this format holds language models; export it to ONNX, or load the packed folder in Transformers"
         )
     return facts
 

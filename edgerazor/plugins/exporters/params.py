@@ -57,7 +57,8 @@ class ONNXParams(ExporterParams):
 
     target: ClassVar[str] = "edgerazor.plugins.exporters.onnx.exporter:ONNXExporter"
     marker: ClassVar[str] = "genai_config.json"
-    runtime: ClassVar[str] = "edgerazor.plugins.exporters.onnx.runtime:OnnxRuntime"
+    other_markers: ClassVar[tuple[str, ...]] = ("edgerazor_onnx.json",)  # image classifiers have no settings of genai
+    runtime: ClassVar[str] = "edgerazor.plugins.exporters.onnx.classifier_runtime:open_folder"
     suits: ClassVar[str] = "x86 processors, in ONNX Runtime; rows of two widths keep their true size in no other"
     name: Literal["onnx"] = "onnx"
     ternary_storage: Annotated[

@@ -113,7 +113,8 @@ def test_without_its_engine_an_export_says_that_it_was_not_run(
     checkpoint: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "edgerazor.plugins.exporters.onnx.runtime")
+    for name in ("runtime", "classifier_runtime"):
+        monkeypatch.delitem(sys.modules, f"edgerazor.plugins.exporters.onnx.{name}", raising=False)
     result = export_to(checkpoint, "onnx", tmp_path / "model", registry=registry)
     notes: Any = result.details["notes"]
     assert result.details["engine"] is None

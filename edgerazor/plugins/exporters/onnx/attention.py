@@ -9,7 +9,7 @@ from transformers import AttentionInterface
 
 from edgerazor.plugins.exporters.onnx.rotary import Tables
 
-NAME = "edgerazor_onnx"
+NAME, WITHOUT_CACHE = "edgerazor_onnx", "edgerazor_onnx_without_cache"
 multiple: Any = torch.onnx.ops.symbolic_multi_out
 
 
@@ -96,8 +96,9 @@ class StandardAttention:
 
 
 def register() -> None:
-    """Make the attention known to transformers; without a mask function, so that no mask is built."""
+    """Make the attentions known to transformers; without a mask function, so that no mask is built."""
     AttentionInterface.register(NAME, _attention)
+    AttentionInterface.register(WITHOUT_CACHE, _attention_without_cache)
 
 
 def _attention(
@@ -113,3 +114,18 @@ def _attention(
     layer: Any = module
     scale = float(scaling if scaling is not None else query.shape[-1] ** -0.5)
     return layer.onnx_attention(layer.layer_idx, query, key, value, scale), None
+
+
+def _attention_without_cache(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    **ignored: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls where every position attends to all, as those of an image do."""
+    scale = float(scaling if scaling is not None else query.shape[-1] ** -0.5)
+    mixed = torch.softmax(query @ key.transpose(-1, -2) * scale, dim=-1) @ value
+    return mixed.transpose(1, 2), None

@@ -25,6 +25,7 @@ from edgerazor.plugins.exporters.onnx.model import build_model
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan, plan_export
 from edgerazor.plugins.exporters.onnx.report import describe_export
 from edgerazor.plugins.exporters.onnx.trace import trace_model
+from edgerazor.plugins.exporters.onnx.trace_classifier import trace_classifier
 from edgerazor.plugins.exporters.onnx.verify import TENSORS, verify_folder
 
 
@@ -46,9 +47,8 @@ class ONNXExporter(Exporter[ONNXPlan]):
         """
         path.mkdir()
         self.show("tracing", 0, 1)
-        last, portable = self.params.logits == "last", self.params.portable
-        built = build_model(checkpoint, plan)
-        model = trace_model(built, plan.facts, plan.context_length, last=last, portable=portable)
+        built, portable = build_model(checkpoint, plan), self.params.portable
+        model = self._traced(built, plan)
         # From here on the graph alone holds operands, and lets go of those that it joins.
         del built
         gc.collect()
@@ -62,6 +62,12 @@ class ONNXExporter(Exporter[ONNXPlan]):
         ir.save(model, path / MODEL, external_data=DATA)
         write_companions(path, checkpoint, plan, self.params)
         self.show("writing", 1, 1)
+
+    def _traced(self, model: Any, plan: ONNXPlan) -> ir.Model:
+        if plan.facts.image:
+            return trace_classifier(model, plan.facts)
+        last, portable = self.params.logits == "last", self.params.portable
+        return trace_model(model, plan.facts, plan.context_length, last=last, portable=portable)
 
     def describe(self, checkpoint: Checkpoint, plan: ONNXPlan, path: Path) -> ExportResult:
         """Size of the folder, bits per weight by width, and remarks."""

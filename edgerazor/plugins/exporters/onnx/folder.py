@@ -24,6 +24,9 @@ def write_companions(folder: Path, checkpoint: Checkpoint, plan: ONNXPlan, param
     """Everything but the graph."""
     config = exported_config(checkpoint, {})
     hugging_face.write_companions(folder, checkpoint, {})
+    if plan.facts.image:
+        write_json(folder / CARD, {**describe_card(checkpoint, params), "classes": plan.facts.vocab})
+        return
     generation = read_json(checkpoint.folder / GENERATION, optional=True)
     stops = stop_ids(checkpoint.folder, plan.facts.vocab)
     write_json(folder / GENAI, _genai(config, generation, stops, plan, portable=params.portable))

@@ -30,8 +30,7 @@ def measure_2bit(plan: ONNXPlan) -> float:
     Raises:
         ImportError: onnxruntime is not installed.
     """
-    matrices = plan.matrices.values()
-    row_groups = [rows for matrix in matrices for rows in matrix.row_groups if rows.bits == 2]
+    row_groups = [rows for matrix in plan.multiplied for rows in matrix.row_groups if rows.bits == 2]
     if not row_groups:
         return 0.0
     largest = max(row_groups, key=lambda row_group: row_group.count * row_group.columns)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgerazor.plugins.exporters.onnx import portable
+from edgerazor.plugins.exporters.onnx.convolutions import WEIGHT, lower_weight
 from edgerazor.plugins.exporters.onnx.graph import Builder
 from edgerazor.plugins.exporters.onnx.placeholders import DOMAIN, LOOK_UP, PRODUCT
 from edgerazor.plugins.exporters.onnx.plan import Matrix
@@ -24,12 +25,14 @@ class Place:
         codes, scales: names of initializers.
         first: first row there; siblings share initializers.
         transposed: rows are columns there, and codes signed numbers.
+        signed: codes are signed numbers.
     """
 
     codes: str
     scales: str
     first: int
     transposed: bool
+    signed: bool = False
 
 
 Places = dict[tuple[str, int], list[Place]]
@@ -51,11 +54,11 @@ def lower(
     """
     places = _Lowering(model.graph, matrices, accuracy_level, use_standard).run()
     model.opset_imports.pop(DOMAIN, None)
-    if use_standard:
-        needed = [OPSETS[row_group.bits] for matrix in matrices.values() for row_group in matrix.row_groups]
-        opset, version = max([(model.opset_imports[""], model.ir_version), *needed])
-        model.opset_imports[""], model.ir_version = opset, version
-    else:
+    typed = [matrix for matrix in matrices.values() if use_standard or matrix.shape is not None]
+    needed = [OPSETS[row_group.bits] for matrix in typed for row_group in matrix.row_groups]
+    opset, version = max([(model.opset_imports[""], model.ir_version), *needed])
+    model.opset_imports[""], model.ir_version = opset, version
+    if not use_standard:
         model.opset_imports[_MICROSOFT] = 1
     return places
 
@@ -74,6 +77,8 @@ class _Lowering:
                 groups.setdefault(self._kind(node), []).append(node)
             elif node.domain == DOMAIN and node.op_type == LOOK_UP:
                 self._look_up(node)
+            elif node.domain == DOMAIN and node.op_type == WEIGHT:
+                self._weight(node)
         for nodes in groups.values():
             self._product(nodes)
         return self.places
@@ -97,7 +102,8 @@ class _Lowering:
         assert x is not None
         outputs = [self._row_group_product(build, x, nodes, index) for index in range(len(matrices[0].row_groups))]
         rows = [sum(row_group.count for row_group in matrix.row_groups) for matrix in matrices]
-        y = outputs[0] if len(outputs) == 1 else self._in_order(build, outputs, matrices[0], sum(rows))
+        axes = len(x.shape or (0, 0, 0))
+        y = outputs[0] if len(outputs) == 1 else self._in_order(build, outputs, matrices[0], sum(rows), axes)
         if len(nodes) == 1:
             results: Sequence[ir.Value] = [y]
         else:
@@ -130,16 +136,16 @@ class _Lowering:
         inputs = [x, codes, self._expanded(build, scales, row_groups[0], first)]
         return build.node("MatMulNBits", inputs, attributes, domain=_MICROSOFT)
 
-    def _in_order(self, build: Builder, outputs: Sequence[ir.Value], matrix: Matrix, rows: int) -> ir.Value:
+    def _in_order(self, build: Builder, outputs: Sequence[ir.Value], matrix: Matrix, rows: int, axes: int) -> ir.Value:
         """Rows of two widths back in their order: interleaved, or gathered where they follow no period."""
         period = matrix.row_groups[0].rows.period
         if period == 0:
             stored = np.concatenate([row_group.rows.of(rows) for row_group in matrix.row_groups])
             order = build.constant("order", np.argsort(stored).astype(np.int32))
             return build.node("Gather", [build.node("Concat", outputs, {"axis": -1}), order], {"axis": -1})
-        wide, narrow = outputs
-        columns = [build.reshape(wide, [0, 0, -1, 1]), build.reshape(narrow, [0, 0, -1, period - 1])]
-        return build.reshape(build.node("Concat", columns, {"axis": -1}), [0, 0, rows])
+        (wide, narrow), before = outputs, [0] * (axes - 1)
+        columns = [build.reshape(wide, [*before, -1, 1]), build.reshape(narrow, [*before, -1, period - 1])]
+        return build.reshape(build.node("Concat", columns, {"axis": -1}), [*before, rows])
 
     def _look_up(self, node: ir.Node) -> None:
         module, index = node.attributes["module"].as_string(), node.attributes["row_group"].as_int()
@@ -154,6 +160,13 @@ class _Lowering:
         attributes = {"bits": row_group.bits, "block_size": row_group.block, "gather_axis": 0, "quantize_axis": 1}
         inputs = [flat, ids, self._expanded(build, scales, row_group, row_group.count)]
         build.replace(node, build.node("GatherBlockQuantized", inputs, attributes, domain=_MICROSOFT))
+
+    def _weight(self, node: ir.Node) -> None:
+        matrix = self._matrix(node)
+        stored = lower_weight(Builder(self.graph, node, f"{matrix.module}.weight"), node, matrix)
+        for index, (codes, scales) in enumerate(stored):
+            place = Place(str(codes.name), str(scales.name), 0, transposed=False, signed=True)
+            self.places[matrix.module, index] = [place]
 
     def _note(
         self, module: str, index: int, codes: ir.Value, scales: ir.Value, first: int, *, transposed: bool = False

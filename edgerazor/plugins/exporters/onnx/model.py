@@ -3,14 +3,13 @@
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from edgerazor.core.contracts import Checkpoint
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.errors import ExportError, first_line
-from edgerazor.plugins.exporters.onnx.attention import NAME, register
+from edgerazor.errors import ExportError
+from edgerazor.plugins.exporters.onnx.convolutions import PlaceholderConvolution
+from edgerazor.plugins.exporters.onnx.empty_model import empty_model
 from edgerazor.plugins.exporters.onnx.placeholders import (
     OperatorNorm,
     PackedMatrix,
@@ -18,7 +17,6 @@ from edgerazor.plugins.exporters.onnx.placeholders import (
     PlaceholderLinear,
 )
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan
-from edgerazor.plugins.exporters.onnx.rotary import fix_frequencies
 
 
 def build_model(checkpoint: Checkpoint, plan: ONNXPlan) -> Any:
@@ -44,37 +42,22 @@ def build_model(checkpoint: Checkpoint, plan: ONNXPlan) -> Any:
     return model
 
 
-def empty_model(checkpoint: Checkpoint) -> Any:
-    """The model by its configuration, parameters on the meta device, in evaluation mode.
-
-    Raises:
-        ExportError: transformers cannot build it.
-    """
-    register()
-    values = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "dtype")}
-    try:
-        config = AutoConfig.for_model(**values)
-        with init_empty_weights(include_buffers=False):
-            model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ExportError(f"config.json: transformers cannot build this model: {first_line(error)}") from error
-    fix_frequencies(model)
-    return model.eval()
-
-
 def _put_placeholders(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
     for name, matrix in plan.matrices.items():
         value = checkpoint.read(f"{name}.weight")
         assert isinstance(value, QuantizedTensor)
+        bias = _float(checkpoint, f"{name}.bias") if f"{name}.bias" in plan.floats else None
+        if matrix.shape is not None:
+            model.set_submodule(name, PlaceholderConvolution(matrix, value, model.get_submodule(name), bias))
+            continue
         weight = PackedMatrix(matrix, value)
         if matrix.kind == "embedding":
             # Gemma's own class multiplies what it looks up; Granite's model does so outside.
             factor = getattr(model.get_submodule(name), "embed_scale", None)
             model.set_submodule(name, PlaceholderEmbedding(weight, factor))
             continue
-        bias = _float(checkpoint, f"{name}.bias") if f"{name}.bias" in plan.floats else None
         model.set_submodule(name, PlaceholderLinear(weight, bias))
-    embedding = model.get_input_embeddings()
+    embedding = None if plan.facts.image else model.get_input_embeddings()
     if plan.facts.tied and isinstance(embedding, PlaceholderEmbedding):
         model.set_output_embeddings(PlaceholderLinear(embedding.weight, None))
 
@@ -90,7 +73,9 @@ def _put_floats(model: Any, checkpoint: Checkpoint, plan: ONNXPlan) -> None:
             model.set_submodule(module_name, norm)
         elif attribute in module._parameters:
             module._parameters[attribute] = nn.Parameter(_float(checkpoint, name), requires_grad=False)
-        elif not (isinstance(module, PlaceholderLinear) and attribute == "bias"):
+        elif attribute in module._buffers:
+            module._buffers[attribute] = _float(checkpoint, name)
+        elif not (isinstance(module, PlaceholderLinear | PlaceholderConvolution) and attribute == "bias"):
             unknown.append(f"{name}: {type(model).__name__} has no such parameter")
     if unknown:
         raise ExportError("\n".join(unknown))

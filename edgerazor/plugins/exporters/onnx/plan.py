@@ -1,5 +1,6 @@
 """What each tensor becomes in the graph, or why it cannot, known before a byte is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +9,7 @@ from edgerazor.core.contracts import Checkpoint, ExportPlan, ModelFacts, NamedTe
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError
 from edgerazor.plugins.exporters.model_facts import distinct_ropes, stated_facts
+from edgerazor.plugins.exporters.onnx.empty_model import convolutions
 from edgerazor.plugins.exporters.onnx.row_groups import RowGroup, split_rows
 from edgerazor.plugins.exporters.params import ONNXParams
 from edgerazor.plugins.exporters.tensor_checks import float_problem, scale_problem
@@ -28,6 +30,7 @@ class Matrix:
         weights: codes in it.
         nominal_bits: mean over its rows, scales not counted.
         mixed_inside: widths mix inside rows, which were widened.
+        shape: of the weight of a convolution; None of a matrix that is multiplied or looked up.
     """
 
     module: str
@@ -36,6 +39,7 @@ class Matrix:
     weights: int
     nominal_bits: float
     mixed_inside: bool
+    shape: tuple[int, ...] | None = None
 
     @property
     def bytes(self) -> int:
@@ -51,18 +55,27 @@ class ONNXPlan(ExportPlan):
     floats: list[str] = field(default_factory=list)
     context_length: int = 0
     activation_group: int | None = None
+    convolutions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def multiplied(self) -> list[Matrix]:
+        """The matrices but those of convolutions."""
+        return [matrix for matrix in self.matrices.values() if matrix.shape is None]
 
 
 def plan_export(checkpoint: Checkpoint, params: ONNXParams, tensors: NamedTensors) -> ONNXPlan:
     """Choose operators and blocks; arguments as for `Exporter.plan`. Problems are collected in the plan."""
-    facts = stated_facts(checkpoint)
+    facts = stated_facts(checkpoint, images=True)
     plan = ONNXPlan(facts=facts)
     activations = (checkpoint.recipe.get("quantization") or {}).get("activations") or {}
     plan.activation_group = activations.get("group_size")
-    plan.context_length = _context_length(facts, params, plan.problems)
-    plan.problems += _unsupported(facts)
-    if not params.portable:
-        plan.problems += _unfit_heads(facts)
+    if facts.image:
+        plan.problems += _of_texts(params)
+        plan.convolutions = convolutions(checkpoint)
+    else:
+        plan.context_length = _context_length(facts, params, plan.problems)
+        plan.problems += _unsupported(facts)
+        plan.problems += [] if params.portable else _unfit_heads(facts)
     for name, value in tensors:
         if isinstance(value, QuantizedTensor):
             _add_matrix(plan, checkpoint, params, name, value)
@@ -80,30 +93,50 @@ def _add_matrix(plan: ONNXPlan, checkpoint: Checkpoint, params: ONNXParams, name
     if problem:
         plan.problems.append(f"{module}: {problem}")
         return
+    shape = plan.convolutions.get(module)
     try:
-        row_groups = _split(value, params, plan.activation_group, table=role.kind == "embedding")
+        row_groups = _split(
+            value, params, plan.activation_group, table=role.kind == "embedding", any_group=shape is not None
+        )
     except ExportError as error:
         plan.problems.append(f"{module}: {error}")
         return
     nominal = value.bits_per_weight() - 16 / value.group_size
     plan.matrices[module] = Matrix(
-        module, role.kind, tuple(row_groups), value.codes.numel(), nominal, value.qmax.ndim == 2
+        module, role.kind, tuple(row_groups), value.codes.numel(), nominal, value.qmax.ndim == 2, shape
     )
 
 
-def _split(value: QuantizedTensor, params: ONNXParams, activation_group: int | None, *, table: bool) -> list[RowGroup]:
+def _split(
+    value: QuantizedTensor, params: ONNXParams, activation_group: int | None, *, table: bool, any_group: bool
+) -> list[RowGroup]:
     """The row groups; rows of an embedding are looked up, so those of two widths follow a period or get one width."""
     bits = 4 if params.ternary_storage == "4bit" else 2
-    row_groups = split_rows(value, ternary_bits=bits, activation_group=activation_group)
+    row_groups = split_rows(value, ternary_bits=bits, activation_group=activation_group, any_group=any_group)
     if row_groups[0].rows.period == 0 and table:
         return split_rows(value, ternary_bits=bits, activation_group=activation_group, one_width=True)
     return row_groups
 
 
 def _add_float(plan: ONNXPlan, name: str, value: torch.Tensor) -> None:
+    if plan.facts.image and is_counter(name):
+        return
     if problem := float_problem(value):
         plan.problems.append(f"{name}: {problem}")
     plan.floats.append(name)
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor counts the batches that a batch norm has seen, which a finished model has no use for."""
+    return name.endswith(".num_batches_tracked")
+
+
+def _of_texts(params: ONNXParams) -> list[str]:
+    """Parameters that mean nothing for an image classifier."""
+    problems = ["logits last: a classifier has no positions; leave it out"] if params.logits == "last" else []
+    if params.context_length is not None:
+        problems.append(f"context_length {params.context_length}: a classifier reads images; leave it out")
+    return problems
 
 
 def _context_length(facts: ModelFacts, params: ONNXParams, problems: list[str]) -> int:

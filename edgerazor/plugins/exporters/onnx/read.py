@@ -57,6 +57,8 @@ def _readers(value: ir.Value) -> Iterator[ir.Node]:
 
 def _fits(node: ir.Node, stored: Mapping[str, Any], columns: int) -> bool:
     given = {name: attribute.value for name, attribute in node.attributes.items()}
+    if stored.get("signed") and node.op_type == "Cast":
+        return _times_scales(node, stored)
     if node.op_type == "Gather":
         # A portable table of embeddings: what follows is standard arithmetic, which tests compare with torch.
         return given.get("axis") == 0
@@ -73,3 +75,17 @@ def _fits(node: ir.Node, stored: Mapping[str, Any], columns: int) -> bool:
         source = step.inputs[0]
     no_zero_points = all(value is None for value in node.inputs[place + 1 :])
     return no_zero_points and wanted.items() <= given.items() and source is not None and source.name == stored["scales"]
+
+
+def _times_scales(node: ir.Node, stored: Mapping[str, Any]) -> bool:
+    """Whether codes that became floats are multiplied by their own scales, a group at a time."""
+    products = list(_readers(node.outputs[0]))
+    if len(products) != 1 or products[0].op_type != "Mul":
+        return False
+    scales = products[0].inputs[1]
+    while scales is not None and (step := scales.producer()) is not None and step.op_type in _SCALE_STEPS:
+        scales = step.inputs[0]
+    grouped = next(iter(node.outputs[0].consumers()))
+    sizes = grouped.inputs[1] if grouped.op_type == "Reshape" else None
+    fits = sizes is not None and sizes.const_value is not None and sizes.const_value.numpy()[-1] == stored["block"]
+    return fits and scales is not None and scales.name == stored["scales"]

@@ -19,6 +19,7 @@ def describe_export(path: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: 
     """Size of the folder, bits per weight by width, and remarks; `details` is plain data."""
     sizes = {file.name: file.stat().st_size for file in path.iterdir()}
     matrices = list(plan.matrices.values())
+    genai = not (params.portable or plan.facts.image)
     body = [matrix for matrix in matrices if matrix.kind not in ("embedding", "head")]
     details: dict[str, Any] = {
         "types": _by_width(matrices),
@@ -30,7 +31,7 @@ def describe_export(path: Path, checkpoint: Checkpoint, plan: ONNXPlan, params: 
         "tied": plan.facts.tied,
         "unquantized": list(plan.floats),
         "context_length": plan.context_length,
-        "notes": [*_notes(checkpoint, plan, params), *([] if params.portable else genai_token_notes(path))],
+        "notes": [*_notes(checkpoint, plan, params), *(genai_token_notes(path) if genai else [])],
     }
     return ExportResult(path, sum(sizes.values()), _bits(matrices), details)
 
@@ -42,9 +43,8 @@ def peak_memory() -> int:
 
 
 def _notes(checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> Iterator[str]:
-    matrices = list(plan.matrices.values())
-    yield from _storage_notes(matrices, params)
-    two_bit = [rows for matrix in matrices for rows in matrix.row_groups if rows.bits == 2]
+    yield from _storage_notes(plan.multiplied, params)
+    two_bit = [rows for matrix in plan.multiplied for rows in matrix.row_groups if rows.bits == 2]
     if two_bit and not params.portable:
         larger = sum(rows.count * rows.columns // 4 for rows in two_bit)
         yield (
@@ -53,7 +53,10 @@ def _notes(checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> Iterat
         )
         yield from filter(None, [_kernel_note(plan)])
     quantization = checkpoint.recipe.get("quantization") or {}
-    yield _activation_note(matrices, quantization.get("activations"), params)
+    yield _activation_note(plan.multiplied, quantization.get("activations"), params)
+    if plan.facts.image:
+        yield from _image_notes(plan, quantization.get("activations"))
+        return
     bits = (quantization.get("kv_cache") or {}).get("bits")
     if bits:
         yield f"the key/value cache was trained in {bits} bits; this file keeps it in float32"
@@ -61,6 +64,17 @@ def _notes(checkpoint: Checkpoint, plan: ONNXPlan, params: ONNXParams) -> Iterat
         yield f"context_length {plan.context_length}: in longer texts longrope turns every position otherwise"
     if params.portable:
         yield "portable: the cache grows by copying, and onnxruntime-genai cannot run it; ONNX Runtime and others can"
+
+
+def _image_notes(plan: ONNXPlan, trained: Any) -> Iterator[str]:
+    image, count = plan.facts.image, len(plan.matrices) - len(plan.multiplied)
+    assert image is not None
+    size = "of any height and width" if image.any_size else f"of {image.height} × {image.width}"
+    yield f"pixel_values are images {size}, any number of them, as preprocessor_config.json makes them"
+    if count:
+        inputs = "inputs were trained rounded, but " if trained else ""
+        convolutions = "1 convolution computes" if count == 1 else f"{count} convolutions compute"
+        yield f"{convolutions} with float32: {inputs}weights are made of the codes when a session opens"
 
 
 def _kernel_note(plan: ONNXPlan) -> str | None:
@@ -100,9 +114,14 @@ def _activation_note(matrices: list[Matrix], trained: Any, params: ONNXParams) -
 
 
 def _by_width(matrices: list[Matrix]) -> dict[str, dict[str, Any]]:
-    stored = (rows for matrix in matrices for rows in matrix.row_groups)
     return rows_by_type(
-        (f"{rows.bits}-bit blocks of {rows.block}", rows.count * rows.columns, rows.bytes) for rows in stored
+        (
+            f"{rows.bits}-bit {'blocks' if matrix.shape is None else 'convolutions, groups'} of {rows.block}",
+            rows.count * rows.columns,
+            rows.bytes,
+        )
+        for matrix in matrices
+        for rows in matrix.row_groups
     )
 
 

@@ -62,7 +62,7 @@ class RowGroup:
     @property
     def bytes(self) -> int:
         """Of codes and float16 group scales."""
-        return self.count * (self.columns * self.bits // 8 + 2 * self.columns // self.group_size)
+        return -(-self.count * self.columns * self.bits // 8) + self.count * 2 * self.columns // self.group_size
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -71,16 +71,23 @@ class RowGroup:
 
 
 def split_rows(
-    tensor: QuantizedTensor, *, ternary_bits: int, activation_group: int | None, one_width: bool = False
+    tensor: QuantizedTensor,
+    *,
+    ternary_bits: int,
+    activation_group: int | None,
+    one_width: bool = False,
+    any_group: bool = False,
 ) -> list[RowGroup]:
     """The row groups of a matrix, widest first; one group if all rows have one width or `one_width` asks for it.
 
-    Ternary groups that no 2-bit block divides (16, 48) are stored in 4 bits.
+    Ternary groups that no 2-bit block divides (16, 48) are stored in 4 bits. With `any_group` no product is made of the
+    codes, and a block is a group of any size.
 
     Raises:
         ExportError: no block fits the groups, or codes exceed 8 bits.
     """
-    widths = _widths(tensor, 4 if tensor.group_size % _BLOCKS[2][0] else ternary_bits)
+    fits = any_group or tensor.group_size % _BLOCKS[2][0] == 0
+    widths = _widths(tensor, ternary_bits if fits else 4)
     rows, columns = tensor.codes.shape
     present = sorted({int(bits) for bits in np.unique(widths)}, reverse=True)
     if one_width or len(present) == 1:
@@ -95,12 +102,9 @@ def split_rows(
             (bits, Rows(0, index=tuple(np.flatnonzero(widths == bits).tolist())), int((widths == bits).sum()))
             for bits in present
         ]
-    return [
-        RowGroup(
-            bits, choose_block(tensor.group_size, bits, activation_group), tensor.group_size, where, count, columns
-        )
-        for bits, where, count in chosen
-    ]
+    size = tensor.group_size
+    blocks = {bits: size if any_group else choose_block(size, bits, activation_group) for bits in present}
+    return [RowGroup(bits, blocks[bits], size, where, count, columns) for bits, where, count in chosen]
 
 
 def choose_block(group_size: int, bits: int, activation_group: int | None) -> int:

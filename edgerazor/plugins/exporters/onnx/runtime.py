@@ -36,7 +36,7 @@ class OnnxRuntime(FolderRuntime):
 
     def __init__(self, path: str | Path, *, threads: int | None = None):
         self.path, self.name = Path(path), str(path)
-        self.engine = f"ONNX Runtime {onnxruntime.__version__}"
+        self.engine = engine_name()
         card = read_card(self.path)
         self.recipe: Mapping[str, Any] = card.get("recipe") or {}
         settings = read_json(self.path / GENAI)
@@ -51,7 +51,7 @@ class OnnxRuntime(FolderRuntime):
         except (KeyError, TypeError, ValueError) as error:
             raise ExportError(f"{self.path}: {GENAI} or {CARD} is not as edgerazor writes it: {error!r}") from error
         self.stop_ids = frozenset(stop_ids(self.path, self.vocabulary_size))
-        self._session = _open_session(self.path / MODEL, threads, level)
+        self._session = open_session(self.path / MODEL, threads, level)
         self._names = [f"{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")]
         self._cache = self._buffers(min(_FIRST_CAPACITY, self.context_length))
 
@@ -123,7 +123,22 @@ class OnnxRuntime(FolderRuntime):
         return buffers
 
 
-def _open_session(path: Path, threads: int | None, accuracy_level: int) -> Any:
+def engine_name() -> str:
+    """Name and version."""
+    return f"ONNX Runtime {onnxruntime.__version__}"
+
+
+def open_session(path: Path, threads: int | None, accuracy_level: int) -> Any:
+    """A session of a graph.
+
+    Args:
+        path: of the file.
+        threads: None lets ONNX Runtime choose.
+        accuracy_level: of the products that it makes of a portable file.
+
+    Raises:
+        ExportError: there is no such file, or this ONNX Runtime cannot load it.
+    """
     if not path.is_file():
         raise ExportError(f"{path}: there is no such file")
     options = onnxruntime.SessionOptions()

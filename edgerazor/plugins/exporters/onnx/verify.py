@@ -13,8 +13,9 @@ from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import ExportError, first_line
 from edgerazor.plugins.exporters.common import DIGEST
 from edgerazor.plugins.exporters.hugging_face import different_copies
+from edgerazor.plugins.exporters.onnx.empty_model import empty_model
 from edgerazor.plugins.exporters.onnx.folder import DATA, MODEL
-from edgerazor.plugins.exporters.onnx.model import empty_model
+from edgerazor.plugins.exporters.onnx.plan import is_counter
 from edgerazor.plugins.exporters.onnx.read import operators_fit, read_codes, read_scales
 from edgerazor.plugins.exporters.onnx.rotary import frequencies, layer_types, rotary_tables, table_names
 
@@ -29,9 +30,10 @@ def verify_folder(path: Path, checkpoint: Checkpoint, on_tensor: Callable[[int, 
         ExportError: there is no graph, it is damaged, or it is none of ours.
     """
     graph, places, digest = _open(path)
-    names = list(checkpoint.names())
+    names = [name for name in checkpoint.names() if not (checkpoint.facts.image and is_counter(name))]
     different = [] if digest == checkpoint.digest else [DIGEST]
-    different += [*_different_tables(graph, checkpoint), *different_copies(path, checkpoint)]
+    different += [] if checkpoint.facts.image else _different_tables(graph, checkpoint)
+    different += different_copies(path, checkpoint)
     for index, name in enumerate(names):
         value = checkpoint.read(name)
         module = name.removesuffix(".weight")
@@ -87,7 +89,8 @@ def _equal_rows(stored: np.ndarray, codes: np.ndarray, index: np.ndarray, place:
         return False
     for start in range(0, len(index), some):
         part = stored[start : start + some]
-        found = part.astype(np.int16) if place["transposed"] else read_codes(part, int(place["bits"]), columns)
+        signed = place["transposed"] or place.get("signed")
+        found = part.astype(np.int16) if signed else read_codes(part, int(place["bits"]), columns)
         if not np.array_equal(found, codes[index[start : start + some]]):
             return False
     return True

@@ -1,0 +1,75 @@
+"""The graph of an image classifier: from `pixel_values` to `logits`, for any number of images."""
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from edgerazor.core.contracts import ModelFacts
+from edgerazor.errors import ExportError, first_line
+from edgerazor.plugins.exporters.onnx.tidy import OPSET, axis_of, name_initializers, quiet_tracer, tidy_graph
+
+INPUT, OUTPUT = "pixel_values", "logits"
+# Above 1, which tracing would take for a constant.
+_BATCH = 2
+
+
+def trace_classifier(model: Any, facts: ModelFacts) -> ir.Model:
+    """The traced graph of `build_model`; its initializers bear the names of the tensors in the model.
+
+    Images `[batch, channels, height, width]` of any height and width where the model takes such, else of its own.
+
+    Args:
+        model: with placeholders.
+        facts: of the model.
+
+    Raises:
+        ExportError: the model does what cannot be traced.
+    """
+    image = facts.image
+    assert image is not None
+    any_size, wrapper = torch.export.Dim.DYNAMIC, _Wrapper(model)
+    free = {0: any_size, 2: any_size, 3: any_size} if image.any_size else {0: any_size}
+    # Sides that differ, so that nothing is taken for a square.
+    width = image.width + 32 if image.any_size else image.width
+    images = torch.zeros(_BATCH, image.channels, image.height, width)
+    with quiet_tracer():
+        try:
+            program = torch.onnx.export(
+                wrapper,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=(free,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"the model cannot be traced: {first_line(error)}") from error
+    assert program is not None
+    tidy_graph(program.model)
+    name_initializers(program.model.graph, wrapper)
+    _name_axes(program.model.graph, any_size=image.any_size)
+    return program.model
+
+
+class _Wrapper(nn.Module):
+    """Logits alone of a model of transformers."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model(pixel_values=pixel_values).logits  # type: ignore[no-any-return]
+
+
+def _name_axes(graph: ir.Graph, *, any_size: bool) -> None:
+    """Names of the free axes, for whoever reads the file."""
+    pixels, logits = graph.inputs[0], graph.outputs[0]
+    sides = ["height", "width"] if any_size else [axis_of(pixels, 2), axis_of(pixels, 3)]
+    pixels.shape = ir.Shape(["batch", axis_of(pixels, 1), *sides])
+    logits.shape = ir.Shape(["batch", axis_of(logits, 1)])
