@@ -221,6 +221,13 @@ class _Planner:
         return True
 
     def _check_activations(self) -> None:
+        rules = zip(self.quantization.weights, self.quantizers, strict=True)
+        named = [(f"weights: {', '.join(rule.match)}", quantizer) for rule, quantizer in rules]
+        for key, quantizer in (*named, ("kv_cache", self.kv)):
+            if quantizer is not None and not quantizer.signed:
+                self.problems.append(
+                    f"quantization.{key}: {quantizer.params.name} is for activations alone, its codes are not stored"
+                )
         for key, quantizer in (("activations", self.activation), ("kv_cache", self.kv)):
             if quantizer is not None and not quantizer.rows_independent:
                 self.problems.append(

@@ -16,14 +16,14 @@ from edgerazor.plugins.losses.params import (
     ReverseKLParams,
     RouterZParams,
 )
-from edgerazor.plugins.quantizers.params import IntParams, SQMPParams, TernaryParams
+from edgerazor.plugins.quantizers.params import IntParams, SQMPParams, TernaryParams, UnsignedIntParams
 from edgerazor.plugins.selectors.params import AllParams, FixedParams, LAFDParams
 from edgerazor.schemas.components import ExporterParams, LossParams, QuantizerParams, SelectorParams
 
 
 @hookimpl
 def edgerazor_quantizers() -> Iterable[type[QuantizerParams]]:
-    return [IntParams, TernaryParams, SQMPParams]
+    return [IntParams, TernaryParams, SQMPParams, UnsignedIntParams]
 
 
 @hookimpl

@@ -49,9 +49,10 @@ def codes_scales_and_widths_have_their_shapes_and_types(quantizer: Any, example:
         expect(given == shape, f"{name} of a tensor {list(x.shape)} has shape {list(given)}, not {list(shape)}")
     widths = tuple(found.qmax.shape)
     expect(widths in {(rows,), (rows, groups)}, f"qmax has shape {list(widths)}, not [{rows}] or [{rows}, {groups}]")
-    for name in ("codes", "qmax"):
+    wanted = {"codes": torch.int8 if quantizer.signed else torch.int16, "qmax": torch.int8}
+    for name, kind in wanted.items():
         dtype = getattr(found, name).dtype
-        expect(dtype == torch.int8, f"{name} is {dtype}, not int8")
+        expect(dtype == kind, f"{name} is {dtype}, not {str(kind).removeprefix('torch.')}")
 
 
 def codes_are_within_their_width(quantizer: Any, example: TensorExample) -> None:
@@ -60,6 +61,8 @@ def codes_are_within_their_width(quantizer: Any, example: TensorExample) -> None
     codes, qmax = _groups(found)
     symmetric = quantizer.symmetric
     lowest = -qmax if symmetric else -qmax - 1
+    if not quantizer.signed:
+        qmax = torch.where((codes < 0).any(dim=-1, keepdim=True), qmax, 2 * qmax + 1)
     outside = (codes > qmax) | (codes < lowest)
     if bool(outside.any()):
         row, group, column = outside.nonzero()[0].tolist()

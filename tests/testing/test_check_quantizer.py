@@ -14,6 +14,7 @@ from tests.testing.faults import REGISTRY, faulty, unbroken, with_code
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "int": [{"bits": 2, "symmetric": False}, {"bits": 4}, {"bits": 8, "group_size": None, "scale_dtype": "float32"}],
     "ternary": [{}, {"scale": "absmax"}],
+    "unsigned_int": [{"bits": 8}, {"bits": 3, "group_size": None}],
     "sqmp": [{"high_ratio": 0.125}, {"high_ratio": 0.25, "placement": "variance_groups"}],
 }
 CASES = [(name, values) for name in REGISTRY.names("quantizer") for values in PARAMETERS.get(name, [{}])]

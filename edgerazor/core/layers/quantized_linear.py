@@ -138,7 +138,7 @@ def quantized_weight(
 
 def codes_pay(weight: Tensor, weight_quantizer: Any, input_quantizer: Any, processor: Processor) -> bool:
     """Whether training multiplies codes of this weight and its input in place of values."""
-    if weight_quantizer is None or input_quantizer is None:
+    if weight_quantizer is None or input_quantizer is None or not input_quantizer.signed:
         return False
     sizes = (input_quantizer.params.group_size, weight_quantizer.params.group_size)
     return multiplies_codes(weight.shape[-1], sizes, compute_dtype(weight), weight.device, processor)

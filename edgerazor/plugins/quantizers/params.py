@@ -30,6 +30,15 @@ class IntParams(QuantizerParams):
     scale_dtype: ScaleDtype = "float16"
 
 
+class UnsignedIntParams(QuantizerParams):
+    """Integers of `bits` bits for activations, without a sign in groups that have no negative number (after a ReLU)."""
+
+    target: ClassVar[str] = "edgerazor.plugins.quantizers.unsigned:UnsignedIntQuantizer"
+    name: Literal["unsigned_int"] = "unsigned_int"
+    bits: Annotated[int, Field(ge=2, le=8)]
+    scale_dtype: Annotated[Literal["float32"], Field(description="Scales of activations are never stored.")] = "float32"
+
+
 class TernaryParams(QuantizerParams):
     """-1, 0 and 1 times a scale: the mean magnitude times `scale_multiplier`, or the largest magnitude."""
 
