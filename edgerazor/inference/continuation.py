@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from edgerazor.inference.sampling import Sampler, Sampling
 
 _INCOMPLETE = "\ufffd"
+_DECODED_AGAIN = 16  # tokens: the call takes far longer than a few of them
 
 
 class Continuation:
@@ -74,8 +75,10 @@ class TextStream:
         if text.endswith(_INCOMPLETE) or len(text) <= len(self._before):
             return ""
         new = text[len(self._before) :]
-        del self._ids[: self._shown]
-        self._shown, self._before = len(self._ids), self._decode(self._ids)
+        if len(self._ids) > _DECODED_AGAIN:
+            del self._ids[: self._shown]
+            text = self._decode(self._ids)
+        self._shown, self._before = len(self._ids), text
         return new
 
     def finish(self) -> str:

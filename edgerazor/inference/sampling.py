@@ -1,6 +1,7 @@
 """The next token: the likeliest one, or one drawn by temperature, top_p and penalties with a seed of its own."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ _SHIFT = 16  # leaves the exponent of a float32 and 7 bits
 _BLOCK = 512
 _BELOW_ONE = 1 - 1e-9
 _SAFE = 70.0  # float32 holds the exponentials of a large vocabulary up to here, and their sum
+_COLD = 0.01  # above it, float32 holds what logits are divided to
+_TRIES = 4
+_NUMBERS = 64  # drawn at a time, since the call takes longer than a number
 _COLDEST = 1e-30  # float32 has no much smaller numbers
 
 
@@ -42,9 +46,9 @@ class Sampler:
 
     def __init__(self, sampling: Sampling):
         self._sampling = sampling
-        self._generator = np.random.default_rng(sampling.seed)
+        self._numbers = _random_numbers(sampling.seed)
         self._chosen = Counter[int]()
-        self._memory = np.empty(0, dtype=np.float32)
+        self._size, self._memory = 0, np.zeros(0, dtype=np.float32)
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """The next token by its logits, float32 `[vocabulary]`."""
@@ -62,37 +66,73 @@ class Sampler:
         return changed
 
     def _draw(self, logits: NDArray[np.float32]) -> int:
+        """A token of the nucleus: drawn from all, and once more if it is not one of them.
+
+        A token is likelier to be one of them than `top_p`, so the nucleus itself is seldom looked for. The
+        probabilities are the same: those of all tokens, given that the token is one of them.
+        """
         if self._sampling.temperature <= 0:
             return int(logits.argmax())
-        weights = self._weights(logits)
-        if self._sampling.top_p >= 1:
-            return _pick(weights, self._generator.random())
+        weights, sums = self._weigh(logits)
+        enough = self._sampling.top_p * sums[-1]
+        for _ in range(_TRIES):
+            token = _pick(weights, sums, next(self._numbers))
+            if self._sampling.top_p >= 1 or _is_in_nucleus(weights, token, enough, sums[-1]):
+                return token
         likeliest = nucleus(weights, self._sampling.top_p)
-        sums = weights[likeliest].cumsum(dtype=np.float64)
-        return int(likeliest[sums[:-1].searchsorted(self._generator.random() * sums[-1], side="right")])
+        inside = weights[likeliest].cumsum(dtype=np.float64)
+        return int(likeliest[inside[:-1].searchsorted(next(self._numbers) * inside[-1], side="right")])
 
-    def _weights(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities but for a factor, in memory that is kept: new pages would cost more than the numbers."""
-        if self._memory.shape != logits.shape:
-            self._memory = np.empty_like(logits, dtype=np.float32)
-        temperature, largest = np.float32(max(self._sampling.temperature, _COLDEST)), logits.max()
-        if temperature == 1 and 0 <= largest <= _SAFE:
-            return np.exp(logits, out=self._memory)
-        weights = np.subtract(logits, largest, out=self._memory)
-        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest token alone
-            weights /= temperature
-        return np.exp(weights, out=weights)
+    def _weigh(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Probabilities but for a factor, and sums of them up to the end of each block.
+
+        In memory that is kept: new pages would cost more than the numbers.
+        """
+        if self._size != len(logits):
+            self._size, count = len(logits), -(-len(logits) // _BLOCK)
+            self._memory = np.zeros(count * _BLOCK, dtype=np.float32)
+        weights, temperature = self._memory[: self._size], max(self._sampling.temperature, _COLDEST)
+        largest = float(logits.max())
+        if temperature >= _COLD and 0 <= largest <= _SAFE * temperature:
+            np.exp(logits if temperature == 1 else np.divide(logits, np.float32(temperature), out=weights), out=weights)
+        else:
+            np.subtract(logits, np.float32(largest), out=weights)
+            with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest token alone
+                weights /= np.float32(temperature)
+            np.exp(weights, out=weights)
+        return weights, self._sums()
+
+    def _sums(self) -> NDArray[np.float64]:
+        sums: NDArray[np.float64] = self._memory.reshape(-1, _BLOCK).sum(axis=1).cumsum(dtype=np.float64)
+        return sums
 
 
-def _pick(weights: NDArray[np.float32], number: float) -> int:
+def _random_numbers(seed: int) -> Iterator[float]:
+    """From 0 to below 1, without end."""
+    generator = np.random.default_rng(seed)
+    while True:
+        yield from generator.random(_NUMBERS).tolist()
+
+
+def _pick(weights: NDArray[np.float32], sums: NDArray[np.float64], number: float) -> int:
     """Index at which the sum of weights passes `number`, below 1, times the sum of all."""
-    starts = np.arange(0, len(weights), _BLOCK)
-    blocks = np.cumsum(np.add.reduceat(weights, starts).astype(np.float64))
-    block = int(np.searchsorted(blocks, number * blocks[-1], side="right"))
-    start, before = int(starts[block]), float(blocks[block - 1]) if block else 0.0
-    inside = np.cumsum(weights[start : start + _BLOCK].astype(np.float64))
-    part = (number * blocks[-1] - before) / (blocks[block] - before)
-    return start + int(np.searchsorted(inside, min(part, _BELOW_ONE) * inside[-1], side="right"))
+    wanted = min(number, _BELOW_ONE) * sums[-1]
+    block = int(sums.searchsorted(wanted, side="right"))
+    before = sums[block - 1] if block else 0.0
+    inside = weights[block * _BLOCK : (block + 1) * _BLOCK].cumsum(dtype=np.float64)
+    part = min((wanted - before) / (sums[block] - before), _BELOW_ONE)
+    return block * _BLOCK + int(inside.searchsorted(part * inside[-1], side="right"))
+
+
+def _is_in_nucleus(weights: NDArray[np.float32], token: int, enough: float, total: float) -> bool:
+    """Whether the weights that come before that of a token, the largest first, are together less than enough."""
+    weight = weights[token]
+    if total - weight < enough:  # whatever comes before it
+        return True
+    among = (weights >= weight).nonzero()[0]
+    values = weights[among]
+    before = values[(values > weight) | (among < token)].sum(dtype=np.float64)
+    return bool(before < enough)
 
 
 def nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:

@@ -72,6 +72,28 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     assert not drawn[700:800].any() and (drawn[:700] > 0).sum() > 100
 
 
+@pytest.mark.parametrize("top_p", [0.05, 0.6, 0.9])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_tokens_of_a_nucleus_are_drawn_as_often_as_they_are_likely(top_p: float, temperature: float) -> None:
+    logits = np.log(np.array([1, 8, 2, 4, 8, 1, 4, 2] * 90, dtype=np.float32)) + np.linspace(
+        0, 1, 720, dtype=np.float32
+    )
+    expected = np.exp(logits / temperature)
+    kept = nucleus(expected, top_p)
+    expected[np.setdiff1d(np.arange(720), kept)] = 0
+    sampler = Sampler(Sampling(temperature, seed=5, top_p=top_p))
+    drawn = np.bincount([sampler.choose(logits) for _ in range(3000)], minlength=720)
+    assert not drawn[expected == 0].any()
+    quarters = np.array_split(np.arange(len(kept)), 4)
+    shares = [(drawn[kept[part]].sum() / 3000, expected[kept[part]].sum() / expected.sum()) for part in quarters]
+    assert all(abs(found - wanted) < 0.035 for found, wanted in shares)
+
+
+def test_of_equal_weights_a_nucleus_takes_the_first() -> None:
+    sampler = Sampler(Sampling(1.0, seed=1, top_p=0.45))
+    assert {sampler.choose(np.zeros(10, dtype=np.float32)) for _ in range(200)} == {0, 1, 2, 3, 4}
+
+
 def test_top_p_leaves_the_tail_out() -> None:
     sampler = Sampler(Sampling(1.0, seed=1, top_p=0.2))
     assert {sampler.choose(LOGITS) for _ in range(100)} <= {48, 49}
