@@ -68,6 +68,21 @@ def shared_weight_notes(model: nn.Module, candidates: Mapping[str, nn.Module], o
     ]
 
 
+def bypass(model: nn.Module, name: str) -> str | None:
+    """Why the weights of the module `name` would be used without being quantized; None if they would not.
+
+    torch's `nn.MultiheadAttention` hands its parameters, those of its output projection too, to a function of torch (or
+    to its fast path) that calls no module: what a layer makes of its weight in its own forward is passed over.
+    """
+    attentions = {found for found, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    if not attentions & {name, name.rpartition(".")[0]}:
+        return None
+    return (
+        "nn.MultiheadAttention is not quantized: it hands its weights to a function of torch, which would use them as "
+        "they are; write the attention with linear layers for q, k, v and the output"
+    )
+
+
 def _reason(model: nn.Module, parameter_name: str, candidates: Collection[str], why: Why | None) -> tuple[str, str]:
     """Name to show and why the matrix is left out."""
     owner, _, leaf = parameter_name.rpartition(".")
@@ -77,10 +92,9 @@ def _reason(model: nn.Module, parameter_name: str, candidates: Collection[str], 
     if why is not None and (reason := why(owner)):
         return shown, reason
     module = model.get_submodule(owner)
-    attention = model.get_submodule(owner.rpartition(".")[0]) if owner else module
     kind = type(module).__name__
     if isinstance(module, _ConvNd):
         return shown, f"{kind}: convolutions are not quantized"
-    if isinstance(module, nn.MultiheadAttention) or isinstance(attention, nn.MultiheadAttention):
-        return shown, "nn.MultiheadAttention is not quantized, because it uses its weights in a way of its own"
+    if reason := bypass(model, owner):
+        return shown, reason
     return shown, f"{kind} cannot be quantized here"
