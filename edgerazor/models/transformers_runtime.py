@@ -138,7 +138,7 @@ class TransformersRuntime(TokenizerRuntime):
         inputs = {name: value.to(model.device) for name, value in inputs.items()}
         hidden = model.model(**inputs, use_cache=False).last_hidden_state
         model.model.rope_deltas = None  # or the positions of the next text would be shifted like this one's
-        return np.asarray(model.get_output_embeddings()(hidden[:, -1])[0].float().cpu().numpy())
+        return np.asarray(model.get_output_embeddings()(hidden[:, -1:])[0, 0].float().cpu().numpy())
 
     def close(self) -> None:
         """Drop model and cache."""

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edgerazor.checkpoint import open_checkpoint, pack_model
 from edgerazor.core.registry import Registry
+from edgerazor.errors import ExportError
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.recipe import load_recipe
@@ -67,5 +68,7 @@ def test_a_student_reads_contexts_side_by_side(engine: str, registry: Registry, 
     try:
         for _ in range(2):
             check(runtime, 0.05)  # both round activations to 8 bits, of sums in another order
+        with pytest.raises(ExportError, match="reads text alone here; videos need"):
+            runtime.check_videos()
     finally:
         runtime.close()

@@ -84,7 +84,8 @@ def test_shares_have_the_errors_of_their_parts_and_models_are_compared_on_the_sa
     rows = {"mlvu": [{**ROW, "category": category} for category in ("ego", "ego", "count", "count", "count")]}
 
     def results(letters: str) -> dict[str, Any]:
-        return results_of([task], rows, {"mlvu": [Answer(letter, letter != "A") for letter in letters]})
+        answers = {"mlvu": [Answer(letter, letter != "A") for letter in letters]}
+        return results_of([task], rows, answers, {"mlvu": [*rows["mlvu"], {**ROW, "category": "ego"}]})
 
     result = read_results(results("BABBA"), results("BBAAA"), {})
     found = {(row.task, row.metric): row for row in result.rows}
@@ -99,7 +100,9 @@ def test_shares_have_the_errors_of_their_parts_and_models_are_compared_on_the_sa
         ("mlvu/ego", "acc"),
     ]
     assert (whole.comparison.student_only, whole.comparison.teacher_only) == (2, 1)  # type: ignore[union-attr]
-    assert json.loads(result.to_json())["results"]["mlvu/ego"]["acc,none"] == 0.5
+    written = json.loads(result.to_json())
+    assert written["results"]["mlvu/ego"]["acc,none"] == 0.5
+    assert written["n-samples"]["mlvu/ego"] == {"original": 3, "effective": 2}
 
 
 PUBLIC: dict[str, list[dict[str, Any]]] = {

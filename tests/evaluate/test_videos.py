@@ -178,6 +178,17 @@ def test_frames_and_rows_can_be_limited(thinker: Path, data: Path) -> None:
     assert "video_mme/short" in shown and "the first 2 rows" in shown
 
 
+def test_videos_stand_in_one_table_with_other_tasks(thinker: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval", reason="the extra eval is not installed: make tasks")
+    data = tmp_path / "data"
+    save_frames(data / "clip", draw_frames(2))
+    save_rows(data, "video_mme", [ROW, {**ROW, "video": "not looked for, as it is cut off"}])
+    save_rows(data, "piqa", [{"question": "Why?", "choices": ["so", "no"], "label": 0}])
+    found = evaluated(thinker, data, "--tasks", "piqa,video_mme", "--limit", 1, "--no-cache")
+    assert {"video_mme", "piqa"} <= found["results"].keys()
+    assert found["n-samples"]["video_mme"] == {"original": 2, "effective": 1}
+
+
 ROW = {**QUESTION, "answer": "A", "video": "clip", "duration": "short", "category": "Art"}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no options": ({"options": []}, "options: expected a list of two texts or more"),

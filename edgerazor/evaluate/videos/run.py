@@ -48,17 +48,20 @@ class VideoRun:
     missing: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._rows = {task.name: self._read(task) for task in self.tasks}
+        self._whole: dict[str, list[dict[str, Any]]] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        for task in self.tasks:
+            self._whole[task.name] = whole = self._read(task)
+            self._rows[task.name] = [self._with_video(row) for row in whole[: self.limit]]
 
     def _read(self, task: VideoTask) -> list[dict[str, Any]]:
         path = find_file(self.data, task.file_of_rows)
         if path is None:
             raise DataError(missing_file(self.data, task.file_of_rows))
-        return read_checked(path, task.keys, lambda row, where: self._keep(task, row, where))[: self.limit]
+        return read_checked(path, task.keys, lambda row, where: {**task.keep(row, where), "where": where})
 
-    def _keep(self, task: VideoTask, row: dict[str, Any], where: str) -> dict[str, Any]:
-        kept = task.keep(row, where)
-        return {**kept, "video": find_video(self.data, kept["video"], where, kept.get("seconds"))}
+    def _with_video(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "video": find_video(self.data, row["video"], row["where"], row.get("seconds"))}
 
     def measure(self, path: Path, registry: Registry, progress: Progress | None = None) -> dict[str, Any]:
         """Results of one model in lm-evaluation-harness's format, with every item under `samples`.
@@ -80,7 +83,7 @@ class VideoRun:
             runtime.close()
         settings = {"frames": self.frames, "max_pixels": self.max_pixels, "system": self.system}
         config = {"model": "edgerazor", "model_args": f"path={path}", "engine": runtime.engine, "limit": self.limit}
-        return {**results_of(self.tasks, self._rows, answers), "config": {**config, **settings}}
+        return {**results_of(self.tasks, self._rows, answers, self._whole), "config": {**config, **settings}}
 
     def _answer_all(
         self, runtime: Runtime, cache: RequestCache, shown: Callable[[int, int], None] | None

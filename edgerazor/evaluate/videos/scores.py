@@ -29,6 +29,7 @@ def results_of(
     tasks: Sequence[VideoTask],
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     answers: Mapping[str, Sequence[Answer]],
+    whole: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
     """Figures of each task and of its parts, with every item under `samples`.
 
@@ -36,20 +37,31 @@ def results_of(
         tasks: in order.
         rows: of each task by its name.
         answers: to these rows.
+        whole: all rows of each file, of which `rows` may be the first.
     """
     samples: dict[str, Items] = {}
     figures: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
     for task in tasks:
         pairs = zip(rows[task.name], answers[task.name], strict=True)
         items = [_item(number, row, answer) for number, (row, answer) in enumerate(pairs)]
         parts = {name: [items[number] for number in numbers] for name, numbers in parts_of(task, rows[task.name])}
         samples |= {task.name: items, **parts}
+        counts[task.name] = len(whole[task.name])
+        counts |= {name: len(numbers) for name, numbers in parts_of(task, whole[task.name])}
         figures[task.name] = _figure(ACC, *share_of([item[ACC] for item in items]))
         if task.mean_of_parts:
             figures[task.name] |= _figure(MEAN, *_mean_of(parts))
         figures[task.name] |= _figure(LETTER, *share_of([item[LETTER][0] for item in items]))
         figures |= {name: _figure(ACC, *share_of([item[ACC] for item in part])) for name, part in parts.items()}
-    return {"results": figures, "samples": samples, "n-shot": dict.fromkeys(samples, 0), "group_subtasks": {}}
+    asked = {name: {"original": counts[name], "effective": len(items)} for name, items in samples.items()}
+    return {
+        "results": figures,
+        "samples": samples,
+        "n-samples": asked,
+        "n-shot": dict.fromkeys(samples, 0),
+        "group_subtasks": {},
+    }
 
 
 def _item(number: int, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:

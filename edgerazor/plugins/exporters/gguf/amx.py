@@ -46,7 +46,7 @@ def require_end(command: Sequence[str]) -> None:
     code = subprocess.run(command, capture_output=True, check=False).returncode
     if code < 0:
         raise PluginError(
-            f"llama-cpp-python {llama_cpp.__version__} was compiled for AMX and ends with {signal.Signals(-code).name} on "
-            "its first prompt, as builds by GCC 12 do; compile it without: CFLAGS=-U__AMX_INT8__ "
+            f"llama-cpp-python {llama_cpp.__version__} was compiled for AMX and ends with {signal.Signals(-code).name} "
+            "on its first prompt, as builds by GCC 12 do; compile it without: CFLAGS=-U__AMX_INT8__ "
             "CXXFLAGS=-U__AMX_INT8__ pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python"
         )
