@@ -110,19 +110,23 @@ SELECTORS = {
 }
 START = {"training.start": "calibrated", "training.start_samples": 64}
 NARROW = (1.88, 1.58)
+SCALES = {f"learned scales, rate {rate:g}": {"training.scale_learning_rate": rate} for rate in (0.003, 0.01, 0.03)}
+BOTH = {"training.scale_learning_rate": 0.01} | PURE
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
     *(Contestant(PUBLISHED, bits) for bits in (1.88, 1.58, 2.79, 4)),
-    *(Contestant("calibrated start", bits, changes=START) for bits in NARROW),
-    *(Contestant("calibrated start, forward KL alone", bits, changes=START | PURE) for bits in NARROW),
     *(Contestant("cross entropy alone", bits, changes=QAT) for bits in NARROW),
-    *(Contestant("forward KL alone", bits, changes=PURE) for bits in NARROW),
-    *(Contestant("decay in the second half", bits, changes=COOLDOWN) for bits in NARROW),
-    *(Contestant("twice the learning rate", bits, changes={"training.learning_rate": 2.0}) for bits in NARROW),
     *(Contestant(f"{name} for EAKLD", 1.88, changes=changes) for name, changes in LOSSES.items()),
     *(Contestant(f"{name} for LAFD", 1.88, changes=changes) for name, changes in SELECTORS.items()),
-    *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (2, 4)),
+    *(Contestant("forward KL alone", bits, changes=PURE) for bits in NARROW),
+    *(Contestant("calibrated start", bits, changes=START) for bits in NARROW),
+    *(Contestant("calibrated start, forward KL alone", bits, changes=START | PURE) for bits in NARROW),
+    *(Contestant("decay in the second half", bits, changes=COOLDOWN) for bits in NARROW),
+    *(Contestant("twice the learning rate", bits, changes={"training.learning_rate": 2.0}) for bits in NARROW),
+    *(Contestant(name, bits, changes=changes) for name, changes in SCALES.items() for bits in NARROW),
+    *(Contestant("learned scales, forward KL alone", bits, changes=BOTH) for bits in NARROW),
+    *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (4, 10)),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(
         Contestant(f"{name} for EAKLD", 1.88, changes=changes, data=data)

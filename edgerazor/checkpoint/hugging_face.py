@@ -19,6 +19,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from edgerazor.checkpoint.file_check import FileCheck, check_loaded_files
+from edgerazor.checkpoint.learned_scales import LEARNED_SCALES
 from edgerazor.checkpoint.read import check_header
 from edgerazor.checkpoint.section import METHOD, PackedSection, QATSection, dtype_name, read_section
 from edgerazor.checkpoint.storage import check_weights, pack_modules, unquantized_dtype
@@ -137,6 +138,11 @@ class EdgeRazorQuantizer(HfQuantizer):
             self._finish_packed(model)
             return model
         recipe = self._recipe()
+        if self.section is not None and recipe.training.scale_learning_rate is not None:
+            raise CheckpointError(
+                f"holds latent weights and, in {LEARNED_SCALES}, their trained scales, which transformers does not "
+                "read; pack it with `edgerazor pack`, or go on with its run"
+            )
         adapter = self.registry.adapter_for(recipe.model.family or model.config.model_type)
         plan = build_plan(model, recipe.quantization, adapter=adapter, registry=self.registry)
         if self.section is not None and self.section.modules is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgerazor.checkpoint.folder import check_replaceable
+from edgerazor.checkpoint.learned_scales import learn_scales, load_scales
 from edgerazor.checkpoint.storage import round_unquantized_, unquantized_dtype
 from edgerazor.checkpoint.write import PackResult, write_checkpoint
 from edgerazor.core.apply import apply_plan
@@ -42,10 +43,12 @@ def _pack(recipe: Recipe, registry: Registry, output: str | Path) -> PackResult:
     config = source.config
     model, weights = source.load_unread() or (source.load(), None)
     plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
-    latent = _check_latent_weights(config, recipe.model.name_or_path, plan)
-    dtype = unquantized_dtype(config) if latent else None
+    trained = _recipe_of_latent_weights(config, recipe.model.name_or_path, plan)
+    dtype = unquantized_dtype(config) if trained is not None else None
     apply_plan(model, plan, registry=registry)
-    if latent:
+    if trained is not None:
+        if (trained.get("training") or {}).get("scale_learning_rate"):
+            load_scales(learn_scales(model, plan), Path(recipe.model.name_or_path))
         # As the end of a run does, so that both ways of packing it give the same files.
         round_unquantized_(model, dtype)
     return write_with_tokenizer(
@@ -73,15 +76,15 @@ def write_with_tokenizer(
     return replace(written, notes=(*plan.notes, *written.notes, *absent))
 
 
-def _check_latent_weights(config: Any, name: str, plan: Plan) -> bool:
-    """Whether the model is one in training; CheckpointError if its quantizers are not those of the plan."""
+def _recipe_of_latent_weights(config: Any, name: str, plan: Plan) -> dict[str, Any] | None:
+    """The recipe of a model in training, None for any other; CheckpointError if its quantizers are not the plan's."""
     stored: Any = getattr(config, "quantization_config", None)
     if stored is None:
-        return False
+        return None
     content = stored if isinstance(stored, dict) else stored.to_dict()
-    trained = (content.get("recipe") or {}).get("quantization")
-    if trained != plan.quantization.model_dump(mode="json"):
+    trained: dict[str, Any] = content.get("recipe") or {}
+    if trained.get("quantization") != plan.quantization.model_dump(mode="json"):
         raise CheckpointError(
             f"{name}: was trained with other quantizers than the recipe has; pack it with the recipe of its run"
         )
-    return True
+    return trained

@@ -44,6 +44,10 @@ class TrainingSection(Schema):
         Field(description="calibrated: from the weights of calibrated rounding (GPTQ) on the first rows of the data."),
     ] = "model"
     start_samples: Annotated[int, Field(ge=1, description="With start: calibrated; rows of the data.")] = 128
+    scale_learning_rate: Annotated[
+        float | None,
+        Field(gt=0, description="Trains the scales of the decoder's matrices, too; relative to each of them."),
+    ] = None
 
     bf16: bool = False
     tf32: bool | None = None

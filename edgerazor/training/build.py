@@ -11,6 +11,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from edgerazor.calibrate import start_calibrated
 from edgerazor.checkpoint import qat_config, unquantized_dtype
+from edgerazor.checkpoint.learned_scales import learn_scales
 from edgerazor.core.contracts import Signal
 from edgerazor.core.plan import Plan
 from edgerazor.core.run_folder import CHECKPOINTS
@@ -18,7 +19,7 @@ from edgerazor.data import Data
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
 from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
-from edgerazor.errors import PlanError, RecipeError
+from edgerazor.errors import PlanError, RecipeError, TrainingError
 from edgerazor.evaluate.task import task_of
 from edgerazor.models.load import Models, load_student
 from edgerazor.models.share_weights import share_frozen_weights
@@ -64,6 +65,7 @@ def build_trainer(
     cached = isinstance(collator, CachedTeacherCollator)
     trainer = DistillationTrainer(
         model=student,
+        scales=learn_scales(student, plan) if recipe.training.scale_learning_rate else None,
         args=arguments,
         recipe=recipe,
         distiller=distiller,
@@ -78,6 +80,8 @@ def build_trainer(
         processing_class=task.processor,
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.scales and trainer.sharded:
+        raise TrainingError("training.scale_learning_rate: scales of a sharded student cannot be trained")
     if trainer.teacher is not None and not trainer.sharded:
         share_frozen_weights(student, trainer.teacher)
     return trainer, plan

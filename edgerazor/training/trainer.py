@@ -5,7 +5,7 @@ Every loss is a sum over positions with factors that hold the counts of the whol
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from edgerazor.checkpoint.learned_scales import load_scales, save_scales
 from edgerazor.checkpoint.training_checkpoint import TRAINER_STATE
+from edgerazor.core.learned_scales import LearnedScales
 from edgerazor.core.outputs import PositionMask, Targets, batch_masks, count_positions, predicted_labels
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import FLAG, OnPolicySampler
@@ -26,6 +28,7 @@ from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.clock import Clock, learning_rate_factor
 from edgerazor.training.learned import add_to_optimizer, prepare_learned
+from edgerazor.training.learned_scales import add_scales
 from edgerazor.training.save import remove_oldest, saved_whole
 from edgerazor.training.sharding import shard_on_cpu
 
@@ -40,6 +43,7 @@ class DistillationTrainer(Trainer):
         evaluation_teacher: loads the teacher for an evaluation alone.
         on_policy: makes texts of the student's own.
         evaluation_collator: makes batches of what is measured; None: the one that makes training batches.
+        scales: trained scales of the student's matrices by their names; empty where scales follow the data.
     """
 
     loss_is_scaled_for_ga = True
@@ -56,8 +60,10 @@ class DistillationTrainer(Trainer):
         evaluation_teacher: Callable[[], nn.Module] | None = None,
         on_policy: OnPolicySampler | None = None,
         evaluation_collator: Any = None,
+        scales: Mapping[str, tuple[Any, LearnedScales]] | None = None,
         **kwargs: Any,
     ):
+        self.scales = scales or {}
         self.recipe, self.distiller, self.teacher, self.clock = recipe, distiller, teacher, clock
         self.evaluation_teacher, self.on_policy = evaluation_teacher, on_policy
         super().__init__(*args, **kwargs)
@@ -147,11 +153,14 @@ class DistillationTrainer(Trainer):
         return self.on_policy.resample(student, batch, step=step, index=index, rank=self.args.process_index)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Make the optimizer, with a group for what the losses learn themselves."""
+        """Make the optimizer, with groups for what the losses learn themselves and for trained scales."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if fresh:
             add_to_optimizer(self.distiller, optimizer, max_grad_norm=self.args.max_grad_norm)
+            if self.scales:
+                assert self.recipe.training.scale_learning_rate is not None
+                add_scales(self.scales, optimizer, self.recipe.training.scale_learning_rate)
         return optimizer
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -164,6 +173,8 @@ class DistillationTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
             finally:
                 self._save_into = None
+            if self.scales and self.is_world_process_zero():
+                save_scales(self.scales, made)
             if self.state.best_model_checkpoint == str(made):
                 self.state.best_model_checkpoint = str(folder)
                 if self.is_world_process_zero():
@@ -189,6 +200,16 @@ class DistillationTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             load_state(self.distiller, Path(checkpoint))
+            self._load_scales(checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        assert self.state.best_model_checkpoint is not None
+        self._load_scales(self.state.best_model_checkpoint)
+
+    def _load_scales(self, checkpoint: str) -> None:
+        if self.scales:
+            load_scales(self.scales, Path(checkpoint))
 
     def log(self, logs: dict[str, float], start_time: float | None = None, **kwargs: Any) -> None:
         """Add the metrics since the last log; the only place that reads tensors from the device."""

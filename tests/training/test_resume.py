@@ -38,6 +38,7 @@ VALUES = {
     "lr_scheduler_type": "cosine",
     "lr_scheduler_kwargs": {"num_cycles": 2},
     "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    "scale_learning_rate": 0.01,
     "start": "calibrated",
     "train_parameters": "quantized",
     "tf32": True,
