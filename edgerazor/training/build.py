@@ -19,7 +19,7 @@ from edgerazor.data import Data
 from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
 from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
-from edgerazor.errors import PlanError, RecipeError, TrainingError
+from edgerazor.errors import PlanError, RecipeError
 from edgerazor.evaluate.task import task_of
 from edgerazor.models.load import Models, load_student
 from edgerazor.models.share_weights import share_frozen_weights
@@ -57,11 +57,10 @@ def build_trainer(
     if last is not None:
         check_epoch(Path(last), recipe.training, arguments.world_size, len(data.train))
     rows, collator = _training_rows(recipe, distiller, data, task.training_collator, models.student.vocabulary_size)
-    attentions, resumed = Signal.ATTENTIONS in distiller.signals, last is not None
-    student, plan = _load_student(recipe, models, task.processor, data, attentions=attentions, resumed=resumed)
+    ours, theirs = (Signal.ATTENTIONS in signals for signals in (distiller.signals, distiller.teacher_signals))
+    student, plan = _load_student(recipe, models, task.processor, data, attentions=ours, resumed=last is not None)
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
-    attentions = Signal.ATTENTIONS in distiller.teacher_signals
-    load = partial(models.load_teacher, device=arguments.device, attentions=attentions)
+    load = partial(models.load_teacher, device=arguments.device, attentions=theirs)
     cached = isinstance(collator, CachedTeacherCollator)
     trainer = DistillationTrainer(
         model=student,
@@ -80,8 +79,6 @@ def build_trainer(
         processing_class=task.processor,
     )
     trainer.remove_callback(PrinterCallback)
-    if trainer.scales and trainer.sharded:
-        raise TrainingError("training.scale_learning_rate: scales of a sharded student cannot be trained")
     if trainer.teacher is not None and not trainer.sharded:
         share_frozen_weights(student, trainer.teacher)
     return trainer, plan

@@ -82,6 +82,8 @@ class DistillationTrainer(Trainer):
         prepare_learned(distiller, self.args.device, world_size=self.args.world_size, sharded=self.sharded)
         if on_policy is not None and self.sharded:
             raise TrainingError("distillation.on_policy: a sharded student cannot answer; train without sharding")
+        if self.scales and self.sharded:
+            raise TrainingError("training.scale_learning_rate: scales of a sharded student cannot be trained")
 
     @property
     def sharded(self) -> bool:
