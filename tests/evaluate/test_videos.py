@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import Qwen2_5OmniForConditionalGeneration, Qwen2_5OmniThinkerForConditionalGeneration
 
 from edgerazor.checkpoint import load_model, pack_model
 from edgerazor.core.contracts import Runtime, VideoMessage
@@ -18,7 +18,7 @@ from edgerazor.errors import ExportError
 from edgerazor.evaluate.videos.catalog import VIDEO_TASKS
 from edgerazor.inference.open_runtime import open_runtime
 from edgerazor.schemas.recipe import load_recipe
-from tests.adapters.omni_cases import processor
+from tests.adapters.omni_cases import omni_config, processor
 from tests.commands import fail, succeed
 from tests.evaluate.omni import draw_frames, save_frames, save_thinker
 from tests.runs import save_model
@@ -93,6 +93,20 @@ def test_a_packed_thinker_sees_what_its_own_module_sees(packed: Path, registry: 
     # Half a second a frame where nobody says how long it is; the last one stands for the one that lacks in its patch.
     inputs = {**inputs_of("Why?", [*frames, frames[-1]], 3.0), "video_second_per_grid": torch.tensor([1.0])}
     np.testing.assert_allclose(found, direct(load_model(packed, registry=registry), inputs), atol=1e-5)
+
+
+def test_the_whole_models_folder_is_packed_with_the_files_of_its_processor(registry: Registry, tmp_path: Path) -> None:
+    whole, packed = save_thinker(tmp_path / "whole"), tmp_path / "packed"
+    Qwen2_5OmniForConditionalGeneration(omni_config()).to(torch.bfloat16).save_pretrained(whole)
+    # As the published model has it, where the tokenizer does not find it.
+    template = (whole / "chat_template.jinja").read_text(encoding="utf-8")
+    (whole / "chat_template.json").write_text(json.dumps({"chat_template": template}), encoding="utf-8")
+    (whole / "chat_template.jinja").unlink()
+    succeed("pack", whole, "--preset", "4-bit", "--output", packed)
+    for folder in (whole, packed):
+        runtime = open_runtime(folder, registry=registry, unquantized=True)
+        runtime.check_videos()
+        assert np.isfinite(runtime.read_video(VideoMessage("Why?", draw_frames(3), None, 512))).all()
 
 
 def test_a_text_behind_a_video_has_its_own_positions(thinker: Path, registry: Registry) -> None:
