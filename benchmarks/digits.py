@@ -83,6 +83,10 @@ def recipe_of(
             "activations": {"name": "int", "bits": 8, "group_size": 256},
             "fit": ["weights", "activations"],
         }
+    if family == "resnet":  # presets choose three stages, of which this one has two
+        layers = {"name": "lafd", "metric": "norm", "top_k": 2}
+        losses = [{"name": "eakld", "weight": 2.0}, {"name": "feature_mse", "weight": 0.1, "layers": layers}]
+        raw["distillation"] = {"task_weight": 0.1, "losses": losses}
     if contestant.kind != "trained":
         raw["distillation"] = None
     return raw | dict(contestant.changes)
