@@ -79,7 +79,7 @@ def extended(registry: Registry) -> Registry:
 
 @pytest.mark.parametrize("kind", ["quantizer", "loss", "selector", "adapter"])
 def test_every_built_in_component_builds_and_keeps_its_protocol(kind: Any, registry: Registry) -> None:
-    needed = {"int": {"bits": 4}, "sqmp": {"high_ratio": 0.125}, "fixed": {"layers": [-1]}}
+    needed = {"int": {"bits": 4}, "unsigned_int": {"bits": 8}, "sqmp": {"high_ratio": 0.125}, "fixed": {"layers": [-1]}}
     layerwise = ("feature_mse", "feature_cosine", "attention_relation", "key_value_relation")
     nested = {name: {"layers": {"name": "lafd"}} for name in layerwise}
     for name in registry.names(kind):
