@@ -2,12 +2,15 @@
 
 Frantar et al. 2022, arXiv:2210.17323: with H the second moments of a layer's inputs, the change of the output that
 rounding a column makes is smallest if the later columns move by the error times a row of the Cholesky factor of H⁻¹.
-Groups, scales and widths are the quantizer's own, taken from the columns as they are when their group begins.
+Groups and widths are the quantizer's own. A scale is the quantizer's, of the columns as they are when their group
+begins, or the multiple of it that makes the error smallest: by the same formula a column's squared error costs the
+inverse square of the factor's diagonal element.
 """
 
 import torch
 from torch import Tensor
 
+from edgerazor.calibrate.scales import best_scale
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
@@ -37,8 +40,8 @@ def calibrated(
 
     Args:
         weight, moments, quantizer: as there.
-        reachable: give the largest weight of a group the outermost code, as the quantizer does; without, columns that
-            moved since the scale was taken may leave that code unused, and no weights have such codes.
+        reachable: take the quantizer's scales and give the largest weight of a group the outermost code, as it does;
+            without, no weights may have such codes and scales.
     """
     work = weight.detach().float().clone()
     plain = quantizer.quantize(work)
@@ -46,6 +49,7 @@ def calibrated(
     if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
     factor = _inverse_factor(moments)
+    importance = factor.diagonal() ** -2
     codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
@@ -56,7 +60,13 @@ def calibrated(
             group = column // size
             if column % size == 0:
                 scale[:, group] = _group_scale(work, plain, quantizer, group)
-                if reachable:
+                if not reachable:
+                    inside = slice(column, column + size)
+                    limit = lowest[:, group], highest[:, group]
+                    scale[:, group] = best_scale(
+                        work[:, inside], scale[:, group], *limit, importance[inside], quantizer
+                    )
+                else:
                     outermost = _outermost(work[:, column : column + size], scale[:, group], lowest, highest, group)
             own = scale[:, group].float()
             code = torch.round(work[:, column] / own).clamp_(lowest[:, group], highest[:, group])

@@ -173,11 +173,14 @@ def _of_texts(
     apply_plan(model, plan, registry=registry)
     decoder = Decoder(model, plan, weights)
     round_layers(decoder, journal.rows, journal, show)
-    return {
+    codes: dict[str, Callable[[], QuantizedTensor]] = {
         entry.name: partial(journal.codes, index, entry.name)
         for index, name in enumerate(decoder.layers)
         for entry in decoder.entries[name]
     }
+    if decoder.head is not None:
+        codes[decoder.head.owner] = partial(journal.codes, len(decoder.layers), decoder.head.owner)
+    return codes
 
 
 class FoundCodes(StoredCodes):

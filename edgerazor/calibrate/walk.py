@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.calibrate.gptq import calibrated_codes
+from edgerazor.calibrate.head import Head
 from edgerazor.calibrate.journal import Journal
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.table import kind_named
@@ -37,10 +38,12 @@ class Decoder:
 
     Attributes:
         layers: names, in the order of the model.
+        head: the output head; None where it is not quantized.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, weights: StoredWeights | None):
         self.model, self.weights, self.layers = model, weights, decoder_layers(plan, model)
+        self.head = Head.of(model, plan)
         container = self.layers[0].rpartition(".")[0]
         self.owner = model.get_submodule(container.rpartition(".")[0])
         self.entries: dict[str, list[ModulePlan]] = {name: [] for name in self.layers}
@@ -54,18 +57,30 @@ class Decoder:
         self._forwards = [model.get_submodule(name).forward for name in self.layers]
         self._calls = Counter[int]()
 
+    def head_moments(self, rows: Iterable[Tensor]) -> Tensor:
+        """Sum of x xᵀ over the inputs of the head, for states behind the last layer; the last norm is between."""
+        assert self.head is not None
+        found: list[Tensor] = []
+        with self._present(self._outside()), self._replaced(lambda index, states, *_, **__: states):
+            for states in rows:
+                flat = _quantized_input(self.head.layer, self.owner(inputs_embeds=states, use_cache=False)[0])
+                found[:] = [flat.T @ flat + (found[0] if found else 0)]
+        return found[0]
+
+    @contextmanager
+    def head_weight(self) -> Iterator[Tensor]:
+        """For the block the weight of the head is in memory; of a tied head it is the embedding's."""
+        assert self.head is not None
+        with self._present([self.head.parameter_name]):
+            yield self.model.get_parameter(self.head.parameter_name)
+
     def matrix(self, entry: ModulePlan) -> Any:
         """The layer of the model that an entry of the plan stands for."""
         return kind_named(entry.kind).find(self.model, entry.name)
 
     def begin(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
         """Hidden states `[1, T, hidden]` in front of the first layer, for token ids `[1, T]`."""
-        inside = tuple(f"{name}." for name in self.layers)
-        prefix = self.layers[0].rpartition(".")[0].rpartition(".")[0]
-        outside = [
-            name for name, _ in self.model.named_parameters() if name.startswith(prefix) and not name.startswith(inside)
-        ]
-        with self._present(outside):
+        with self._present(self._outside()):
             for row in rows:
                 first: list[Tensor] = []
                 self._calls = Counter()
@@ -78,6 +93,13 @@ class Decoder:
                 with self._replaced(hand_on):
                     self.owner(input_ids=row, use_cache=False)
                 yield first[0]
+
+    def _outside(self) -> list[str]:
+        """Parameters around the layers: embeddings and norms."""
+        inside = tuple(f"{name}." for name in self.layers)
+        prefix = self.layers[0].rpartition(".")[0].rpartition(".")[0]
+        names = [name for name, _ in self.model.named_parameters()]
+        return [name for name in names if name.startswith(prefix) and not name.startswith(inside)]
 
     @contextmanager
     def layer(self, index: int) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -165,7 +187,7 @@ def round_layers(
         decoder: of the model.
         rows: token ids `[1, T]`.
         journal: of these rows.
-        show: called with layers done and layers in all.
+        show: called with layers done and layers in all; the head counts as one.
         find: gives codes and, unless it is None, what the weight becomes once its layer is done, for a weight, the
             second moments of its inputs and its quantizer.
 
@@ -176,8 +198,9 @@ def round_layers(
         journal.states(0).write(decoder.begin(rows))
     else:
         next(iter(decoder.begin(rows[:1])))  # counts how often the model runs each layer
-    total = len(decoder.layers)
-    for index in range(journal.done or 0, total):
+    layers = len(decoder.layers)
+    total = layers + (decoder.head is not None)
+    for index in range(journal.done or 0, layers):
         show(index, total)
         states, entries = journal.states(index), decoder.entries[decoder.layers[index]]
         with decoder.layer(index) as through:
@@ -190,7 +213,25 @@ def round_layers(
                 if (kept := found[entry.name][1]) is not None:
                     decoder.matrix(entry).weight.copy_(kept)
         journal.finish(index, {name: codes for name, (codes, _) in found.items()})
+    if decoder.head is not None and journal.done == layers:
+        show(layers, total)
+        _round_head(decoder, decoder.head, journal, find)
     show(total, total)
+
+
+def _round_head(decoder: Decoder, head: Head, journal: Journal, find: Callable[..., Any]) -> None:
+    """As one layer more, whose codes are kept by the name of the weight's owner."""
+    last = len(decoder.layers)
+    moments = decoder.head_moments(journal.states(last))
+    with decoder.head_weight() as weight:
+        try:
+            codes, kept = find(weight, moments, head.quantizer)
+        except PlanError as error:
+            raise PlanError(f"{head.owner}: {error}") from error
+        if kept is not None:
+            weight.copy_(kept)
+    journal.states(last + 1).write([])
+    journal.finish(last, {head.owner: codes})
 
 
 def _found(decoder: Decoder, entry: ModulePlan, moments: Tensor, find: Callable[..., Any]) -> Any:
@@ -212,8 +253,7 @@ def _moments(decoder: Decoder, entries: list[ModulePlan]) -> Iterator[dict[str, 
 
     def add(name: str, module: Any, args: tuple[Any, ...]) -> None:
         if last[0] is not args[0]:
-            x = args[0] if module.input_quantizer is None else module.input_quantizer.fake_quantize(args[0])
-            flat = x.reshape(-1, x.shape[-1]).float()
+            flat = _quantized_input(module, args[0])
             last[:] = [args[0], flat.T @ flat]
         moments[name] = last[1] if name not in moments else moments[name] + last[1]
 
@@ -223,3 +263,9 @@ def _moments(decoder: Decoder, entries: list[ModulePlan]) -> Iterator[dict[str, 
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _quantized_input(layer: Any, x: Tensor) -> Tensor:
+    """What the layer's weight is multiplied by, float32 `[tokens, columns]`."""
+    quantized = x if layer.input_quantizer is None else layer.input_quantizer.fake_quantize(x)
+    return quantized.reshape(-1, x.shape[-1]).float()

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edgerazor.calibrate.gptq import DAMPING, calibrated_codes
+from edgerazor.calibrate.scales import FACTORS, best_scale
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
+from edgerazor.kernels.reference import round_scale
 from tests.plugins.quantizer_cases import build
 
 QUANTIZERS: list[tuple[str, dict[str, Any]]] = [
@@ -36,9 +38,13 @@ def slowly(weight: Tensor, inputs: Tensor, quantizer: Any) -> Tensor:
     codes = torch.zeros_like(weight)
     for column in range(weight.shape[1]):
         if column % size == 0:
-            found = quantizer.quantize(work[:, column : column + size].float())
-        scale, qmax = found.scale[:, 0].double(), found.qmax.double()
-        codes[:, column] = torch.round(work[:, column] / scale).clamp(-qmax - int(not quantizer.symmetric), qmax)
+            group = work[:, column : column + size].float()
+            found = quantizer.quantize(group)
+            qmax = found.qmax.float()
+            qmin = -qmax - int(not quantizer.symmetric)
+            rests = [torch.linalg.inv(hessian[place:, place:])[0, 0] for place in range(column, column + size)]
+            scale = best_scale(group, found.scale[:, 0], qmin, qmax, 1 / torch.stack(rests).float(), quantizer).double()
+        codes[:, column] = torch.round(work[:, column] / scale).clamp(qmin, qmax)
         inverse = torch.linalg.inv(hessian[column:, column:])
         error = (work[:, column] - codes[:, column] * scale) / inverse[0, 0]
         work[:, column:] -= error.unsqueeze(1) * inverse[0]
@@ -73,20 +79,24 @@ def test_outputs_come_closer_and_widths_stay(seed: int, case: tuple[str, dict[st
 
 
 @pytest.mark.parametrize(("name", "values"), QUANTIZERS)
-def test_inputs_that_know_nothing_of_each_other_change_nothing(name: str, values: dict[str, Any]) -> None:
+def test_inputs_that_know_nothing_of_each_other_change_only_scales(name: str, values: dict[str, Any]) -> None:
     weight, _ = draw(3, columns=160)
     quantizer = build(name, **values, group_size=32)
     found, plain = calibrated_codes(weight, 7 * torch.eye(160), quantizer), quantizer.quantize(weight)
-    assert torch.equal(found.codes, plain.codes) and torch.equal(found.scale, plain.scale)
+    distances = [(codes.dequantize() - weight).unflatten(-1, (-1, 32)).norm(dim=-1) for codes in (found, plain)]
+    assert bool((distances[0] <= distances[1] * (1 + 1e-6)).all())
+    nearest = torch.round(weight.unflatten(-1, (-1, 32)) / found.scale.float().unsqueeze(-1)).flatten(-2)
+    highest = found.qmax.float().unsqueeze(1)
+    assert torch.equal(found.codes.float(), nearest.clamp(-highest - int(not quantizer.symmetric), highest))
 
 
 def test_columns_without_input_are_rounded_as_they_are() -> None:
     weight, inputs = draw(4)
     inputs[:, :32] = 0
     quantizer = build("int", bits=4, group_size=32)
-    found, plain = calibrated_codes(weight, inputs.T @ inputs, quantizer), quantizer.quantize(weight)
-    assert torch.equal(found.codes[:, :32], plain.codes[:, :32])
-    assert not torch.equal(found.codes[:, 32:], plain.codes[:, 32:])
+    found = calibrated_codes(weight, inputs.T @ inputs, quantizer)
+    alone = calibrated_codes(weight[:, :32], torch.eye(32), quantizer)
+    assert torch.equal(found.codes[:, :32], alone.codes) and torch.equal(found.scale[:, :1], alone.scale)
 
 
 def test_rows_that_depend_on_the_weights_are_refused() -> None:
@@ -94,3 +104,29 @@ def test_rows_that_depend_on_the_weights_are_refused() -> None:
     quantizer = build("sqmp", high_ratio=0.25, placement="variance_rows", group_size=32)
     with pytest.raises(PlanError, match="depends on the weights themselves"):
         calibrated_codes(weight, 100 * inputs.T @ inputs, quantizer)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**31),
+    scale_dtype=st.sampled_from(["float16", "float16_bfloat16", "float32"]),
+    magnitude=st.sampled_from([1e-6, 1.0, 1e4]),
+)
+def test_the_best_scale_is_one_of_the_multiples_as_the_quantizer_stores_them(
+    seed: int, scale_dtype: str, magnitude: float
+) -> None:
+    weight = draw(seed)[0] * magnitude
+    importance = torch.rand(32, generator=torch.Generator().manual_seed(seed)) + 0.1
+    quantizer = build("int", bits=4, group_size=32, scale_dtype=scale_dtype)
+    plain = quantizer.quantize(weight[:, :32])
+    own, limit = plain.scale[:, 0], torch.full((len(weight),), 7.0)
+    found = best_scale(weight[:, :32], own, -limit, limit, importance, quantizer)
+
+    def cost(scale: Tensor) -> Tensor:
+        step = scale.float().unsqueeze(1)
+        codes = torch.round(weight[:, :32] / step).clamp(-7, 7)
+        return ((weight[:, :32] - codes * step) ** 2 * importance).sum(dim=1)
+
+    assert found.dtype == own.dtype and bool((cost(found) <= cost(own)).all())
+    multiples = torch.stack([round_scale(own.float() * factor, scale_dtype) for factor in FACTORS])
+    assert bool((multiples == found.float()).any(dim=0).all())

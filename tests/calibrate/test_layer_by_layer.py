@@ -50,25 +50,36 @@ class StoppedError(Exception):
     """As a signal would."""
 
 
-def stop_at(layer: int) -> Any:
+def stop_at(layer: int, of: int = LAYERS) -> Any:
     def show(done: int, total: int) -> None:
-        assert total == LAYERS
+        assert total == of
         if done == layer:
             raise StoppedError
 
     return show
 
 
-@pytest.mark.parametrize("layer", [1, LAYERS])
-def test_a_stopped_run_goes_on_with_its_layer(layer: int, folder: Path, registry: Registry, tmp_path: Path) -> None:
-    recipe, given = recipe_of(folder / "model", registry), {"registry": registry, "data": texts(folder), "samples": 4}
+@pytest.mark.parametrize(
+    ("match", "layer", "total"),
+    [
+        ("*.layers.*", 1, LAYERS),
+        ("*.layers.*", LAYERS, LAYERS),
+        ("*", LAYERS, LAYERS + 1),
+        ("*", LAYERS + 1, LAYERS + 1),
+    ],
+)
+def test_a_stopped_run_goes_on_with_its_layer(
+    match: str, layer: int, total: int, folder: Path, registry: Registry, tmp_path: Path
+) -> None:
+    recipe = recipe_of(folder / "model", registry, match)
+    given: dict[str, Any] = {"registry": registry, "data": texts(folder), "samples": 4}
     whole = pack_calibrated(recipe, output=tmp_path / "whole", **given)
     with pytest.raises(StoppedError):
-        pack_calibrated(recipe, output=tmp_path / "stopped", show=stop_at(layer), **given)
+        pack_calibrated(recipe, output=tmp_path / "stopped", show=stop_at(layer, total), **given)
     assert not (tmp_path / "stopped").exists()
     shown: list[int] = []
     again = pack_calibrated(recipe, output=tmp_path / "stopped", show=lambda done, _: shown.append(done), **given)
-    assert shown == list(range(layer, LAYERS + 1))
+    assert shown == list(range(layer, total + 1))
     assert again.digest == whole.digest
     assert sorted(path.name for path in tmp_path.iterdir() if "lock" not in path.name) == ["stopped", "whole"]
 
@@ -123,3 +134,20 @@ def test_layers_that_stay_at_16_bits_compute_too(folder: Path, registry: Registr
     packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
     found = packed.model.layers[2].self_attn.q_proj.quantized()
     assert (found.codes == expected.codes).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_the_head_is_rounded_on_what_it_is_given(tied: bool, registry: Registry, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", num_hidden_layers=2, tie_word_embeddings=tied)
+    save_data(tmp_path / "data.jsonl")
+    recipe = recipe_of(tmp_path / "model", registry, "*")
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=4)
+    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    rows = calibration_rows(Models(recipe.model, registry).student, texts(tmp_path), 4)
+    states = torch.cat([packed.model(input_ids=row)[0][0] for row in rows])
+    owner = packed.model.embed_tokens if tied else packed.lm_head
+    weight, found = plain.lm_head.weight, owner.quantized().dequantize(torch.float32)
+    rounded = build("int", bits=3, group_size=32).quantize(weight).dequantize(torch.float32)
+    assert ((found - weight) @ states.T).norm() < 0.9 * ((rounded - weight) @ states.T).norm()
