@@ -40,8 +40,8 @@ def calibrated(
 
     Args:
         weight, moments, quantizer: as there.
-        reachable: take the quantizer's scales and give the largest weight of a group the outermost code, as it does;
-            without, no weights may have such codes and scales.
+        reachable: take no larger scale than the quantizer's and give the largest weight of a group the outermost code,
+            as it does; without, no weights may have such codes and scales.
     """
     work = weight.detach().float().clone()
     plain = quantizer.quantize(work)
@@ -49,7 +49,7 @@ def calibrated(
     if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
     factor = _inverse_factor(moments)
-    importance = factor.diagonal() ** -2
+    importance, most = factor.diagonal() ** -2, 1.0 if reachable else 2.0
     codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
@@ -60,14 +60,17 @@ def calibrated(
             group = column // size
             if column % size == 0:
                 scale[:, group] = _group_scale(work, plain, quantizer, group)
-                if not reachable:
-                    inside = slice(column, column + size)
-                    limit = lowest[:, group], highest[:, group]
-                    scale[:, group] = best_scale(
-                        work[:, inside], scale[:, group], *limit, importance[inside], quantizer
-                    )
-                else:
-                    outermost = _outermost(work[:, column : column + size], scale[:, group], lowest, highest, group)
+                inside, limit = slice(column, column + size), (lowest[:, group], highest[:, group])
+                scale[:, group] = best_scale(
+                    work[:, inside],
+                    scale[:, group],
+                    *limit,
+                    importance[inside],
+                    quantizer,
+                    largest=most,
+                )
+                if reachable:
+                    outermost = _outermost(work[:, inside], scale[:, group], lowest, highest, group)
             own = scale[:, group].float()
             code = torch.round(work[:, column] / own).clamp_(lowest[:, group], highest[:, group])
             if reachable:

@@ -11,7 +11,14 @@ FACTORS = (1.0, *(0.5 * 3 ** (step / 24) for step in range(25)))
 
 
 def best_scale(
-    values: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor, importance: Tensor, quantizer: Quantizer
+    values: Tensor,
+    scale: Tensor,
+    lowest: Tensor,
+    highest: Tensor,
+    importance: Tensor,
+    quantizer: Quantizer,
+    *,
+    largest: float = 2.0,
 ) -> Tensor:
     """Of multiples of a scale, the one that makes the weighted squared error of rounding to nearest smallest.
 
@@ -21,11 +28,12 @@ def best_scale(
         lowest, highest: codes at most, float32 `[R]`.
         importance: weight of each column's error, float32 `[size]`.
         quantizer: of the matrix.
+        largest: multiple that is tried.
     """
     kind = getattr(quantizer.params, "scale_dtype", "float16")
     low, high = lowest.unsqueeze(1), highest.unsqueeze(1)
     best, least = scale.float(), torch.full_like(lowest, torch.inf)
-    for factor in FACTORS:
+    for factor in [factor for factor in FACTORS if factor <= largest]:
         tried = round_scale(scale.float() * factor, kind)
         step = tried.unsqueeze(1)
         codes = torch.minimum(torch.maximum(torch.round(values / step), low), high)
