@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "distill": [*BASE, "kernels", "models", "data"],
     "training": [*BASE, "models", "data", "checkpoint", "distill", "evaluate", "export", "calibrate"],
     "recipes": [*BASE, "models", "distill"],
-    "calibrate": [*BASE, "models", "data", "checkpoint"],
+    "calibrate": [*BASE, "kernels", "models", "data", "checkpoint"],
     "convert": BASE,
     "importers": [*BASE, "kernels", "models", "checkpoint"],
     "allocate": [*BASE, "kernels", "models", "data", "evaluate"],
