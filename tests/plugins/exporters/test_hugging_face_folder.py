@@ -115,7 +115,7 @@ def test_only_a_folder_of_its_files_is_replaced(name: str, kept: bool, tmp_path:
 
     for file in (name, "card.json", "tokenizer.json"):
         (tmp_path / file).touch()
-    exporter = Folders(SimpleNamespace(marker="card.json"))
+    exporter = Folders(SimpleNamespace(marker="card.json", marks=lambda names: "card.json" in names))
     if kept:
         with pytest.raises(ExportError, match=r"thesis\.tex"):
             exporter.check_target(tmp_path)

@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
 from edgerazor.plugins.exporters.common import describe_origin
 from edgerazor.plugins.exporters.onnx.folder import DATA, FILES, MODEL, write_companions
 from edgerazor.plugins.exporters.onnx.graph import simplify_reshapes
-from edgerazor.plugins.exporters.onnx.lowering import Places, lower
+from edgerazor.plugins.exporters.onnx.lowering import Place, Places, lower
 from edgerazor.plugins.exporters.onnx.model import build_model
 from edgerazor.plugins.exporters.onnx.plan import ONNXPlan, plan_export
 from edgerazor.plugins.exporters.onnx.report import describe_export
@@ -95,5 +95,10 @@ def _describe_places(places: Places, plan: ONNXPlan) -> dict[str, list[dict[str,
             "wide": row_group.rows.wide,
             "rows": list(row_group.rows.index),
         }
-        found.setdefault(module, []).extend({**asdict(place), **described} for place in known)
+        found.setdefault(module, []).extend({**_described(place), **described} for place in known)
     return found
+
+
+def _described(place: Place) -> dict[str, Any]:
+    """A key that only convolutions have is left out of other folders, whose bytes stay as they always were."""
+    return {key: value for key, value in asdict(place).items() if key != "signed" or value}
