@@ -19,18 +19,17 @@ from typing import Any
 
 import torch
 from contest import machine
+from contestant_models import make_checkpoint
 from digits_report import table
 from digits_teachers import MIXUP, ROWS, data_section, make_teacher, write_pictures
 from quality_contestants import BODIES, Contestant
 from rich.console import Console
 from units import Units, digest_of
 
-from edgerazor import load_plugins, train
-from edgerazor.calibrate import pack_calibrated
-from edgerazor.checkpoint import load_model, pack_model
+from edgerazor import load_plugins
+from edgerazor.checkpoint import load_model
 from edgerazor.core.atomic import write_text
 from edgerazor.core.claims import claimed
-from edgerazor.core.run_folder import PACKED
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.evaluate.task import task_of
 from edgerazor.models.source import ModelSource
@@ -149,21 +148,15 @@ class Digits:
         shutil.rmtree(work, ignore_errors=True)
         recipe = load_recipe(raw, registry=self.registry)
         torch.manual_seed(recipe.training.seed)
-        started, folder, steps = time.perf_counter(), work, 0
-        if contestant.kind == "rounded":
-            pack_model(recipe, registry=self.registry, output=folder)
-        elif contestant.kind == "calibrated":
-            data = DataSection.model_validate({**raw["data"], "images": {}, "held_out": None})
-            pack_calibrated(recipe, registry=self.registry, output=folder, data=data, samples=CALIBRATION_ROWS)
-        else:
-            result = train(recipe, registry=self.registry, output=work, console=Console(quiet=True))
-            if result.checkpoint is None:
-                raise KeyboardInterrupt
-            folder, steps = work / PACKED, result.steps
+        data = DataSection.model_validate({**raw["data"], "images": {}, "held_out": None})
+        started = time.perf_counter()
+        folder, result = make_checkpoint(
+            contestant.kind, recipe, work, self.registry, calibration=data, samples=CALIBRATION_ROWS
+        )
         seconds = time.perf_counter() - started
         model: Any = load_model(folder, dtype=torch.float32, registry=self.registry)
         size = (folder / "model.safetensors").stat().st_size
-        figures = {"bytes": size, "steps": steps, "seconds": seconds, **self._measure(model)}
+        figures = {"bytes": size, "steps": result.steps if result else 0, "seconds": seconds, **self._measure(model)}
         shutil.rmtree(work)
         return figures
 

@@ -20,17 +20,16 @@ from typing import Any
 
 import torch
 from contest import machine
+from contestant_models import make_checkpoint
 from quality_contestants import CONTESTANTS, Contestant, Setting, recipe_of
 from quality_report import write_results
 from quality_text import write_teacher_text
 from rich.console import Console
 from units import Units, digest_of
 
-from edgerazor import load_plugins, train
-from edgerazor.calibrate import pack_calibrated
-from edgerazor.checkpoint import load_model, pack_model
+from edgerazor import load_plugins
+from edgerazor.checkpoint import load_model
 from edgerazor.core.claims import claimed
-from edgerazor.core.run_folder import PACKED
 from edgerazor.data import Data, load_data
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.models.load import Models, pick_device
@@ -110,38 +109,24 @@ class Laboratory:
         shutil.rmtree(work, ignore_errors=True)
         recipe = load_recipe(raw, registry=self.registry)
         torch.manual_seed(recipe.training.seed)
+        calibration = {**raw["data"], "sources": [str(self.setting.sources["calibration"])], "held_out": None}
+        data = self._data(recipe) if contestant.kind == "trained" else None
         started = time.perf_counter()
-        trained: dict[str, Any] = {"tokens": 0, "steps": 0, "curve": []}
-        folder = work
-        if contestant.kind == "rounded":
-            pack_model(recipe, registry=self.registry, output=folder)
-        elif contestant.kind == "calibrated":
-            section = DataSection.model_validate(
-                {**raw["data"], "sources": [str(self.setting.sources["calibration"])], "held_out": None}
-            )
-            pack_calibrated(recipe, registry=self.registry, output=folder, data=section, samples=CALIBRATION_ROWS)
-        else:
-            trained, folder = self._trained(recipe, work), work / PACKED
+        folder, result = make_checkpoint(
+            contestant.kind,
+            recipe,
+            work,
+            self.registry,
+            calibration=DataSection.model_validate(calibration),
+            samples=CALIBRATION_ROWS,
+            data=data,
+        )
         seconds = time.perf_counter() - started
         model: Any = load_model(folder, dtype=torch.float32, registry=self.registry).to(self.device)
         size = (folder / "model.safetensors").stat().st_size
-        figures = {"bytes": size, **trained, "seconds": seconds, **self._measure(model)}
+        figures = {"bytes": size, **_of_training(result), "seconds": seconds, **self._measure(model)}
         shutil.rmtree(work)
         return figures
-
-    def _trained(self, recipe: Recipe, work: Path) -> dict[str, Any]:
-        result = train(
-            recipe, registry=self.registry, output=work, data=self._data(recipe), console=Console(quiet=True)
-        )
-        if result.checkpoint is None:
-            raise KeyboardInterrupt
-        per_step = result.tokens / result.steps
-        curve = [
-            [round(entry["step"] * per_step), entry["eval_loss"], entry["eval_kl_teacher"]]
-            for entry in result.history
-            if "eval_loss" in entry
-        ]
-        return {"tokens": result.tokens, "steps": result.steps, "curve": curve}
 
     def _data(self, recipe: Recipe) -> Data:
         """Rows of a recipe, which contestants of one seed and kind of text share; the last are kept."""
@@ -163,6 +148,19 @@ class Laboratory:
         )
         figures = ("loss", "kl_teacher", "top1_agreement", "bits_per_byte")
         return {name: getattr(result, name) for name in figures}
+
+
+def _of_training(result: Any) -> dict[str, Any]:
+    """Tokens, steps, and held-out loss and KL by tokens."""
+    if result is None:
+        return {"tokens": 0, "steps": 0, "curve": []}
+    per_step = result.tokens / result.steps
+    curve = [
+        [round(entry["step"] * per_step), entry["eval_loss"], entry["eval_kl_teacher"]]
+        for entry in result.history
+        if "eval_loss" in entry
+    ]
+    return {"tokens": result.tokens, "steps": result.steps, "curve": curve}
 
 
 def setting_of(arguments: argparse.Namespace, teacher: Path, contestants: Sequence[Contestant]) -> Setting:

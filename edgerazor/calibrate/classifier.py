@@ -142,16 +142,17 @@ class _Walk:
 
     def moments(self, names: Sequence[str]) -> Tensor:
         """Sum of x xᵀ over what the rows of these matrices are multiplied by, `[columns, columns]`."""
-        name, sums = names[0], list[Tensor]()
+        name, moments = names[0], torch.zeros(())
 
         def add(_: str, x: Tensor) -> None:
+            nonlocal moments
             rows = self.kinds[name].product_rows(self.layers[name], x)
             assert rows is not None
-            sums.append(rows.float().T @ rows.float())
+            moments = moments + rows.float().T @ rows.float()
             raise _EnoughError
 
         self._run(self.batches, [name], add)
-        return torch.stack(sums).sum(dim=0)
+        return moments
 
     def round(self, name: str, moments: Tensor, find: Find) -> tuple[QuantizedTensor, Tensor | None]:
         """What is found for a matrix, which then computes with the values of its codes."""

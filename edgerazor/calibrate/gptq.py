@@ -10,7 +10,7 @@ inverse square of the factor's diagonal element.
 import torch
 from torch import Tensor
 
-from edgerazor.calibrate.scales import best_scale
+from edgerazor.calibrate.scales import FACTORS, best_scale
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
@@ -49,7 +49,7 @@ def calibrated(
     if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
     factor = _inverse_factor(moments)
-    importance, most = factor.diagonal() ** -2, 1.0 if reachable else 2.0
+    importance, largest = factor.diagonal() ** -2, 1.0 if reachable else FACTORS[-1]
     codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
@@ -61,14 +61,8 @@ def calibrated(
             if column % size == 0:
                 scale[:, group] = _group_scale(work, plain, quantizer, group)
                 inside, limit = slice(column, column + size), (lowest[:, group], highest[:, group])
-                scale[:, group] = best_scale(
-                    work[:, inside],
-                    scale[:, group],
-                    *limit,
-                    importance[inside],
-                    quantizer,
-                    largest=most,
-                )
+                own_scale, cost = scale[:, group], importance[inside]
+                scale[:, group] = best_scale(work[:, inside], own_scale, *limit, cost, quantizer, largest=largest)
                 if reachable:
                     outermost = _outermost(work[:, inside], scale[:, group], lowest, highest, group)
             own = scale[:, group].float()

@@ -94,10 +94,11 @@ def pack_calibrated(
 
     Of a classifier all matrices are calibrated but those of convolutions in groups; it is in memory whole, and begun
     anew by the next call. Of a language model the matrices of the decoder layers are calibrated, on inputs as the
-    rounded layers before them give; embedding and head are rounded as `pack_model` rounds them. One layer is in memory
-    at a time, in float32, where the weights can be read one by one, as those of a folder in most cases; hidden states
-    are on the disk. What is done is kept beside the output until the checkpoint is written: the same call goes on with
-    the layer at which it was stopped. The same arguments give the same codes on one kind of processor.
+    rounded layers before them give, and last the output head; an embedding that is not tied to it is rounded as
+    `pack_model` rounds it. One layer is in memory at a time, in float32, where the weights can be read one by one, as
+    those of a folder in most cases; hidden states are on the disk. What is done is kept beside the output until the
+    checkpoint is written: the same call goes on with the layer at which it was stopped. The same arguments give the
+    same codes on one kind of processor.
 
     Args:
         recipe: the model is a folder or hub name of a 16-bit model.
@@ -165,7 +166,7 @@ def _of_pictures(
 def _of_texts(
     source: ModelSource, plan: Plan, journal: Journal, registry: Registry, show: Callable[[int, int], None]
 ) -> Codes:
-    """Codes of the decoder layers, which the journal holds."""
+    """Codes of the decoder layers and the output head, which the journal holds."""
     model, weights = source.load_by_parts(torch.float32)
     if not decoder_layers(plan, model):
         journal.remove()

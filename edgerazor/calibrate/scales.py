@@ -18,7 +18,7 @@ def best_scale(
     importance: Tensor,
     quantizer: Quantizer,
     *,
-    largest: float = 2.0,
+    largest: float = FACTORS[-1],
 ) -> Tensor:
     """Of multiples of a scale, the one that makes the weighted squared error of rounding to nearest smallest.
 

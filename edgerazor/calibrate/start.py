@@ -20,10 +20,11 @@ _INSIDE = 0.49  # of a step: as far from its code as a latent weight may be
 
 
 def start_calibrated(model: Any, plan: Plan, rows: list[Tensor]) -> None:
-    """Replace the latent weights of the decoder layers, or of a classifier, by those of calibrated rounding, in place.
+    """Replace latent weights of decoder layers and head, or of a classifier, by those of calibrated rounding, in place.
 
-    Quantized, they have the codes and scales that GPTQ finds when the largest weight of every group keeps the outermost
-    code. Apart from that they are where the weights were when they were rounded.
+    Quantized, they have the codes and scales that GPTQ finds when no scale is larger than the quantizer's and the
+    largest weight of every group keeps the outermost code. Apart from that they are where the weights were when they
+    were rounded.
 
     Args:
         model: float32, whole, with the plan applied.

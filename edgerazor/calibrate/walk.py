@@ -18,6 +18,7 @@ from edgerazor.calibrate.gptq import calibrated_codes
 from edgerazor.calibrate.head import Head
 from edgerazor.calibrate.journal import Journal
 from edgerazor.core.contracts import Quantizer
+from edgerazor.core.layers.matrices import join_rows
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.plan import Plan
@@ -26,6 +27,7 @@ from edgerazor.errors import PlanError
 from edgerazor.models.stored_weights import StoredWeights
 
 _LAYER = re.compile(r"^((.*\blayers)\.\d+)\.")
+_WEIGHTS_AT_ONCE = 2**26  # of a head; in float32 a quarter of a gigabyte, several times over
 
 
 class Decoder:
@@ -60,12 +62,16 @@ class Decoder:
     def head_moments(self, rows: Iterable[Tensor]) -> Tensor:
         """Sum of x xᵀ over the inputs of the head, for states behind the last layer; the last norm is between."""
         assert self.head is not None
-        found: list[Tensor] = []
-        with self._present(self._outside()), self._replaced(lambda index, states, *_, **__: states):
+        moments = torch.zeros(())
+        tables = (nn.Embedding,)  # which nothing is looked up in
+        norms = [name for name in self._outside() if not isinstance(self._module_of(name), tables)]
+        with self._present(norms):
             for states in rows:
-                flat = _quantized_input(self.head.layer, self.owner(inputs_embeds=states, use_cache=False)[0])
-                found[:] = [flat.T @ flat + (found[0] if found else 0)]
-        return found[0]
+                # The layers give what is behind them, whatever the model has made of it in front of them.
+                with self._replaced(lambda *_, states=states, **__: states):
+                    given = self.owner(inputs_embeds=states, use_cache=False)[0]
+                moments = moments + _moments_of(self.head.layer, given)
+        return moments
 
     @contextmanager
     def head_weight(self) -> Iterator[Tensor]:
@@ -93,6 +99,9 @@ class Decoder:
                 with self._replaced(hand_on):
                     self.owner(input_ids=row, use_cache=False)
                 yield first[0]
+
+    def _module_of(self, parameter_name: str) -> nn.Module:
+        return self.model.get_submodule(parameter_name.rpartition(".")[0])
 
     def _outside(self) -> list[str]:
         """Parameters around the layers: embeddings and norms."""
@@ -225,13 +234,25 @@ def _round_head(decoder: Decoder, head: Head, journal: Journal, find: Callable[.
     moments = decoder.head_moments(journal.states(last))
     with decoder.head_weight() as weight:
         try:
-            codes, kept = find(weight, moments, head.quantizer)
+            codes, kept = _found_in_parts(weight, moments, head.quantizer, find)
         except PlanError as error:
             raise PlanError(f"{head.owner}: {error}") from error
         if kept is not None:
             weight.copy_(kept)
     journal.states(last + 1).write([])
     journal.finish(last, {head.owner: codes})
+
+
+def _found_in_parts(
+    weight: Tensor, moments: Tensor, quantizer: Quantizer, find: Callable[..., Any]
+) -> tuple[QuantizedTensor, Tensor | None]:
+    """What `find` gives for the whole, some rows at a time where they are independent: a head has very many."""
+    rows_at_once = max(_WEIGHTS_AT_ONCE // weight.shape[1], 1)
+    if not quantizer.rows_independent or len(weight) <= rows_at_once:
+        return find(weight, moments, quantizer)  # type: ignore[no-any-return]
+    parts = [find(rows, moments, quantizer) for rows in weight.split(rows_at_once)]
+    kept = [values for _, values in parts if values is not None]
+    return join_rows([codes for codes, _ in parts]), torch.cat(kept) if kept else None
 
 
 def _found(decoder: Decoder, entry: ModulePlan, moments: Tensor, find: Callable[..., Any]) -> Any:
@@ -253,8 +274,7 @@ def _moments(decoder: Decoder, entries: list[ModulePlan]) -> Iterator[dict[str, 
 
     def add(name: str, module: Any, args: tuple[Any, ...]) -> None:
         if last[0] is not args[0]:
-            flat = _quantized_input(module, args[0])
-            last[:] = [args[0], flat.T @ flat]
+            last[:] = [args[0], _moments_of(module, args[0])]
         moments[name] = last[1] if name not in moments else moments[name] + last[1]
 
     hooks = [decoder.matrix(entry).register_forward_pre_hook(partial(add, entry.name)) for entry in entries]
@@ -265,7 +285,8 @@ def _moments(decoder: Decoder, entries: list[ModulePlan]) -> Iterator[dict[str, 
             hook.remove()
 
 
-def _quantized_input(layer: Any, x: Tensor) -> Tensor:
-    """What the layer's weight is multiplied by, float32 `[tokens, columns]`."""
-    quantized = x if layer.input_quantizer is None else layer.input_quantizer.fake_quantize(x)
-    return quantized.reshape(-1, x.shape[-1]).float()
+def _moments_of(layer: Any, x: Tensor) -> Tensor:
+    """Sum of x xᵀ over what a linear layer's weight is multiplied by, float32 `[columns, columns]`."""
+    rows = kind_named("linear").product_rows(layer, x)
+    assert rows is not None
+    return rows.float().T @ rows.float()

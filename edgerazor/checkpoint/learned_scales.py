@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.learned_scales import LearnedScales
 from edgerazor.core.plan import Plan
-from edgerazor.errors import CheckpointError
+from edgerazor.errors import CheckpointError, PlanError
 
 LEARNED_SCALES = "learned_scales.safetensors"
 _LAYER = re.compile(r"(^|\.)layers\.\d+\.")
@@ -30,6 +31,9 @@ def learn_scales(model: Any, plan: Plan) -> dict[str, tuple[Any, LearnedScales]]
 
     Returns:
         Layer and scales by the name of the layer; embedding, head and fused experts keep the scales of their data.
+
+    Raises:
+        PlanError: the recipe quantizes no such matrix, as of an image classifier.
     """
     scales = {}
     for entry in plan.quantized:
@@ -39,6 +43,8 @@ def learn_scales(model: Any, plan: Plan) -> dict[str, tuple[Any, LearnedScales]]
                 start = layer.weight_quantizer.quantize(layer.weight.detach())
             layer.weight_quantizer = LearnedScales(layer.weight_quantizer, start)
             scales[entry.name] = (layer, layer.weight_quantizer)
+    if not scales:
+        raise PlanError("training.scale_learning_rate: the recipe quantizes no matrix of a decoder layer")
     return scales
 
 
@@ -61,7 +67,7 @@ def load_scales(scales: Mapping[str, tuple[Any, LearnedScales]], folder: Path) -
     path = folder / LEARNED_SCALES
     try:
         tensors = load_file(path)
-    except Exception as error:  # safetensors raises an exception of its own, or OSError
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the trained scales of this run cannot be read: {error}") from error
     for name, (_, found) in scales.items():
         for part in _PARTS:

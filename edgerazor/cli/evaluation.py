@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from edgerazor.cli.runs import Model
+from edgerazor.core.contracts.videos import FRAMES, MAX_PIXELS
 from edgerazor.errors import DataError
 
 Tasks = Annotated[
@@ -76,7 +77,7 @@ Frames = Annotated[
     typer.Option(
         "--frames",
         min=1,
-        help="Frames that are taken of each video, from its first to its last. [default: 32]",
+        help=f"Frames that are taken of each video, from its first to its last. [default: {FRAMES}]",
         show_default=False,
     ),
 ]
@@ -85,7 +86,7 @@ MaxPixels = Annotated[
     typer.Option(
         "--max-pixels",
         min=1,
-        help="Frames of videos with more pixels are made smaller. [default: 602112]",
+        help=f"Frames of videos with more pixels are made smaller. [default: {MAX_PIXELS}]",
         show_default=False,
     ),
 ]

@@ -14,7 +14,7 @@ from edgerazor.core.layers.kind import LayerKind, of_whole_rows
 from edgerazor.core.layers.matrices import Matrices
 from edgerazor.core.layers.table import LAYER_KINDS, kind_of
 from edgerazor.core.module_plan import ModulePlan
-from edgerazor.core.plan_notes import WholeRows, bypass, left_out_notes, shared_weight_notes, whole_row_notes
+from edgerazor.core.plan_notes import WholeRows, bypass_reason, left_out_notes, shared_weight_notes, whole_row_notes
 from edgerazor.core.registry import Registry
 from edgerazor.core.rules import MatchedRules
 from edgerazor.errors import PlanError
@@ -165,7 +165,7 @@ class _Planner:
     def _module(self, name: str, rule: int, tied_to: str | None) -> ModulePlan | None:
         layer, quantizer = self.candidates[name], self.quantizers[rule]
         kind = kind_of(layer)
-        if quantizer is not None and (reason := bypass(self.model, name)):
+        if quantizer is not None and (reason := bypass_reason(self.model, name)):
             self.problems.append(f"{name}: {reason}")
             return None
         if kind is None:

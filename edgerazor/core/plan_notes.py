@@ -68,14 +68,15 @@ def shared_weight_notes(model: nn.Module, candidates: Mapping[str, nn.Module], o
     ]
 
 
-def bypass(model: nn.Module, name: str) -> str | None:
+def bypass_reason(model: nn.Module, name: str) -> str | None:
     """Why the weights of the module `name` would be used without being quantized; None if they would not.
 
     torch's `nn.MultiheadAttention` hands its parameters, those of its output projection too, to a function of torch (or
     to its fast path) that calls no module: what a layer makes of its weight in its own forward is passed over.
     """
-    attentions = {found for found, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    if not attentions & {name, name.rpartition(".")[0]}:
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if not any(isinstance(found, nn.MultiheadAttention) for found in (module, getattr(module, leaf, None))):
         return None
     return (
         "nn.MultiheadAttention is not quantized: it hands its weights to a function of torch, which would use them as "
@@ -95,6 +96,6 @@ def _reason(model: nn.Module, parameter_name: str, candidates: Collection[str], 
     kind = type(module).__name__
     if isinstance(module, _ConvNd):
         return shown, f"{kind}: convolutions are not quantized"
-    if reason := bypass(model, owner):
+    if reason := bypass_reason(model, owner):
         return shown, reason
     return shown, f"{kind} cannot be quantized here"

@@ -17,6 +17,7 @@ from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult
 from edgerazor.evaluate.exported_classifier import evaluate_classifier
 from edgerazor.evaluate.inputs import held_out_section, load_held_out, measured_rows, open_teacher
+from edgerazor.evaluate.logits import log_softmax
 from edgerazor.evaluate.task import task_of
 from edgerazor.inference.open_runtime import open_exported
 from edgerazor.models.load import Models, pick_device
@@ -168,13 +169,6 @@ def _predictions(
         chunk = ids[start : start + _CHUNK]
         following = np.array([*labels[start + 1 : start + 1 + len(chunk)], IGNORE_INDEX][: len(chunk)])
         chosen = following != IGNORE_INDEX
-        ours = _log_softmax(runtime.feed(chunk, every=True)[chosen])
-        theirs = None if teacher is None else _log_softmax(teacher.feed(chunk, every=True)[chosen])
+        ours = log_softmax(runtime.feed(chunk, every=True)[chosen])
+        theirs = None if teacher is None else log_softmax(teacher.feed(chunk, every=True)[chosen])
         yield ours, theirs, following[chosen]
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return shifted

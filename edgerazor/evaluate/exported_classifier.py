@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgerazor.core.contracts import ClassifierRuntime
 from edgerazor.data.rows import IGNORE_INDEX
 from edgerazor.evaluate.checkpoints import EvaluationResult
+from edgerazor.evaluate.logits import log_softmax
 
 _LIKELIEST = 5
 
@@ -33,8 +34,8 @@ def evaluate_classifier(
         rows = [dataset[index] for index in range(start, min(start + batch_size, len(dataset)))]
         batch = collator(rows)
         pixels, labels = batch["pixel_values"], batch["labels"][:, 0].numpy()
-        ours = _log_softmax(runtime.classify(pixels.numpy()))
-        theirs = _log_softmax(teacher(pixel_values=pixels.to(teacher.device)).logits.float().cpu().numpy())
+        ours = log_softmax(runtime.classify(pixels.numpy()))
+        theirs = log_softmax(teacher(pixel_values=pixels.to(teacher.device)).logits.float().cpu().numpy())
         sums += _sums(ours, theirs, labels)
         images, labelled = images + len(rows), labelled + int((labels != IGNORE_INDEX).sum())
     loss, top1, top5, teacher_loss = (float(value) / max(labelled, 1) for value in sums[:4])
@@ -69,9 +70,3 @@ def _sums(ours: NDArray[np.float64], theirs: NDArray[np.float64], labels: NDArra
         ],
         dtype=np.float64,
     )
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))

@@ -14,7 +14,7 @@ from edgerazor.checkpoint import pack_model
 from edgerazor.checkpoint.section import MANIFEST
 from edgerazor.core.learned_scales import LearnedScales
 from edgerazor.core.registry import Registry
-from edgerazor.errors import CheckpointError
+from edgerazor.errors import CheckpointError, PlanError
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from tests.calibrate.test_gptq import QUANTIZERS, draw
 from tests.plugins.quantizer_cases import build
@@ -111,3 +111,10 @@ def test_accumulation_changes_nothing(tmp_path: Path, registry: Registry) -> Non
         run(tmp_path, f"run{place}", registry, max_steps=2, **plain, **split)[1] for place, split in enumerate(splits)
     ]
     assert runs[0].evaluation["eval_loss"] == pytest.approx(runs[1].evaluation["eval_loss"], abs=1e-5)
+
+
+def test_a_recipe_without_matrices_of_decoder_layers_is_refused(tmp_path: Path, registry: Registry) -> None:
+    raw = recipe(tmp_path, training={"scale_learning_rate": 0.01, "max_steps": 1})
+    raw["quantization"]["weights"] = raw["quantization"]["weights"][:1]  # of embedding and head
+    with pytest.raises(PlanError, match="scale_learning_rate: the recipe quantizes no matrix of a decoder layer"):
+        train(load_recipe(raw, registry=registry), registry=registry, output=tmp_path / "run")

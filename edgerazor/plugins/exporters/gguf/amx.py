@@ -23,25 +23,31 @@ model.eval([0] * 64)
 """
 
 
-def require_working_amx(path: Path) -> None:
-    """Read a prompt of 64 tokens in another process, where the installed llama.cpp was compiled for AMX.
+def require_working_amx(path: Path, system_info: str | None = None) -> None:
+    """Read a prompt of 64 tokens in another process, where llama.cpp was compiled for AMX.
 
     Args:
         path: GGUF file. Its types of blocks decide whether AMX is used, so every file is tried, once per process.
+        system_info: what llama.cpp says it was compiled for; None asks the installed one.
 
     Raises:
         PluginError: that process was ended by a signal; the message says how to compile llama.cpp without AMX.
     """
-    if "AMX_INT8 = 1" in llama_cpp.llama_print_system_info().decode():
-        require_end((sys.executable, "-c", _PROMPT, str(path)))
+    if "AMX_INT8 = 1" in (system_info or llama_cpp.llama_print_system_info().decode()):
+        check_survival(prompt_command(path))
+
+
+def prompt_command(path: Path) -> tuple[str, ...]:
+    """What reads 64 tokens of a GGUF file in a process of its own."""
+    return sys.executable, "-c", _PROMPT, str(path)
 
 
 @cache
-def require_end(command: Sequence[str]) -> None:
-    """Run a command to its end, however it ends by itself.
+def check_survival(command: Sequence[str]) -> None:
+    """Run a command, whose exit code does not matter.
 
     Raises:
-        PluginError: a signal ended it.
+        PluginError: it was ended by a signal, such as that of an illegal instruction.
     """
     code = subprocess.run(command, capture_output=True, check=False).returncode
     if code < 0:

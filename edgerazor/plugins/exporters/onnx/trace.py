@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from edgerazor.core.contracts import ModelFacts
 from edgerazor.core.layers.attention import attention_modules
-from edgerazor.errors import ExportError, first_line
 from edgerazor.plugins.exporters.model_facts import short_windows
 from edgerazor.plugins.exporters.onnx.attention import FusedAttention, StandardAttention
 from edgerazor.plugins.exporters.onnx.rotary import Tables, rotary_tables, table_names, turned_by_operator
-from edgerazor.plugins.exporters.onnx.tidy import OPSET, axis_of, name_initializers, quiet_tracer, tidy_graph
+from edgerazor.plugins.exporters.onnx.tracer import axis_of, traced
 
 # Pairwise different and above 1, which tracing would take for constants.
 BATCH, LENGTH, PAST = 2, 3, 5
@@ -41,26 +40,12 @@ def trace_model(model: Any, facts: ModelFacts, context_length: int, *, last: boo
     names = [f"{layer}.{part}" for layer in range(facts.layers) for part in ("key", "value")]
     any_size = torch.export.Dim.DYNAMIC
     both = {0: any_size, 1: any_size}
-    with wrapper.positions(), quiet_tracer():
-        try:
-            program = torch.onnx.export(
-                wrapper,
-                (ids, mask, past),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=(both, both, [{0: any_size, 2: any_size} for _ in past]),
-                input_names=["input_ids", "attention_mask", *(f"past_key_values.{name}" for name in names)],
-                output_names=["logits", *(f"present.{name}" for name in names)],
-                optimize=False,
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportError(f"the model cannot be traced: {first_line(error)}") from error
-    assert program is not None
-    tidy_graph(program.model)
-    name_initializers(program.model.graph, wrapper)
-    _name_axes(program.model.graph, last=last)
-    return program.model
+    free = (both, both, [{0: any_size, 2: any_size} for _ in past])
+    inputs = ["input_ids", "attention_mask", *(f"past_key_values.{name}" for name in names)]
+    with wrapper.positions():
+        model = traced(wrapper, (ids, mask, past), free, inputs, ["logits", *(f"present.{name}" for name in names)])
+    _name_axes(model.graph, last=last)
+    return model
 
 
 class _Wrapper(nn.Module):

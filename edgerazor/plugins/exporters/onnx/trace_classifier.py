@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.core.contracts import ModelFacts
-from edgerazor.errors import ExportError, first_line
-from edgerazor.plugins.exporters.onnx.tidy import OPSET, axis_of, name_initializers, quiet_tracer, tidy_graph
+from edgerazor.plugins.exporters.onnx.tracer import axis_of, traced
 
 INPUT, OUTPUT = "pixel_values", "logits"
 # Above 1, which tracing would take for a constant.
@@ -29,31 +28,14 @@ def trace_classifier(model: Any, facts: ModelFacts) -> ir.Model:
     """
     image = facts.image
     assert image is not None
-    any_size, wrapper = torch.export.Dim.DYNAMIC, _Wrapper(model)
+    any_size = torch.export.Dim.DYNAMIC
     free = {0: any_size, 2: any_size, 3: any_size} if image.any_size else {0: any_size}
     # Sides that differ, so that nothing is taken for a square.
     width = image.width + 32 if image.any_size else image.width
     images = torch.zeros(_BATCH, image.channels, image.height, width)
-    with quiet_tracer():
-        try:
-            program = torch.onnx.export(
-                wrapper,
-                (images,),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=(free,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                optimize=False,
-                verbose=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportError(f"the model cannot be traced: {first_line(error)}") from error
-    assert program is not None
-    tidy_graph(program.model)
-    name_initializers(program.model.graph, wrapper)
-    _name_axes(program.model.graph, any_size=image.any_size)
-    return program.model
+    graph = traced(_Wrapper(model), (images,), (free,), [INPUT], [OUTPUT])
+    _name_axes(graph.graph, any_size=image.any_size)
+    return graph
 
 
 class _Wrapper(nn.Module):

@@ -1,4 +1,4 @@
-"""What every traced graph goes through: constants folded, idle nodes gone, initializers named as in the model."""
+"""Tracing, and what every traced graph goes through: constants folded, idle nodes gone, initializers named."""
 
 import logging
 import warnings
@@ -9,15 +9,51 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from torch import nn
 
+from edgerazor.errors import ExportError, first_line
+
 OPSET = 23
 
 
+def traced(wrapper: nn.Module, given: tuple[Any, ...], free: Any, inputs: list[str], outputs: list[str]) -> ir.Model:
+    """The graph of a module, tidied; its initializers bear the names of the tensors in the model.
+
+    Args:
+        wrapper: has the model as `model`.
+        given: example inputs; no size of a free axis is 1, which tracing would take for a constant.
+        free: axes of any size, as torch.export takes them.
+        inputs, outputs: names.
+
+    Raises:
+        ExportError: the model does what cannot be traced.
+    """
+    with _quiet_tracer():
+        try:
+            program = torch.onnx.export(
+                wrapper,
+                given,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=free,
+                input_names=inputs,
+                output_names=outputs,
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"the model cannot be traced: {first_line(error)}") from error
+    assert program is not None
+    _tidy(program.model)
+    _name_initializers(program.model.graph, wrapper)
+    return program.model
+
+
 @contextmanager
-def quiet_tracer() -> Iterator[None]:
+def _quiet_tracer() -> Iterator[None]:
     """Without the tracer's remarks on packages and internals that have nothing to do with the model."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -30,7 +66,7 @@ def quiet_tracer() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def tidy_graph(model: ir.Model) -> None:
+def _tidy(model: ir.Model) -> None:
     """Constants folded and repeated nodes merged. Initializers that happen to be equal stay apart, each with its name;
     what the tracer noted about source files goes."""
     passes.InlinePass()(model)
@@ -101,7 +137,7 @@ def _merge_numbers(graph: ir.Graph) -> None:
             del graph.initializers[name]
 
 
-def name_initializers(graph: ir.Graph, wrapper: nn.Module) -> None:
+def _name_initializers(graph: ir.Graph, wrapper: nn.Module) -> None:
     """One initializer per tensor, named as in the model; a tensor with two names, as a tied one, bears the first."""
     first: dict[int, str] = {}
     tensors = chain(wrapper.named_buffers(remove_duplicate=False), wrapper.named_parameters(remove_duplicate=False))
