@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from edgerazor.adapters.params import (
+    BeitParams,
     DeiTParams,
     Gemma3TextParams,
     GraniteParams,
@@ -40,5 +41,6 @@ def edgerazor_adapters() -> Iterable[type[AdapterParams]]:
         GraniteParams,
         ViTParams,
         DeiTParams,
+        BeitParams,
         ResNetParams,
     ]

@@ -145,6 +145,14 @@ class DeiTParams(ViTParams):
     name: Literal["deit"] = "deit"  # type: ignore[assignment]
 
 
+class BeitParams(ViTParams):
+    """BEiT, with positions of its own or relative ones."""
+
+    target: ClassVar[str] = "edgerazor.adapters.vit:BeitAdapter"
+    model_types: ClassVar[tuple[str, ...]] = ("beit",)
+    name: Literal["beit"] = "beit"  # type: ignore[assignment]
+
+
 class ResNetParams(ImageClassifierParams):
     """ResNet of basic or bottleneck layers."""
 

@@ -1,7 +1,7 @@
-"""ViT and DeiT: an encoder over patches of an image, whose class token is classified."""
+"""ViT, DeiT and BEiT: an encoder over patches of an image, whose class token or mean is classified."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch import nn
@@ -52,9 +52,13 @@ class ViTAdapter(ImageClassifierAdapter):
             ropes=(None,) * config.num_hidden_layers,
             windows=(None,) * config.num_hidden_layers,
             activation=config.hidden_act,
-            biases=frozenset(("o", "up", "down", "head", "patches", *("qkv" if config.qkv_bias else ""))),
+            biases=frozenset(("o", "up", "down", "head", "patches", *self.attention_biases(config))),
             image=ImageFacts(config.num_channels, height, width),
         )
+
+    def attention_biases(self, config: Any) -> Iterable[str]:
+        """Which of q, k and v have a bias."""
+        return "qkv" if config.qkv_bias else ""
 
     def head(self, model: Any) -> nn.Module:
         """`classifier`.
@@ -80,3 +84,11 @@ class DeiTAdapter(ViTAdapter):
     """Models of the type `deit`, with a second token."""
 
     tokens: ClassVar = 2
+
+
+class BeitAdapter(ViTAdapter):
+    """Models of the type `beit`; the scales of layers and the biases of relative positions stay at 16 bit."""
+
+    def attention_biases(self, config: Any) -> Iterable[str]:
+        """Keys have none, whatever the configuration says."""
+        return "qv"

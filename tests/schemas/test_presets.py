@@ -104,7 +104,7 @@ def test_a_family_that_is_not_known_is_an_error(tmp_path: Path, registry: Regist
     (problem,) = message(registry, model={"name_or_path": str(tmp_path)}, preset="4-bit")
     assert problem.startswith(
         f"recipe: preset: the model's family is not known, because '{tmp_path}' has no config.json on this machine; "
-        "set model.family to one of deit, gemma3_text, granite, llama"
+        "set model.family to one of beit, deit, gemma3_text, granite"
     )
 
 

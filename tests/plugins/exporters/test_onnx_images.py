@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from onnx_cases import make_onnx
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from edgerazor.checkpoint import load_model, open_checkpoint, pack_model
 from edgerazor.core.registry import Registry
@@ -19,6 +20,7 @@ from edgerazor.evaluate.checkpoints import evaluate_checkpoint
 from edgerazor.evaluate.exported import evaluate_exported
 from edgerazor.inference.open_runtime import open_exported, open_runtime
 from edgerazor.models.types import auto_class
+from edgerazor.plugins.exporters.onnx.attention import WITHOUT_CACHE, register
 from edgerazor.schemas.recipe import load_recipe
 from tests.adapters.image_models import image_config
 from tests.commands import fail, succeed
@@ -28,20 +30,22 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")
 ir = pytest.importorskip("onnx_ir")
 
-SIDES = {"vit": 8, "deit": 8, "resnet": 32, "resnet-bottleneck": 32}
+SIDES = {"vit": 8, "deit": 8, "beit": 8, "beit-absolute": 8, "resnet": 32, "resnet-bottleneck": 32}
 # Wide rows in no fixed period.
 SCATTERED = {"name": "sqmp", "high_ratio": 0.25, "placement": "variance_rows", "group_size": 32}
 CASES: dict[str, tuple[str, Any]] = {
     **{f"vit {preset}": ("vit", preset) for preset in ("4-bit", "2.79-bit", "1.88-bit", "1.58-bit")},
     **{f"resnet {preset}": ("resnet", preset) for preset in ("4-bit", "2.79-bit", "1.88-bit", "1.58-bit")},
     "deit, scattered rows": ("deit", SCATTERED),
+    "beit 1.88-bit": ("beit", "1.88-bit"),
+    "beit, absolute positions": ("beit-absolute", "1.58-bit"),
     "bottlenecks, scattered rows": ("resnet-bottleneck", SCATTERED),
 }
 Exported = Callable[..., tuple[Path, Path]]
 
 
 def save_teacher(name: str, folder: Path) -> Path:
-    """A random model whose weights and batch norms are far from their start."""
+    """A random model whose weights, batch norms and relative positions are far from their start."""
     short = {"depths": [1], "embedding_size": 32, "hidden_sizes": [64]}
     encoder = {"num_hidden_layers": 1, "initializer_range": 0.3}
     config = image_config(name, **(short if name.startswith("resnet") else encoder))
@@ -51,6 +55,9 @@ def save_teacher(name: str, folder: Path) -> Path:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
+    for place, parameter in model.named_parameters():
+        if place.endswith("relative_position_bias_table"):
+            torch.nn.init.normal_(parameter)
     model.save_pretrained(folder)
     processor(SIDES[name]).save_pretrained(folder)
     return folder
@@ -98,6 +105,15 @@ def test_level_0_computes_as_torch_for_any_number_of_images(case: str, exported:
         found = runtime.classify(pixels.numpy())
         assert np.linalg.norm(found - expected) < 5e-6 * np.linalg.norm(expected)
     runtime.close()
+
+
+@pytest.mark.parametrize("mask", [None, torch.linspace(-1, 1, 50).view(1, 2, 5, 5), torch.ones(5, 5).tril().bool()])
+def test_attention_over_patches_is_that_of_torch(mask: torch.Tensor | None) -> None:
+    register()
+    query, key, value = torch.randn(3, 4, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    ours, _ = ALL_ATTENTION_FUNCTIONS[WITHOUT_CACHE](torch.nn.Module(), query, key, value, mask, scaling=0.25)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.25)
+    torch.testing.assert_close(ours, expected.transpose(1, 2))
 
 
 def test_codes_of_convolutions_are_as_wide_as_they_are(exported: Exported) -> None:

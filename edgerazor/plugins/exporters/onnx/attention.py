@@ -125,7 +125,10 @@ def _attention_without_cache(
     scaling: float | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls where every position attends to all, as those of an image do."""
+    """What transformers calls for the positions of an image; a mask is the model's own, as of relative positions."""
     scale = float(scaling if scaling is not None else query.shape[-1] ** -0.5)
-    mixed = torch.softmax(query @ key.transpose(-1, -2) * scale, dim=-1) @ value
-    return mixed.transpose(1, 2), None
+    scores = query @ key.transpose(-1, -2) * scale
+    if attention_mask is not None:
+        allowed = attention_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attention_mask, -torch.inf) if allowed else scores + attention_mask
+    return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2), None

@@ -87,10 +87,13 @@ def _tidy(model: ir.Model) -> None:
 
 
 def _may_fold(node: ir.Node) -> bool | None:
-    """No where weights are transposed or norms get an offset: their tensors stay as the checkpoint has them."""
+    """No where weights are transposed or cut, or norms get an offset: their tensors stay as the checkpoint has them."""
     weights = [value for value in node.inputs if value is not None and value.is_initializer()]
     offset = node.op_type == "Add" and any(len(value.shape or ()) == 1 for value in weights)
-    return False if node.op_type == "Transpose" or offset else None
+    cut = node.op_type == "Slice" and any(
+        value.dtype is not None and value.dtype.is_floating_point() for value in weights
+    )
+    return False if node.op_type == "Transpose" or offset or cut else None
 
 
 def _bypass_idle(graph: ir.Graph) -> None:
