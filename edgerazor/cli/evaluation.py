@@ -30,7 +30,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Held-out text; absent: what the checkpoint's recipe holds out. With --tasks: folder of the rows.",
+        help="Held-out text or pictures; absent: what the checkpoint's recipe holds out. With --tasks: folder of rows.",
     ),
 ]
 Teacher = Annotated[

@@ -24,8 +24,8 @@ def split_held_out(count: int, share: float, path: str, rng: np.random.Generator
     held = max(1, round(share * count))
     if held >= count:
         raise DataError(
-            f"{path}: {count} document{'s' * (count != 1)}, of which held_out {share:g} would leave none to train on; "
-            "expected more documents, or held-out sources of their own"
+            f"{path}: {count} row{'s' * (count != 1)}, of which held_out {share:g} would leave none to train on; "
+            "expected more rows, or held-out sources of their own"
         )
     order = rng.permutation(count)
     return np.sort(order[held:]), np.sort(order[:held])

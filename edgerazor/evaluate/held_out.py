@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from edgerazor.checkpoint import open_checkpoint
+from edgerazor.core.contracts import ClassifierRuntime
 from edgerazor.core.registry import Registry
 from edgerazor.errors import RecipeError
 from edgerazor.inference.open_runtime import is_exported, open_exported
@@ -29,7 +30,7 @@ def evaluation_settings(
 
     Args:
         checkpoint: a packed checkpoint or an exported model.
-        path: file or folder to read whole instead of the held-out data.
+        path: file or folder, of texts or a classifier's pictures, to read whole instead of the held-out data.
         overrides: `data.key=value`, `evaluation.batches=value` or `evaluation.batch_size=value`.
         registry: loaded plugins.
 
@@ -86,10 +87,12 @@ def _changed(
 
 
 def _recipe(path: Path, registry: Registry) -> Mapping[str, Any]:
+    """The recipe that a model holds; a classifier's without a data section gets one that says it is given pictures."""
     if not is_exported(path, registry):
-        return open_checkpoint(path, registry=registry).recipe
-    runtime = open_exported(path, registry=registry)
-    try:
-        return runtime.recipe
-    finally:
+        opened = open_checkpoint(path, registry=registry)
+        recipe, of_images = opened.recipe, opened.facts.image is not None
+    else:
+        runtime = open_exported(path, registry=registry)
+        recipe, of_images = runtime.recipe, isinstance(runtime, ClassifierRuntime)
         runtime.close()
+    return {**recipe, "data": recipe.get("data") or {"task": "image_classification"}} if of_images else recipe

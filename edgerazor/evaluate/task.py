@@ -45,9 +45,10 @@ class ImageClassification(Task):
     """Pictures, whose class is predicted."""
 
     def __init__(self, section: DataSection, source: ModelSource, facts: ModelFacts, labels: Mapping[str, int]):
-        from edgerazor.data.images import ImageCollator
+        from edgerazor.data.images import ImageCollator, check_processor
 
         assert facts.image is not None
+        check_processor(source.image_processor, facts.image, source.name)
         self.processor, self._labels, self._channels = source.image_processor, labels, facts.image.channels
         self.collator = ImageCollator(facts.context)
         self.training_collator = ImageCollator(facts.context, mixup=section.images.mixup)
@@ -76,6 +77,7 @@ def task_of(section: DataSection, source: ModelSource, facts: ModelFacts, config
 
     Raises:
         RecipeError: the model is for another task.
+        CheckpointError: there is no tokenizer or image processor that can be used, or it is another model's.
     """
     check_task(section, source)
     if section.task == "language_modeling":

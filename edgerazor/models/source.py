@@ -133,14 +133,17 @@ class ModelSource:
         Raises:
             CheckpointError: there is none that can be used.
         """
+        if self._lacks_image_processor:
+            raise CheckpointError(
+                f"{self.name}: has no preprocessor_config.json; save the model's image processor there"
+            )
         return self._read(AutoImageProcessor, self.name, "preprocessor_config.json", backend="pil")
 
     @property
     def companion(self) -> Any:
         """What makes numbers of the model's inputs, tokenizer or image processor; None for a folder without one."""
         if self.classifies_images:
-            absent = Path(self.name).is_dir() and not (Path(self.name) / "preprocessor_config.json").exists()
-            return None if absent else self.image_processor
+            return None if self._lacks_image_processor else self.image_processor
         return self.tokenizer if self.has_tokenizer else None
 
     @property
@@ -231,6 +234,10 @@ class ModelSource:
             missing = sorted(loaded["missing_keys"])
             raise CheckpointError(f"{self.name}: tensors are missing: {', '.join(missing[:5])} ({len(missing)} in all)")
         return model, config
+
+    @property
+    def _lacks_image_processor(self) -> bool:
+        return Path(self.name).is_dir() and not (Path(self.name) / "preprocessor_config.json").exists()
 
     @cached_property
     def _whole_config(self) -> PretrainedConfig:

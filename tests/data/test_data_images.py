@@ -1,17 +1,21 @@
 """Pictures from folders, Parquet and saved datasets; what is drawn follows from seed, epoch and picture."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 
+from edgerazor.core.contracts import ImageFacts
 from edgerazor.data import Data
-from edgerazor.data.images import Classes, ImageCollator, ImageRows, load_images
-from edgerazor.errors import DataError
+from edgerazor.data.images import Classes, ImageCollator, ImageRows, check_processor, load_images
+from edgerazor.errors import CheckpointError, DataError
 from edgerazor.schemas.data import DataSection
 from tests.data.pictures import encoded, processor, save_folder
 
@@ -112,6 +116,44 @@ def test_grey_and_coloured_models_are_given_what_they_read(tmp_path: Path) -> No
     assert load(folder, channels=3).train[0]["pixel_values"].shape == (3, 8, 8)
 
 
+def test_grey_of_16_bits_is_read_by_its_upper_bytes(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    _save(tmp_path / "wide" / "left" / "a.png", grey.astype(np.uint16) * 256 + 7)
+    _save(tmp_path / "narrow" / "left" / "a.png", grey)
+    for channels in (1, 3):
+        wide, narrow = (load(tmp_path / name, channels=channels).train[0] for name in ("wide", "narrow"))
+        assert torch.equal(wide["pixel_values"], narrow["pixel_values"])
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 300), (300, 2)])
+def test_a_picture_of_any_proportions_is_cropped_and_flipped(tmp_path: Path, width: int, height: int) -> None:
+    _save(tmp_path / "pictures" / "left" / "a.png", np.full((height, width), 7, np.uint8))
+    rows = load(tmp_path / "pictures", images={"crop": 0.3, "flip": True}).train
+    assert rows[0]["pixel_values"].shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("image", "side", "message"),
+    [
+        (
+            ImageFacts(1, 16, 16),
+            8,
+            r"model: preprocessor_config.json makes 1 × 8 × 8 numbers; the model takes 1 × 16 × 16 ",
+        ),
+        (
+            ImageFacts(3, 8, 8),
+            8,
+            r"model: preprocessor_config.json: mean must have 3 .*; the model takes 3 × 8 × 8 numbers",
+        ),
+        (ImageFacts(2, 8, 8), 8, "model: takes pictures of 2 channels; expected 1 .grey. or 3 .coloured."),
+    ],
+)
+def test_the_processor_of_another_model_is_refused(image: ImageFacts, side: int, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        check_processor(processor(side), image, "model")
+    check_processor(processor(side), ImageFacts(1, 16, 24, any_size=True), "model")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -127,6 +169,11 @@ def test_grey_and_coloured_models_are_given_what_they_read(tmp_path: Path) -> No
         (lambda root: _table(root / "a.parquet", {"image": [b"x"]}), "row 1: image: is no picture"),
         (lambda root: _table(root / "a.parquet", {"image": [1]}), "row 1: image: holds no picture"),
         (lambda root: _table(root / "a.parquet", {"image": [encoded(0, 0)], "label": [0.5]}), "label is 0.5"),
+        (
+            lambda root: _save(root / "left" / "a.tif", np.zeros((8, 8), np.float32)).parents[1],
+            "a.tif: holds numbers of 32",
+        ),
+        (lambda root: _with_folder(save_folder(root / "two", 1), "up"), "two: no pictures .* in the class folder up;"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, make: Any, message: str) -> None:
@@ -162,6 +209,21 @@ def test_bad_pictures_can_be_left_out(tmp_path: Path) -> None:
     assert len(loaded.train) == 4 and loaded.bad_rows == 2
 
 
+def test_a_held_out_picture_that_ends_early_is_named_at_once(tmp_path: Path) -> None:
+    folder, other = save_folder(tmp_path / "train", 1), save_folder(tmp_path / "test", 2)
+    for path in (folder, other):
+        data = (path / "left" / "00.png").read_bytes()
+        _write(path / "left" / "00.png", data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"test/left/00\.png"):
+        load(folder, held_out=[str(other)])
+    loaded = load(folder, held_out=[str(other)], on_bad_row="skip")
+    assert len(loaded.held_out) == 3 and loaded.bad_rows == 1  # type: ignore[arg-type]
+    (other / "left" / "01.png").unlink()
+    shutil.rmtree(other / "right")
+    with pytest.raises(DataError, match=r"data\.held_out: no picture can be used"):
+        load(folder, held_out=[str(other)], on_bad_row="skip")
+
+
 def test_a_picture_that_ends_early_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "folder", 1)
     data = (folder / "left" / "00.png").read_bytes()
@@ -177,6 +239,17 @@ def _write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def _save(path: Path, numbers: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(numbers).save(path)
+    return path
+
+
+def _with_folder(root: Path, name: str) -> Path:
+    (root / name).mkdir()
+    return root
 
 
 def _table(path: Path, columns: dict[str, Any]) -> Path:

@@ -106,7 +106,7 @@ def test_held_out_sources_of_their_own(tokenizer, write_texts):
 
 
 def test_held_out_needs_documents_to_spare(tokenizer, write_texts):
-    with pytest.raises(DataError, match=r"1 document, of which held_out 0\.1 would leave none to train on"):
+    with pytest.raises(DataError, match=r"1 row, of which held_out 0\.1 would leave none to train on"):
         load(tokenizer, write_texts("a", 1), held_out=0.1)
 
 

@@ -9,13 +9,14 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from edgerazor.checkpoint import load_model, open_checkpoint, pack_model, verify_checkpoint
 from edgerazor.core.registry import Registry
-from edgerazor.errors import DataError, EdgeRazorError, ExportError, PlanError, RecipeError
+from edgerazor.errors import CheckpointError, DataError, EdgeRazorError, ExportError, PlanError, RecipeError
 from edgerazor.evaluate.checkpoints import evaluate_checkpoint
 from edgerazor.models.load import plan_recipe
 from edgerazor.models.types import auto_class
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training.training import train
 from tests.adapters.image_models import image_config
+from tests.commands import succeed
 from tests.data.pictures import processor, save_folder
 
 SIDES = {"vit": 8, "resnet": 32}
@@ -128,6 +129,14 @@ def test_packing_without_training_keeps_the_processor(registry: Registry, tmp_pa
     (Path(teacher) / "preprocessor_config.json").unlink()
     bare = pack_model(recipe, registry=registry, output=tmp_path / "bare")
     assert any("has no image processor" in note for note in bare.notes)
+    with pytest.raises(CheckpointError, match=r"has no preprocessor_config\.json"):
+        train(recipe, registry=registry, output=tmp_path / "run")
+
+
+def test_a_model_rounded_without_data_is_measured_on_pictures_that_are_given(tmp_path: Path, pictures: Path) -> None:
+    teacher = save_teacher("vit", tmp_path / "teacher")
+    succeed("pack", teacher, "--preset", "4-bit", "--output", tmp_path / "packed")
+    assert "images: 16" in succeed("evaluate", tmp_path / "packed", "--data", pictures)
 
 
 @pytest.mark.parametrize("name", ["compressed-tensors", "gguf", "mlx"])

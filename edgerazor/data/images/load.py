@@ -85,8 +85,26 @@ def load_images(section: DataSection, processor: Any, *, classes: Classes, chann
     train = ImageRows(pictures, labels, processor, channels=channels, augmentation=section.images, seed=section.seed)
     if not held:
         return Data(train, None, _usage(train, training), bad_rows=bad.count)
+    damaged = BadRows(section.on_bad_row)
+    held = [_readable(pictures, rows, damaged) for (pictures, _), rows in zip(held_sources, held, strict=True)]
+    damaged.settle()
     held_out = ImageRows(*_chosen(held_sources, held), processor, channels=channels)
-    return Data(train, held_out, _usage(train, training), _usage(held_out, held), bad.count)
+    if not len(held_out):
+        raise DataError("data.held_out: no picture can be used")
+    return Data(train, held_out, _usage(train, training), _usage(held_out, held), bad.count + damaged.count)
+
+
+def _readable(pictures: Sequence[Picture], rows: Sequence[Any], damaged: BadRows) -> list[Any]:
+    """The rows whose pictures can be read whole: they are first needed when a run has cost its time."""
+    kept = []
+    for row in rows:
+        try:
+            pictures[row].check(whole=True)
+        except DataError as error:
+            damaged.add(error)
+        else:
+            kept.append(row)
+    return kept
 
 
 def _chosen(sources: Sequence[tuple[list[Picture], list[int]]], rows: Sequence[Any]) -> tuple[list[Picture], list[int]]:

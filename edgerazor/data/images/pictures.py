@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgerazor.errors import DataError, install_hint
 
 try:
@@ -25,6 +27,9 @@ from edgerazor.schemas.images import ImagesSection
 from edgerazor.schemas.paths import local_path
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+_KNOWN = ", ".join(sorted(SUFFIXES))
+_UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError)
+_WIDE = ("I", "F")
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,20 @@ class Picture(ABC):
     def _stream(self) -> Any:
         """The encoded bytes: a path or a file object."""
 
-    def check(self) -> None:
-        """Read the beginning, which says what it is.
+    def check(self, *, whole: bool = False) -> None:
+        """Read the beginning, which says what it is, or everything.
 
         Raises:
-            DataError: it is no picture.
+            DataError: it is no picture, of no kind that is known, or damaged in what was read.
         """
         try:
-            with Image.open(self._stream()):
-                pass
-        except (OSError, ValueError, TypeError, Image.DecompressionBombError) as error:
+            with Image.open(self._stream()) as image:
+                if image.mode in _WIDE:
+                    raise ValueError("holds numbers of 32 bits; expected 8 or 16 bits for each channel")
+                if whole:
+                    image.draft(None, (1, 1))  # of a JPEG every bit is read, but few are made a picture
+                    image.load()
+        except _UNREADABLE as error:
             raise DataError(f"{self.where}: {_reason(error)}") from error
 
     def open(self, mode: str) -> Any:
@@ -66,8 +75,8 @@ class Picture(ABC):
         """
         try:
             with Image.open(self._stream()) as image:
-                return image.convert(mode)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                return _eight_bits(image).convert(mode)
+        except _UNREADABLE as error:
             raise DataError(f"{self.where}: {_reason(error)}") from error
 
 
@@ -157,9 +166,12 @@ def _of_folder(path: Path, split: str | None, section: ImagesSection) -> Iterato
         raise DataError(f"{path}: there is no folder '{split}'{nearest(split, folders)}")
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
-        raise DataError(f"{root}: holds no pictures ({', '.join(sorted(SUFFIXES))}) and no Parquet files")
-    for file in files:
-        place = file.relative_to(root).parts
+        raise DataError(f"{root}: holds no pictures ({_KNOWN}) and no Parquet files")
+    places = [file.relative_to(root).parts for file in files]
+    classes = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    if empty := sorted(classes - {place[0] for place in places}):
+        raise DataError(f"{root}: no pictures ({_KNOWN}) in the class folder {', '.join(empty)}; remove it, or fill it")
+    for place, file in zip(places, files, strict=True):
         yield PictureFile(place[0] if len(place) > 1 else None, file)
 
 
@@ -174,6 +186,13 @@ def _of_table(table: ArrowTable, section: ImagesSection, folder: Path) -> Iterat
             where = f"{table.name}: row {table.number(row)}: {section.label}"
             raise DataError(f"{where} is {label!r}; expected a number or a name")
         yield PictureRow(label, table, row, section.image, folder)
+
+
+def _eight_bits(image: Any) -> Any:
+    """A grey picture of 16 bits by its upper bytes, as Pillow reads a coloured one; `convert` would cut it at 255."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from edgerazor.core.registry import Registry
 from edgerazor.errors import ExportError
 from edgerazor.evaluate.checkpoints import evaluate_checkpoint
 from edgerazor.evaluate.exported import evaluate_exported
+from edgerazor.evaluate.held_out import evaluation_settings
 from edgerazor.inference.open_runtime import open_exported, open_runtime
 from edgerazor.models.types import auto_class
 from edgerazor.plugins.exporters.onnx.attention import WITHOUT_CACHE, register
@@ -160,6 +161,12 @@ def test_the_command_exports_verifies_and_measures(registry: Registry, tmp_path:
     assert "top1" in succeed("evaluate", out)
     with pytest.raises(ExportError, match="classifies images; expected a language model"):
         open_runtime(out, registry=registry)
+
+
+def test_pictures_that_are_given_are_read_as_such(exported: Exported, registry: Registry, tmp_path: Path) -> None:
+    path, _ = exported("vit 4-bit", accuracy_level=0)
+    section, _ = evaluation_settings(path, save_folder(tmp_path / "pictures", 1), registry=registry)
+    assert section is not None and section.task == "image_classification"
 
 
 def test_standard_operators_alone(exported: Exported, registry: Registry) -> None:
