@@ -9,7 +9,7 @@ HEADERS = ("model", "method", "bits", "seeds", "top-1", "KL to the teacher", "ag
 
 
 def table(units: Sequence[Unit]) -> str:
-    """Markdown: means over the seeds, ± the standard deviation; KL in nats per picture."""
+    """Markdown: means over the seeds, ± the standard error; KL in nats per picture."""
     groups: dict[tuple[str, str], list[Unit]] = {}
     for unit in units:
         groups.setdefault((unit["family"], unit["name"]), []).append(unit)
@@ -32,6 +32,6 @@ def table(units: Sequence[Unit]) -> str:
 
 
 def mean_spread(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard deviation; the mean alone of a single value."""
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    """Mean ± standard error of the mean; the mean alone of a single value."""
+    spread = f" ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{spread}"

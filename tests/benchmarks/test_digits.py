@@ -40,7 +40,7 @@ def test_the_table_gives_mean_and_spread() -> None:
         return facts | {"top1": top1, "kl_teacher": 0.5, "top1_agreement": 1.0, "bytes": 2000, "seconds": 1.0}
 
     told = import_module("digits_report").table([unit(0, 0.97), unit(1, 0.99)])
-    assert "| vit | distilled | 4 | 2 | 98.00 ± 1.41 % | 0.5000 ± 0.0000 | 100.00 ± 0.00 % | 2 | 1 |" in told
+    assert "| vit | distilled | 4 | 2 | 98.00 ± 1.00 % | 0.5000 ± 0.0000 | 100.00 ± 0.00 % | 2 | 1 |" in told
 
 
 def test_shapes_are_those_of_the_published_models() -> None:
