@@ -164,11 +164,6 @@ def test_eager_attention_is_quantized_too(build_model, registry, tmp_path):
     torch.testing.assert_close(logits(model), logits(student.model))
 
 
-def test_a_device_map_loads(packed):
-    folder, student = packed
-    assert torch.equal(logits(LOAD(folder, device_map="cpu")), logits(student.model))
-
-
 def test_importing_again_registers_once():
     importlib.reload(edgerazor.hf)
     assert edgerazor.hf.EdgeRazorConfig is EdgeRazorConfig

@@ -4,7 +4,9 @@ Only four hooks of transformers are used (before and after loading, the state di
 meaning in all supported versions (TRANSFORMERS 2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from edgerazor.checkpoint.file_check import FileCheck, check_loaded_files
 from edgerazor.checkpoint.learned_scales import LEARNED_SCALES
-from edgerazor.checkpoint.read import check_header
+from edgerazor.checkpoint.packed_files import PACKED_NAME, PackedFiles
 from edgerazor.checkpoint.section import METHOD, PackedSection, QATSection, dtype_name, read_section
 from edgerazor.checkpoint.storage import check_weights, pack_modules, unquantized_dtype
 from edgerazor.checkpoint.swap import fill_packed, swap_in_packed, swap_out_packed
@@ -32,7 +34,6 @@ from edgerazor.core.packing import Tensors
 from edgerazor.core.plan import Plan, build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import resolve_recipe
-from edgerazor.core.tensor_files import read_headers
 from edgerazor.errors import CheckpointError, PluginError, RecipeError
 from edgerazor.schemas.recipe import Recipe, load_recipe
 
@@ -66,6 +67,10 @@ class EdgeRazorConfig(QuantizationConfigMixin):
     def mode(self) -> str | None:
         """ "packed" or "qat"."""
         return self.content.get("mode")
+
+    def __deepcopy__(self, memo: Any) -> "EdgeRazorConfig":
+        """A copy of the same content, which does not change; transformers copies configurations several times."""
+        return copy(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The content, as config.json holds it."""
@@ -103,6 +108,7 @@ class EdgeRazorQuantizer(HfQuantizer):
         self.registry = quantization_config.registry
         self.section: PackedSection | QATSection | None = None
         self._file_check: FileCheck | None = None
+        self._fill: Callable[[], None] | None = None
         if self.pre_quantized:
             self.section = read_section(quantization_config.to_dict(), "config.json")
         elif quantization_config.mode not in ("qat", "packed") or "recipe" not in quantization_config.content:
@@ -126,13 +132,15 @@ class EdgeRazorQuantizer(HfQuantizer):
             files = kwargs.get("checkpoint_files")
             if self.quantization_config.verify:
                 self._file_check = check_loaded_files(files or (), model.config)
-            swap_in_packed(model, self.section, input_quantizer=self._build("activations"))
-            check_files(model, self.section, files)
+            self._swap_in(model, self.section, files or (), _only_device(kwargs.get("device_map")))
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         if isinstance(self.section, PackedSection):
             check, self._file_check = self._file_check, None  # a thread has no copy
+            fill, self._fill = self._fill, None
+            if fill is not None:
+                fill()
             if check is not None:
                 check.finish()
             self._finish_packed(model)
@@ -167,6 +175,17 @@ class EdgeRazorQuantizer(HfQuantizer):
             raise CheckpointError("only packed models can be dequantized; a model in training holds its latent weights")
         swap_out_packed(model, dtype or model.dtype)
         return model
+
+    def _swap_in(self, model: Any, section: PackedSection, files: Sequence[str], device: torch.device | None) -> None:
+        """Put packed modules in place; transformers fills them only where a model is spread over several places."""
+        stored = PackedFiles(files) if files and all(str(file).endswith(".safetensors") for file in files) else None
+        by_loader = stored is None or device is None
+        packed = swap_in_packed(model, section, input_quantizer=self._build("activations"), allocate=by_loader)
+        if stored is not None:
+            stored.check(model, packed)
+            if device is not None:
+                model._keys_to_ignore_on_load_unexpected |= {PACKED_NAME}
+                self._fill = partial(stored.fill, packed, device)
 
     def _finish_packed(self, model: Any) -> None:
         model.requires_grad_(False)
@@ -221,27 +240,12 @@ def build_quantizer(params: Mapping[str, Any] | None, registry: Registry, where:
         raise CheckpointError(f"{where}: {error}") from error
 
 
-def check_files(model: Any, section: PackedSection, files: Any) -> None:
-    """Compare the headers of the files to load with the tensors a packed model has, before any is loaded.
-
-    transformers would only warn about a missing tensor and go on with random numbers.
-
-    Raises:
-        CheckpointError: a file cannot be read, or tensors are missing or of another shape; all are named.
-    """
-    if not files or not all(str(file).endswith(".safetensors") for file in files):
-        return
-    headers = read_headers(Path(file) for file in files)
-    problems = []
-    tied = set(model.all_tied_weights_keys)
-    for name, tensor in model.state_dict().items():
-        module, _, leaf = name.rpartition(".")
-        if module in section.modules and leaf.startswith("weight_"):
-            problems += check_header(name, headers.get(name), tuple(tensor.shape), tensor.dtype)
-        elif name not in headers and name not in tied:
-            problems.append(f"{name}: is missing")
-    if problems:
-        raise CheckpointError("\n".join(f"{Path(files[0]).parent}: {line}" for line in problems))
+def _only_device(device_map: Any) -> torch.device | None:
+    """Where a whole model goes; None where its parts go to several places, or are not to be held in memory."""
+    if device_map is None:
+        return torch.device("cpu")
+    places = set(device_map.values()) if isinstance(device_map, Mapping) else set()
+    return torch.device(places.pop()) if len(places) == 1 and not places & {"disk", "meta"} else None
 
 
 def _check_same(plan: Plan, stored: list[str]) -> None:

@@ -71,7 +71,9 @@ def load_model(
 def _load(checkpoint: PackedCheckpoint, verify: bool, **options: Any) -> Any:
     if verify:
         check_small_files(checkpoint.folder, checkpoint.manifest)
-    config = AutoConfig.from_pretrained(checkpoint.folder)
-    # A dict until transformers makes an `EdgeRazorConfig` of it.
-    config.quantization_config |= {"verify": verify, "registry": checkpoint.registry}
+    content = {**checkpoint.config}
+    # A dict until transformers makes an `EdgeRazorConfig` of it, and out of the way until then.
+    section = content.pop("quantization_config") | {"verify": verify, "registry": checkpoint.registry}
+    config = AutoConfig.for_model(**content)
+    config.quantization_config = section
     return auto_class(config).from_pretrained(checkpoint.folder, config=config, **options)

@@ -16,8 +16,19 @@ from edgerazor.core.layers.table import find_layer, kind_of, packed_kind_of
 from edgerazor.errors import CheckpointError
 
 
-def swap_in_packed(model: Any, section: PackedSection, *, input_quantizer: Quantizer | None) -> None:
+def swap_in_packed(
+    model: Any, section: PackedSection, *, input_quantizer: Quantizer | None, allocate: bool = True
+) -> dict[str, PackedWeight]:
     """Replace every module that the section names by an empty packed one of the same device and dtype, in place.
+
+    Args:
+        model: its modules are replaced.
+        section: of its checkpoint.
+        input_quantizer: of activations; None leaves them as they are.
+        allocate: False makes no tensors, which `PackedWeight.hold` is to give the modules.
+
+    Returns:
+        The modules that hold codes, by full name.
 
     Raises:
         CheckpointError: a module is missing from the model, or its shape does not fit its layout. All are named.
@@ -29,7 +40,7 @@ def swap_in_packed(model: Any, section: PackedSection, *, input_quantizer: Quant
         try:
             kind, layer = _quantizable(model, name)
             if name in section.modules:
-                packed[name] = kind.empty_packed(layer, section.layout(name), input_quantizer)
+                packed[name] = kind.empty_packed(layer, section.layout(name), input_quantizer, allocate=allocate)
                 replacements.append((kind, name, packed[name]))
             elif (owner := packed.get(section.tied[name])) is not None:
                 replacements.append((kind, name, kind.tied(layer, owner, input_quantizer)))
@@ -47,6 +58,7 @@ def swap_in_packed(model: Any, section: PackedSection, *, input_quantizer: Quant
         model.all_tied_weights_keys = {}
     ignored = set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
     model._keys_to_ignore_on_load_unexpected = ignored | {f"^{re.escape(section.guard)}$"}
+    return packed
 
 
 def fill_packed(model: nn.Module, tensors: dict[str, Tensor]) -> None:

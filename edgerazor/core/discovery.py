@@ -1,9 +1,12 @@
 """Discovery of plugins: ours and third parties' come through the same door and are checked the same way."""
 
 import importlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -71,7 +74,7 @@ def own_version() -> str:
 
 def _discover() -> Iterator[Plugin]:
     owners: dict[str, str] = {}
-    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for point in _entry_points(tuple((path, _modified(path)) for path in sys.path)):
         owner = point.dist.name if point.dist else point.value
         if point.name in owners:
             raise PluginError(
@@ -80,6 +83,19 @@ def _discover() -> Iterator[Plugin]:
             )
         owners[point.name] = owner
         yield Plugin(point.name, point.value, point.dist.version if point.dist else "0+unknown")
+
+
+@lru_cache(maxsize=1)
+def _entry_points(paths: tuple[tuple[str, int], ...]) -> tuple[metadata.EntryPoint, ...]:
+    """Those of all distributions, whose files are read again only once a folder of the path has changed."""
+    return tuple(metadata.entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _modified(path: str) -> int:
+    try:
+        return Path(path or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _declarations(plugin: Plugin) -> list[Component]:

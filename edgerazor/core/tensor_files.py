@@ -83,11 +83,11 @@ def read_headers(files: Iterable[Path]) -> dict[str, Header]:
     return headers
 
 
-def open_tensors(file: Path) -> Any:
-    """`safe_open` on the CPU; a file that cannot be opened or is cut off is a CheckpointError."""
+def open_tensors(file: Path, device: torch.device | None = None) -> Any:
+    """`safe_open` on the CPU or another device; a file that cannot be opened or is cut off is a CheckpointError."""
     if not file.exists():
         raise CheckpointError(f"{file}: is missing")
     try:
-        return safe_open(file, framework="pt", device="cpu")
+        return safe_open(file, framework="pt", device=str(device or "cpu"))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: is cut off or not a safetensors file: {error}") from error

@@ -137,6 +137,22 @@ def test_a_tensor_of_another_shape_is_an_error(folder):
             load(folder)
 
 
+def test_a_tensor_of_another_dtype_is_an_error(folder):
+    name = "model.layers.0.mlp.up_proj.weight_scale"
+    edit_tensors(folder, lambda tensors: tensors.update({name: tensors[name].float()}))
+    for load in (load_model, AutoModelForCausalLM.from_pretrained):
+        with pytest.raises(CheckpointError, match=r"up_proj\.weight_scale: is float32 .*, expected float16 "):
+            load(folder)
+
+
+@pytest.mark.parametrize("load", [load_model, AutoModelForCausalLM.from_pretrained])
+def test_a_packed_tensor_that_belongs_to_no_module_is_an_error(load, folder):
+    name = "model.layers.7.mlp.up_proj.weight_scale"
+    edit_tensors(folder, lambda tensors: tensors.update({name: torch.zeros(2, 2, dtype=torch.float16)}))
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)}: belongs to no packed module"):
+        load(folder)
+
+
 def test_shards_outside_the_folder_are_not_followed(folder):
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     index = {"weight_map": {"model.norm.weight": "../model.safetensors"}}

@@ -1,11 +1,12 @@
 """What is wrong with a file is said the same way whoever keeps the list."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgerazor.core.digests import file_digests, file_fault
+from edgerazor.core.digests import _CHUNK, file_digests, file_fault
 
 CONTENT = bytes(range(256)) * 9000  # more than is read at a time
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -33,6 +34,16 @@ def test_every_digest_that_is_listed_is_compared(tmp_path: Path) -> None:
     for name, digest in digests.items():
         assert file_fault(path, len(CONTENT), {**digests, name: digest[::-1]}, listed_in="list.json") is not None
     assert file_fault(path, len(CONTENT), {}, listed_in="list.json") is None
+
+
+@pytest.mark.parametrize("size", [_CHUNK, _CHUNK + 1])
+def test_a_large_file_has_the_digests_of_its_bytes(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.seek(size - 3)
+        file.write(b"end")
+    expected = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert file_digests(path, "sha256") == expected
 
 
 def test_known_digests(tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ def plugin_error(namespace: str) -> str:
     return plugin.error
 
 
+def test_what_is_installed_later_is_found(install: Install) -> None:
+    assert "acme.fp4" not in load_plugins().names("quantizer")
+    install("acme", "acme", GOOD)
+    assert "acme.fp4" in load_plugins().names("quantizer")
+
+
 def test_a_third_party_is_found_with_version_and_components(install: Install) -> None:
     module = install("acme", "acme", GOOD)
     registry = load_plugins()

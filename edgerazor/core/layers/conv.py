@@ -77,8 +77,8 @@ class PackedConv(PackedWeight):
     bias: nn.Parameter | None
     shape: tuple[int, ...]
 
-    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
-        super().__init__(layout, tensors, dtype)
+    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype, shape: tuple[int, int]):
+        super().__init__(layout, tensors, dtype, shape)
         self.register_parameter("bias", None)
         # Inside a list, so that it is not registered as a child.
         self._geometry: list[Any] = []
@@ -142,11 +142,9 @@ class Conv(LayerKind):
         layer.values_quantizer = self.matrices(layer).quantizer(quantizer)
         layer.input_quantizer, layer.places = _of_channels(activation, layer), layer.weight.ndim - 2
 
-    def empty_packed(self, layer: Convolution, layout: Layout, activation: Quantizer | None) -> PackedWeight:
-        packed: Any = super().empty_packed(layer, layout, activation)
+    def complete(self, packed: Any, layer: Convolution, activation: Quantizer | None) -> None:
         packed.take_geometry(layer)
         packed.bias, packed.input_quantizer = layer.bias, _of_channels(activation, layer)
-        return packed  # type: ignore[no-any-return]
 
     def values(self, packed: Any, dtype: torch.dtype) -> Tensor:
         return super().values(packed, dtype).view(packed.shape)

@@ -11,7 +11,6 @@ from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.packed import PackedWeight, select_rows
 from edgerazor.core.layers.quantized_linear import InputSlot, differentiable_weight
 from edgerazor.core.layers.weight_cache import WeightCache
-from edgerazor.core.packing import Layout
 
 
 class QuantEmbedding(nn.Embedding):
@@ -84,7 +83,7 @@ class PackedEmbedding(PackedWeight):
         if self.compute == "cached":
             return functional.embedding(input, self.weight)
         rows = select_rows(self.layout, self.packed_tensors, input.flatten(), self.columns)
-        return rows.dequantize(self.value_dtype.dtype).reshape(*input.shape, self.columns)
+        return rows.dequantize(self.value_dtype).reshape(*input.shape, self.columns)
 
 
 class Embedding(LayerKind):
@@ -105,10 +104,8 @@ class Embedding(LayerKind):
     ) -> None:
         make_embedding(layer, quantizer)
 
-    def empty_packed(self, layer: nn.Embedding, layout: Layout, activation: Quantizer | None) -> PackedWeight:
-        packed: Any = super().empty_packed(layer, layout, activation)
+    def complete(self, packed: Any, layer: nn.Embedding, activation: Quantizer | None) -> None:
         packed.padding_idx, packed.factor, packed.original = layer.padding_idx, _factor(layer), type(layer)
-        return packed  # type: ignore[no-any-return]
 
     def restore(self, model: nn.Module, name: str, weight: nn.Parameter) -> None:
         packed: Any = model.get_submodule(name)

@@ -18,7 +18,6 @@ from edgerazor.core.layers.matrices import Matrices, MatricesQuantizer
 from edgerazor.core.layers.packed import PackedWeight, select_rows
 from edgerazor.core.layers.quantized_linear import InputSlot, differentiable_weight
 from edgerazor.core.layers.weight_cache import WeightCache
-from edgerazor.core.packing import Layout
 from edgerazor.errors import PlanError
 
 # Parameters of an expert module, with the number of logical matrices that one expert has in each.
@@ -73,7 +72,7 @@ class PackedMatrices(PackedWeight):
             return self.weight[index * each : (index + 1) * each]
         chosen = torch.arange(index * each, (index + 1) * each, device=self.weight_scale.device)
         rows = select_rows(self.layout, self.packed_tensors, chosen, self.columns)
-        return rows.dequantize(self.value_dtype.dtype)
+        return rows.dequantize(self.value_dtype)
 
 
 class QuantExperts:
@@ -187,10 +186,8 @@ class Experts(LayerKind):
         owner.weight_quantizers[layer.leaf] = quantizer
         owner.input_quantizers[layer.leaf] = activation
 
-    def empty_packed(self, layer: FusedMatrices, layout: Layout, activation: Quantizer | None) -> PackedWeight:
-        packed: Any = super().empty_packed(layer, layout, activation)
+    def complete(self, packed: Any, layer: FusedMatrices, activation: Quantizer | None) -> None:
         packed.count = layer.weight.shape[0]
-        return packed  # type: ignore[no-any-return]
 
     def put_packed(self, model: nn.Module, name: str, packed: nn.Module, activation: Quantizer | None) -> None:
         parent, _, leaf = name.rpartition(".")

@@ -112,20 +112,34 @@ class LayerKind(ABC):
         assert quantizer is not None
         return self.matrices(layer).quantize_in_parts(quantizer, weight, weights_at_once=_WEIGHTS_AT_ONCE)
 
-    def empty_packed(self, layer: Any, layout: Layout, activation: Quantizer | None) -> PackedWeight:
+    def empty_packed(
+        self, layer: Any, layout: Layout, activation: Quantizer | None, *, allocate: bool = True
+    ) -> PackedWeight:
         """A packed module for the place of `layer`, of its device and dtype, with no content yet.
+
+        Args:
+            allocate: False makes no tensors, which `PackedWeight.hold` is to give it.
 
         Raises:
             CheckpointError: the weight does not fit the layout.
         """
-        rows, columns = self.matrices(layer).stacked
+        weight, (rows, columns) = layer.weight, self.matrices(layer).stacked
         if columns % layout.group_size or layout.wide_rows > rows:
             raise CheckpointError(f"a matrix of {rows} rows and {columns} columns does not fit {layout}")
-        return self.packed.empty(layout, (rows, columns), dtype=layer.weight.dtype, device=layer.weight.device)
+        packed = self.packed(layout, {}, weight.dtype, (rows, columns))
+        if allocate:
+            shapes = packed.shapes.items()
+            packed.hold({name: torch.empty(size, dtype=dtype, device=weight.device) for name, (size, dtype) in shapes})
+        self.complete(packed, layer, activation)
+        return packed
+
+    def complete(self, packed: Any, layer: Any, activation: Quantizer | None) -> None:  # noqa: B027 - a kind may need nothing
+        """Give a new packed module what it needs of `layer` beside the weight, and the quantizer of its inputs."""
 
     def put_packed(self, model: nn.Module, name: str, packed: nn.Module, activation: Quantizer | None) -> None:
         """Put a module from `empty_packed` or `tied` in the place of the layer `name`."""
-        model.set_submodule(name, packed)
+        parent, _, leaf = name.rpartition(".")
+        model.get_submodule(parent)._modules[leaf] = packed
 
     def tied(self, layer: Any, owner: PackedWeight, activation: Quantizer | None) -> TiedPackedWeight:
         """A packed module for a layer whose weight is that of `owner`, so that the codes are stored once.

@@ -156,8 +156,8 @@ class PackedProjection(ProjectionLayer, nn.Module):
 class PackedLinear(PackedProjection, PackedWeight):
     """A linear layer from packed codes."""
 
-    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
-        super().__init__(layout, tensors, dtype)
+    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype, shape: tuple[int, int]):
+        super().__init__(layout, tensors, dtype, shape)
         self.register_parameter("bias", None)
 
     @property
@@ -203,10 +203,8 @@ class Linear(LayerKind):
     ) -> None:
         make_linear(layer, quantizer, activation, slot)
 
-    def empty_packed(self, layer: nn.Linear, layout: Layout, activation: Quantizer | None) -> PackedWeight:
-        packed: Any = super().empty_packed(layer, layout, activation)
-        packed.bias, packed.input_quantizer = layer.bias, activation
-        return packed  # type: ignore[no-any-return]
+    def complete(self, packed: Any, layer: nn.Linear, activation: Quantizer | None) -> None:
+        packed._parameters["bias"], packed.__dict__["input_quantizer"] = layer.bias, activation
 
     def tied(self, layer: nn.Linear, owner: PackedWeight, activation: Quantizer | None) -> TiedPackedWeight:
         head: Any = super().tied(layer, owner, activation)
@@ -223,7 +221,7 @@ class Linear(LayerKind):
 
     def share_inputs(self, module: nn.Module, slot: InputSlot) -> None:
         if isinstance(module, PackedLinear | TiedPackedLinear):
-            module.input_slot = slot
+            module.__dict__["input_slot"] = slot
 
     def leave_inputs(self, module: nn.Module) -> None:
         if isinstance(module, (PackedLinear, TiedPackedLinear)):

@@ -21,41 +21,48 @@ class PackedWeight(nn.Module):
 
     Args:
         layout: how the rows are stored.
-        tensors: `weight_t5`, `weight_i4`, `weight_i8`, `weight_scale`, `weight_rows`, as many as the layout has.
-        dtype: float dtype of the values; follows `.to(dtype)`, while the float16 scales stay as they are.
+        tensors: `weight_t5`, `weight_i4`, `weight_i8`, `weight_scale`, `weight_rows`, as many as the layout has; none
+            where `hold` gives them later.
+        dtype: float dtype of the values.
+        shape: rows and columns.
 
     Attributes:
+        value_dtype: of the values; follows `.to(dtype)`, while the float16 scales stay as they are.
         compute: "cached" keeps the dequantized matrix after its first use (speed and memory of a 16-bit model),
             "packed" dequantizes at every call (small and slow).
     """
 
     weight_scale: Tensor
-    value_dtype: Tensor
+    layout: Layout
+    rows: int
+    columns: int
+    value_dtype: torch.dtype
     cached_weight: Tensor | None
     compute: Compute = "cached"
+    _is_hf_initialized = True  # transformers has nothing to fill with random numbers
 
-    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype):
+    def __init__(self, layout: Layout, tensors: Mapping[str, Tensor], dtype: torch.dtype, shape: tuple[int, int]):
         super().__init__()
-        self.layout = layout
+        # `cached_weight` is no buffer, which Python would look for in three places at every call. All this goes past
+        # `nn.Module.__setattr__`, which is slow, as a model has hundreds of these modules.
+        own = {"layout": layout, "value_dtype": dtype, "rows": shape[0], "columns": shape[1], "cached_weight": None}
+        self.__dict__.update(own)
+        self.hold(tensors)
+
+    def hold(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take packed tensors, by their names in the format, as buffers."""
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
-        self.rows, groups = self.weight_scale.shape
-        self.columns = groups * layout.group_size
-        device = self.weight_scale.device
-        self.register_buffer("value_dtype", torch.empty(0, dtype=dtype, device=device), persistent=False)
-        # No buffer, which Python would look for in three places at every call.
-        self.cached_weight = None
 
-    @classmethod
-    def empty(cls, layout: Layout, shape: tuple[int, int], *, dtype: torch.dtype, device: torch.device) -> Self:
-        """A module with buffers of the right shapes and no content, to be loaded into."""
-        shapes = layout.shapes(*shape).items()
-        return cls(layout, {name: torch.empty(size, dtype=kind, device=device) for name, (size, kind) in shapes}, dtype)
+    @property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shapes and dtypes of the packed tensors, by their names in the format."""
+        return self.layout.shapes(self.rows, self.columns)
 
     @property
     def packed_tensors(self) -> dict[str, Tensor]:
         """The buffers of the packed format, by their names in it."""
-        return {name: getattr(self, name) for name in self.layout.shapes(self.rows, self.columns)}
+        return {name: getattr(self, name) for name in self.shapes}
 
     @property
     def weight(self) -> Tensor:
@@ -64,7 +71,7 @@ class PackedWeight(nn.Module):
             return self.cached_weight
         # A tensor made in inference mode could not take part in autograd later.
         with torch.inference_mode(False), torch.no_grad():
-            values = self.quantized().dequantize(self.value_dtype.dtype)
+            values = self.quantized().dequantize(self.value_dtype)
         if self.compute == "cached" and not values.is_meta:
             self.cached_weight = values
         return values
@@ -81,6 +88,7 @@ class PackedWeight(nn.Module):
         super()._apply(fn, recurse)
         if self.weight_scale.dtype != scale.dtype:
             self.weight_scale = scale.to(self.weight_scale.device)
+        self.value_dtype = fn(torch.empty(0, dtype=self.value_dtype, device=scale.device)).dtype
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

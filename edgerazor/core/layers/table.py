@@ -47,13 +47,13 @@ def packed_kind_of(module: nn.Module) -> LayerKind | None:
 
 def find_layer(model: nn.Module, name: str) -> nn.Module | None:
     """The layer of that full name, or the module of another kind that has the name; None if there is neither."""
-    for kind in LAYER_KINDS:
-        if (layer := kind.find(model, name)) is not None:
-            return layer
     try:
-        return model.get_submodule(name)
+        found = model.get_submodule(name)
     except AttributeError:
-        return None
+        found = None
+    if found is not None and kind_of(found) is not None:
+        return found
+    return next((layer for kind in LAYER_KINDS if (layer := kind.find(model, name)) is not None), found)
 
 
 def trained_layers(model: nn.Module) -> Iterator[nn.Module]:

@@ -139,7 +139,7 @@ def test_a_packed_matrix_is_the_block_it_was(registry: Registry, values: dict[st
     quantizer = registry.build(registry.params("quantizer", **values))
     quantized = SIX.quantize(quantizer, weight().detach())
     layout, tensors = pack(quantized)
-    packed = PackedMatrices(layout, tensors, torch.float32)
+    packed = PackedMatrices(layout, tensors, torch.float32, tuple(quantized.codes.shape))
     packed.count, packed.compute = 3, compute
     expected = quantized.dequantize().reshape(3, 80, 64)
     assert all(torch.equal(packed[index], expected[index]) for index in range(3))
