@@ -1,13 +1,15 @@
 """A quantizer of one weight whose scales are trained (LSQ: Esser et al. 2019, arXiv:1902.08153)."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.kernels import reference
+from edgerazor.core.tensor import QuantizedTensor, straight_through
+from edgerazor.kernels import dispatch, reference
+from edgerazor.kernels.reference import GroupRule
 
 
 class LearnedScales(Quantizer):
@@ -32,6 +34,9 @@ class LearnedScales(Quantizer):
         self.symmetric, self._quantizer, self.qmax = quantizer.symmetric, quantizer, start.qmax
         self.start, self.group_size = start.scale.float(), start.group_size
         self.factors = nn.Parameter(torch.ones_like(self.start))
+        widths = quantizer.widths(tuple(start.codes.shape))
+        # A number where all rows have it, which is faster.
+        self._only = next(iter(widths)) if len(widths) == 1 else None
 
     def to(self, device: torch.device) -> None:
         """Move the scales to the device of their weight."""
@@ -50,28 +55,30 @@ class LearnedScales(Quantizer):
     @torch.no_grad()
     def quantize(self, x: Tensor) -> QuantizedTensor:
         """Codes of `x [R, C]` with the scales as they are now."""
-        groups, scale, lowest, highest = self._grid(x)
-        codes = reference.round_codes(groups, scale, lowest, highest).nan_to_num_(0.0).to(torch.int8)
-        stored = scale.squeeze(-1).to(reference.stored_dtype(self.params.scale_dtype))
-        return QuantizedTensor(codes.reshape(x.shape), stored, self.qmax, self.group_size)
+        return self._quantized(*dispatch.quantize(x, self._rule(), self.group_size))
+
+    @torch.no_grad()
+    def quantize_dequantize(self, x: Tensor) -> tuple[QuantizedTensor, Tensor]:
+        """Codes of `x` with the scales as they are now, and the values in its dtype, in one pass."""
+        codes, scale, value = dispatch.quantize_dequantize(x, self._rule(), self.group_size)
+        return self._quantized(codes, scale), value
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """`quantize(x).dequantize(x.dtype)` bit for bit; the gradient passes straight through."""
+        return straight_through(x, lambda values: dispatch.fake_quantize(values, self._rule(), self.group_size))
 
     @torch.no_grad()
     def set_gradient(self, x: Tensor, gradient: Tensor) -> None:
-        """Give the factors their gradient, which follows from that of the values: the one that `x` itself got.
+        """Give the factors their gradient, which follows from that of the values: the one that `x` itself got."""
+        of_scale = dispatch.scale_gradient(x, gradient, self._rule(), self.group_size)
+        self.factors.grad = of_scale.mul_(self.start)
 
-        A value changes with its scale by `code - x / scale`, or by its code where it is clamped.
-        """
-        groups, scale, lowest, highest = self._grid(x)
-        steps = groups / scale
-        slope = steps.clamp(lowest, highest)
-        inside = steps == slope
-        slope.round_().sub_(steps.mul_(inside))
-        of_scale = torch.linalg.vecdot(gradient.float().reshape(groups.shape), slope)
-        self.factors.grad = of_scale * self.start
+    def _rule(self) -> GroupRule:
+        scale = reference.round_scale(self.start * self.factors.detach(), self.params.scale_dtype)
+        stored = scale.to(reference.stored_dtype(self.params.scale_dtype))
+        kind: Literal["given", "given_asymmetric"] = "given" if self.symmetric else "given_asymmetric"
+        highest = self.qmax if self._only is None else self._only
+        return GroupRule(kind, highest, scale_dtype=self.params.scale_dtype, given=stored)
 
-    def _grid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Groups `[R, G, g]`; scale, lowest and highest code, each `[R, G or 1, 1]`; all float32."""
-        scale = reference.round_scale(self.start * self.factors.detach(), self.params.scale_dtype).unsqueeze(-1)
-        highest = self.qmax.float().reshape(len(self.qmax), -1, 1)
-        lowest = -highest - int(not self.symmetric)
-        return reference.split_groups(x, self.group_size), scale, lowest, highest
+    def _quantized(self, codes: Tensor, scale: Tensor) -> QuantizedTensor:
+        return QuantizedTensor(codes, scale, self.qmax, self.group_size)

@@ -16,6 +16,7 @@ from torch import Tensor
 from edgerazor.errors import EdgeRazorError, first_line
 from edgerazor.kernels import reference
 from edgerazor.kernels.reference import GroupRule
+from edgerazor.kernels.scale_gradient import scale_gradient as by_definition
 
 FEWEST_GROUPS = 512
 
@@ -40,27 +41,46 @@ def quantize_dequantize(
     return codes.reshape(x.shape), scale.reshape(*x.shape[:-1], -1), value.reshape(x.shape)
 
 
-def _run(function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: int | None, **options: Any) -> Any:
-    """A function of the reference, of the groups as rows: matrices of all widths share the machine code."""
+def scale_gradient(x: Tensor, gradient: Tensor, rule: GroupRule, group_size: int | None) -> Tensor:
+    """Gradient of given scales, to float32's rounding that of `kernels.scale_gradient`."""
+    of_values = gradient.reshape(-1, x.shape[-1] if group_size is None else group_size)
+    return _run(by_definition, x, rule, group_size, of_values).reshape(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+def _run(
+    function: Callable[..., Any], x: Tensor, rule: GroupRule, group_size: int | None, *others: Tensor, **options: Any
+) -> Any:
+    """A function of the reference, of the groups as rows: matrices of all widths share the machine code.
+
+    Args:
+        others: more groups that it takes.
+    """
     size = x.shape[-1] if group_size is None else group_size
     groups = x.detach().reshape(-1, size)
-    qmax = rule.qmax
-    if isinstance(qmax, Tensor):
-        per_row = qmax.reshape(x.shape[:-1].numel(), -1)
-        qmax = per_row.expand(-1, x.shape[-1] // size).reshape(-1)
+    of_rule = _tensors(rule, x.shape[:-1].numel(), x.shape[-1] // size)
     if len(groups) < FEWEST_GROUPS:
-        return function(groups, rule._replace(qmax=qmax), None, **options)
-    tensors = (groups, qmax) if isinstance(qmax, Tensor) else (groups,)
-    key = rule._replace(qmax=0 if isinstance(qmax, Tensor) else qmax)
-    return run_compiled(_of_groups(function, key, size, **options), *tensors)
+        return function(groups, *others, rule._replace(**of_rule), None, **options)
+    without: dict[str, Any] = dict.fromkeys(of_rule)
+    key = rule._replace(**without)
+    code = _of_groups(function, key, size, tuple(of_rule), **options)
+    return run_compiled(code, *of_rule.values(), groups, *others)
+
+
+def _tensors(rule: GroupRule, rows: int, per_row: int) -> dict[str, Any]:
+    """What a rule says of each group, one entry per group; the rest is the same for all."""
+    found = {name: value for name, value in rule._asdict().items() if isinstance(value, Tensor)}
+    return {name: value.reshape(rows, -1).expand(-1, per_row).flatten().contiguous() for name, value in found.items()}
 
 
 @cache
-def _of_groups(function: Callable[..., Any], rule: GroupRule, size: int, **options: Any) -> Callable[..., Any]:
+def _of_groups(
+    function: Callable[..., Any], rule: GroupRule, size: int, names: tuple[str, ...], **options: Any
+) -> Callable[..., Any]:
     """A function for one rule, result and group size; what differs besides is the dtype of the groups."""
 
-    def of_groups(groups: Tensor, qmax: Tensor | None = None) -> Any:
-        return function(groups, rule if qmax is None else rule._replace(qmax=qmax), None, **options)
+    def of_groups(*tensors: Tensor) -> Any:
+        of_rule: dict[str, Any] = dict(zip(names, tensors, strict=False))
+        return function(*tensors[len(names) :], rule._replace(**of_rule), None, **options)
 
     return of_groups
 

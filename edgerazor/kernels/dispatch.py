@@ -19,6 +19,7 @@ from edgerazor.kernels.divergence import RowStatistics, RowWeights
 from edgerazor.kernels.few_rows import FewRows
 from edgerazor.kernels.processor import Processor
 from edgerazor.kernels.reference import GroupRule
+from edgerazor.kernels.scale_gradient import scale_gradient as by_definition
 
 SETTING = "EDGERAZOR_KERNELS"
 # With shorter groups, products of codes are slower than those of values.
@@ -56,6 +57,19 @@ def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     from edgerazor.kernels.triton import dequantize as kernel
 
     return kernel.dequantize(codes, scale, dtype)
+
+
+def scale_gradient(x: Tensor, gradient: Tensor, rule: GroupRule, group_size: int | None) -> Tensor:
+    """Gradient of given scales, as in `scale_gradient.scale_gradient`."""
+    if _chooses_compiled(x):
+        from edgerazor.kernels import compiled
+
+        return compiled.scale_gradient(x, gradient, rule, group_size)
+    if not _fits_triton(x, group_size):
+        return by_definition(x, gradient, rule, group_size)
+    from edgerazor.kernels.triton import scale_gradient as kernel
+
+    return kernel.scale_gradient(x, gradient, rule, group_size)
 
 
 def teacher_row_statistics(u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,11 +177,19 @@ def _grouped(x: Tensor, group_size: int | None) -> Any:
         from edgerazor.kernels import compiled
 
         return compiled
-    if x.dtype not in _KERNEL_DTYPES or not chooses_triton(x):
+    if not _fits_triton(x, group_size):
         return reference
     from edgerazor.kernels.triton import quantize as kernels
 
-    return kernels if (group_size or x.shape[-1]) <= kernels.LARGEST_GROUP else reference
+    return kernels
+
+
+def _fits_triton(x: Tensor, group_size: int | None) -> bool:
+    if x.dtype not in _KERNEL_DTYPES or not chooses_triton(x):
+        return False
+    from edgerazor.kernels.triton import quantize as kernels
+
+    return (group_size or x.shape[-1]) <= kernels.LARGEST_GROUP
 
 
 def _chooses_compiled(x: Tensor) -> bool:

@@ -25,28 +25,33 @@ class GroupRule(NamedTuple):
 
     Attributes:
         scale: `absmean` (ternary, qmax 1), `absmax`, `asymmetric` (codes reach -qmax-1), or `mixed`: absmean where qmax
-            is 1, absmax elsewhere.
-        qmax: the highest code; for `mixed` int8 `[R]` or `[R, G]`, R the product of the leading axes.
+            is 1, absmax elsewhere. `given` and `given_asymmetric` take no statistics.
+        qmax: the highest code; for `mixed`, and at will for given scales, int8 `[R]` or `[R, G]`, R the product of the
+            leading axes.
         multiplier: of the mean magnitude.
         scale_dtype: float16 as files hold it; float16_bfloat16, those that bfloat16 holds, too; or float32.
+        given: scales `[R, G]` as `round_scale` leaves them. A NaN in a group does not reach them: its code is 0.
     """
 
-    scale: Literal["absmean", "absmax", "asymmetric", "mixed"]
+    scale: Literal["absmean", "absmax", "asymmetric", "mixed", "given", "given_asymmetric"]
     qmax: Tensor | int
     multiplier: float = 2.0
     scale_dtype: ScaleDtype = "float16"
+    given: Tensor | None = None
 
 
 def quantize(x: Tensor, rule: GroupRule, group_size: int | None) -> tuple[Tensor, Tensor]:
     """Codes int8 `[..., C]` and scale `[..., G]` in the rule's dtype, for `x [..., C]` of any float dtype."""
     groups = split_groups(x, group_size)
     scale, codes = _scale_and_codes(groups, rule)
-    return _integers(codes).reshape(x.shape), _stored(scale, rule)
+    return _numbers(codes).to(torch.int8).reshape(x.shape), _stored(scale, rule)
 
 
 def fake_quantize(x: Tensor, rule: GroupRule, group_size: int | None, *, dtype: torch.dtype | None = None) -> Tensor:
     """Codes times scale in float32, rounded once to `dtype` (that of `x` by default), in the shape of `x`."""
     scale, codes = _scale_and_codes(split_groups(x, group_size), rule)
+    if rule.given is not None:
+        codes = _numbers(codes)
     return codes.mul_(scale).reshape(x.shape).to(dtype or x.dtype)
 
 
@@ -55,7 +60,8 @@ def quantize_dequantize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes and scale of `quantize`, then the value of `fake_quantize`."""
     scale, codes = _scale_and_codes(split_groups(x, group_size), rule)
-    integers = _integers(codes).reshape(x.shape)
+    codes = _numbers(codes)
+    integers = codes.to(torch.int8).reshape(x.shape)
     return integers, _stored(scale, rule), codes.mul_(scale).reshape(x.shape).to(dtype or x.dtype)
 
 
@@ -116,9 +122,16 @@ def round_scale(scale: Tensor, scale_dtype: str) -> Tensor:
 def round_codes(groups: Tensor, scale: Tensor, lowest: Tensor | int, highest: Tensor | int) -> Tensor:
     """clamp(round half to even(x / s), lowest, highest), still float32, by true division."""
     codes = torch.div(groups, scale).round_()
+    return clamp(codes, lowest, highest, out=codes)
+
+
+def clamp(x: Tensor, lowest: Tensor | int, highest: Tensor | int, *, out: Tensor) -> Tensor:
+    """`x` between two bounds, written over `out`."""
     if isinstance(lowest, Tensor) or isinstance(highest, Tensor):
-        return torch.minimum(torch.maximum(codes, torch.as_tensor(lowest)), torch.as_tensor(highest))
-    return codes.clamp_(lowest, highest)
+        # torch.clamp between tensors that are broadcast takes five times as long.
+        torch.maximum(x, torch.as_tensor(lowest), out=out)
+        return torch.minimum(out, torch.as_tensor(highest), out=out)
+    return torch.clamp(x, lowest, highest, out=out)
 
 
 def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -148,20 +161,28 @@ def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
     qmax = rule.qmax
     if isinstance(qmax, Tensor):
         qmax = qmax.to(torch.float32).reshape(*groups.shape[:-2], -1, 1)
+    if rule.given is not None:
+        scale = rule.given.to(torch.float32).reshape(*groups.shape[:-1], 1)
+        return scale, round_codes(groups, scale, *code_range(rule, qmax))
+    if isinstance(qmax, Tensor):
         scale = torch.where(qmax == 1, absmean_scale(groups, rule.multiplier), absmax_scale(groups, qmax))
     elif rule.scale == "asymmetric":
         scale = asymmetric_scale(groups, qmax)
     else:
         scale = absmean_scale(groups, rule.multiplier) if rule.scale == "absmean" else absmax_scale(groups, qmax)
     scale = round_scale(scale, rule.scale_dtype)
-    return scale, round_codes(groups, scale, -qmax - int(rule.scale == "asymmetric"), qmax)
+    return scale, round_codes(groups, scale, *code_range(rule, qmax))
 
 
-def _integers(codes: Tensor) -> Tensor:
-    """A NaN has no integer, here it is 0; its group carries it in the scale."""
+def code_range(rule: GroupRule, qmax: Tensor | int) -> tuple[Tensor | int, Tensor | int]:
+    """The lowest and the highest code, in the shape of `qmax`."""
+    return -qmax - int(rule.scale.endswith("asymmetric")), qmax
+
+
+def _numbers(codes: Tensor) -> Tensor:
+    """A NaN has no integer, here it is 0; its group carries it in the scale, unless that is given."""
     # The compiler makes slow code of nan_to_num, eager mode of a comparison.
-    numbers = codes.where(codes == codes, 0.0) if torch.compiler.is_compiling() else codes.nan_to_num_(0.0)  # noqa: PLR0124
-    return numbers.to(torch.int8)
+    return codes.where(codes == codes, 0.0) if torch.compiler.is_compiling() else codes.nan_to_num_(0.0)  # noqa: PLR0124
 
 
 def _stored(scale: Tensor, rule: GroupRule) -> Tensor:

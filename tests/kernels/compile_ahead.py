@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-STORED = {"labels_pointer": "*i64", "qmax_pointer": "*i8", "codes_pointer": "*i8", "scale_pointer": "*fp16"}
+STORED = {"labels_pointer": "*i64", "qmax_pointer": "*i8", "codes_pointer": "*i8"}
+STORED |= {"scale_pointer": "*fp16", "given_pointer": "*fp16"}
 FLOATS = {
     "columns_pointer": "*fp32",
     "cosine_pointer": "*fp32",
@@ -37,10 +38,14 @@ def variants() -> dict[str, Variant]:
     tile = {"tile_groups": 16, "tile_columns": 256, "scale_dtype": "float16"}
     for kind, dtype in itertools.product(("absmean", "absmax", "asymmetric", "mixed"), ("fp32", "bf16")):
         constants = {"kind": kind, "qmax": 7, "group_size": 256 if dtype == "fp32" else 160, **tile}
-        absent = () if kind == "mixed" else ("qmax_pointer",)
+        absent = ("given_pointer",) if kind == "mixed" else ("qmax_pointer", "given_pointer")
         found[f"quantize-{kind}-{dtype}"] = Variant("quantize", dtype, constants, absent)
     both = {"kind": "absmax", "qmax": 7, "group_size": 256, **tile, "scale_dtype": "float16_bfloat16"}
-    found["quantize-scales-of-bfloat16"] = Variant("quantize", "fp32", both, ("qmax_pointer",))
+    found["quantize-scales-of-bfloat16"] = Variant("quantize", "fp32", both, ("qmax_pointer", "given_pointer"))
+    for kind, absent in (("given", ()), ("given_asymmetric", ("qmax_pointer",))):
+        given = {"qmax": 7, "group_size": 256, **tile, "kind": kind}
+        found[f"quantize-{kind}"] = Variant("quantize", "fp32", given, absent)
+        found[f"scale_gradient-{kind}"] = Variant("scale_gradient", "fp32", given, absent)
     for dtype in ("fp32", "bf16"):
         found[f"similarity-{dtype}"] = Variant("similarity", dtype, {"tile": 1024})
         found[f"dequantize-{dtype}"] = Variant("dequantize", dtype, {"group_size": 256, **tile})
@@ -60,7 +65,7 @@ def smallest() -> dict[str, Variant]:
     kind = {"kind": "mixed", "qmax": 1, "scale_dtype": "float16"}
     size = {"group_size": 1, "tile_groups": 128, "tile_columns": 1}
     return {
-        "quantize-mixed-smallest": Variant("quantize", "fp32", {**group, **kind, **size}),
+        "quantize-mixed-smallest": Variant("quantize", "fp32", {**group, **kind, **size}, ("given_pointer",)),
         "teacher_statistics-smallest": Variant("teacher_statistics", "fp32", {**row, "tile": 4096}),
         "row_statistics-smallest": Variant("row_statistics", "fp32", {**row, "tile": 4096, "tempered": True}),
         "row_gradient-smallest": Variant("row_gradient", "fp32", {**row, "tile": 4096, "tempered": True}),

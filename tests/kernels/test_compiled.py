@@ -13,14 +13,17 @@ from torch import Tensor
 from edgerazor.kernels import dispatch, reference
 from edgerazor.kernels.compiled import FEWEST_GROUPS
 from edgerazor.kernels.reference import GroupRule
+from edgerazor.kernels.scale_gradient import scale_gradient
 
 ROWS, GROUP, COLUMNS = FEWEST_GROUPS, 32, 96
 WIDTHS = torch.where(torch.arange(ROWS) % 8 == 0, 7, 1).to(torch.int8)
+GIVEN = torch.linspace(0.1, 3, ROWS * COLUMNS // GROUP).half().reshape(ROWS, -1)
 RULES = {
     "ternary": (GroupRule("absmean", 1), torch.float32),
     "inputs": (GroupRule("absmax", 127, scale_dtype="float32"), torch.bfloat16),
     "mixed": (GroupRule("mixed", WIDTHS), torch.float32),
     "scales of bfloat16": (GroupRule("absmean", 1, scale_dtype="float16_bfloat16"), torch.bfloat16),
+    "given": (GroupRule("given_asymmetric", WIDTHS, given=GIVEN), torch.float32),
 }
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
@@ -44,13 +47,20 @@ def test_bits_are_those_of_the_reference(name: str, monkeypatch: pytest.MonkeyPa
     # Rows in one of the shapes are too few to compile; the others share their machine code.
     for x in (weights(ROWS, GROUP, dtype), weights(ROWS, COLUMNS, dtype), weights(8, GROUP, dtype)):
         fitting = rule._replace(qmax=rule.qmax[: len(x)]) if isinstance(rule.qmax, Tensor) else rule
+        if rule.given is not None:
+            fitting = fitting._replace(given=rule.given[: len(x), : x.shape[1] // GROUP])
         found = dispatch.quantize_dequantize(x, fitting, GROUP)
         expected = reference.quantize_dequantize(x, fitting, GROUP)
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
-        assert bool(found[2][3].isnan().any()) and not bool(found[2][5:].isnan().any())
+        assert bool(found[2][3].isnan().any()) == (rule.given is None) and not bool(found[2][5:].isnan().any())
         value = dispatch.fake_quantize(x.reshape(2, -1, x.shape[-1]), fitting, GROUP)
         torch.testing.assert_close(value.reshape(x.shape), found[2], rtol=0, atol=0, equal_nan=True)
+        if rule.given is not None:
+            gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+            ours = dispatch.scale_gradient(x, gradient, fitting, GROUP)
+            theirs = scale_gradient(x, gradient, fitting, GROUP)
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4, equal_nan=True)
 
 
 @pytest.mark.subprocess

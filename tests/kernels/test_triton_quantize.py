@@ -1,6 +1,7 @@
 """The Triton quantizer and the reference give the same codes, scales and values, bit for bit (KERNELS 1.6)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from edgerazor.kernels.triton import quantize as kernels
 from edgerazor.kernels.triton.dequantize import dequantize
 
 MakeRule = Callable[[int, int], GroupRule]
-pytestmark = [pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning"),
+    pytest.mark.slow,
+]
 
 
 def mixed_rows(rows: int, _: int) -> GroupRule:
@@ -28,6 +32,14 @@ def mixed_rows(rows: int, _: int) -> GroupRule:
 def mixed_groups(rows: int, groups: int) -> GroupRule:
     qmax = torch.tensor([1, 127, 3], dtype=torch.int8).repeat(rows * groups)[: rows * groups]
     return GroupRule("mixed", qmax.reshape(rows, groups), multiplier=1.7, scale_dtype="float32")
+
+
+def with_scales(rows: int, groups: int, kind: Any = "given", qmax: Any = 1, scale_dtype: Any = "float16") -> GroupRule:
+    """Scales of their own: powers of two, which ties meet, and others."""
+    raw = 2.0 ** torch.randint(-14, 4, (rows, groups), generator=torch.Generator().manual_seed(rows))
+    raw[1::2] *= 1.37
+    scale = reference.round_scale(raw, scale_dtype).to(reference.stored_dtype(scale_dtype))
+    return GroupRule(kind, qmax, scale_dtype=scale_dtype, given=scale)
 
 
 # Each gives the rule for a number of rows and of groups per row.
@@ -43,12 +55,17 @@ RULES: dict[str, MakeRule] = {
     "asymmetric int4": lambda *_: GroupRule("asymmetric", 7, scale_dtype="float32"),
     "mixed rows": mixed_rows,
     "mixed groups": mixed_groups,
+    "given": with_scales,
+    "given, asymmetric": lambda *shape: with_scales(*shape, "given_asymmetric", 7, "float16_bfloat16"),
+    "given, mixed rows": lambda *shape: with_scales(*shape, "given", mixed_rows(*shape).qmax),
+    "given, mixed groups": lambda *shape: with_scales(*shape, "given_asymmetric", mixed_groups(*shape).qmax, "float32"),
 }
 every_rule = pytest.mark.parametrize("make", RULES.values(), ids=RULES)
 
 
 def on(device: str, rule: GroupRule) -> GroupRule:
-    return rule._replace(qmax=rule.qmax.to(device)) if isinstance(rule.qmax, Tensor) else rule
+    tensors: dict[str, Any] = {name: part for name, part in rule._asdict().items() if isinstance(part, Tensor)}
+    return rule._replace(**{name: part.to(device) for name, part in tensors.items()})
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -156,13 +173,13 @@ def test_each_output_alone_is_the_same(make: MakeRule, device: str) -> None:
 
 
 @every_rule
-def test_a_nan_fills_its_own_group(make: MakeRule, device: str) -> None:
-    x = drawn(4, 96)
+def test_a_nan_fills_its_own_group_unless_the_scale_is_given(make: MakeRule, device: str) -> None:
+    x, rule = drawn(4, 96), make(4, 3)
     x[2, 40] = float("nan")
-    value = kernels.fake_quantize(x.to(device), on(device, make(4, 3)), 32).cpu()
+    value = kernels.fake_quantize(x.to(device), on(device, rule), 32).cpu()
     lost = torch.zeros(4, 96, dtype=torch.bool)
-    lost[2, 32:64] = True
-    assert torch.equal(value.isnan(), lost)
+    lost[2, 32:64] = rule.given is None
+    assert torch.equal(value.isnan(), lost) and (rule.given is None or value[2, 40] == 0)
 
 
 def test_no_rows_give_nothing(device: str) -> None:

@@ -52,6 +52,34 @@ def test_whatever_the_factors_codes_fit_and_scales_can_be_stored(seed: int, case
     assert torch.equal(scales.fake_quantize(weight), found.dequantize(weight.dtype))
 
 
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 2**31),
+    case=st.sampled_from(CASES),
+    scale_dtype=st.sampled_from(["float16", "float16_bfloat16"]),
+    special=st.sampled_from([0.0, float("nan"), float("inf")]),
+)
+def test_codes_are_the_rounded_quotients_in_training_and_export(
+    seed: int, case: Any, scale_dtype: str, special: float
+) -> None:
+    """A group of zeros, infinities or NaN, too: a NaN is a code of 0, and its group keeps its scale."""
+    weight, _ = draw(seed)
+    quantizer = build(case[0], **case[1], group_size=16, scale_dtype=scale_dtype)
+    scales = LearnedScales(quantizer, quantizer.quantize(weight))
+    with torch.no_grad():
+        scales.factors.mul_(0.3 + torch.rand(scales.factors.shape, generator=torch.Generator().manual_seed(seed)))
+    weight[1, :16] = special
+    found, value = scales.quantize_dequantize(weight)
+    scale = found.scale.float()
+    highest = found.qmax.float().reshape(len(found.qmax), -1, 1)
+    steps = (weight.reshape(*scale.shape, 16) / scale.unsqueeze(-1)).round().nan_to_num(0.0, 1e9, -1e9)
+    codes = torch.minimum(torch.maximum(steps, -highest - int(not quantizer.symmetric)), highest)
+    assert torch.equal(found.codes, codes.reshape(weight.shape).to(torch.int8))
+    assert scale_dtype == "float16" or torch.equal(scale.bfloat16().float(), scale)
+    assert torch.equal(value, found.dequantize(weight.dtype)) and torch.equal(value, scales.fake_quantize(weight))
+    assert torch.equal(found.codes, scales.quantize(weight).codes)
+
+
 def test_the_gradient_is_that_of_the_published_formula() -> None:
     """One group by hand: inside the range code - x / scale, outside the outermost code."""
     quantizer = build("int", bits=3, group_size=4)

@@ -23,13 +23,37 @@ _FLOOR = tl.constexpr(reference.FLOOR)
 _SMALLEST = tl.constexpr(reference.SMALLEST_SCALE)
 _LARGEST = tl.constexpr(reference.LARGEST_SCALE)
 _LARGEST_SHARED = tl.constexpr(reference.LARGEST_SHARED_SCALE)
-_HALF_TO_EVEN = tl.constexpr(1.5 * 2**23)
+HALF_TO_EVEN = tl.constexpr(1.5 * 2**23)
+
+
+@triton.jit
+def _scale_of_data(x, qmax, multiplier, kind: tl.constexpr, scale_dtype: tl.constexpr, group_size: tl.constexpr):
+    """Scales `[groups]` of `x [groups, columns]`, rounded as stored; `qmax` is a constant or, if mixed, `[groups]`."""
+    magnitude = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    highest = tl.max(magnitude, axis=1).to(tl.float32, bitcast=True)
+    if kind == "asymmetric":
+        up, down = tl.div_rn(tl.max(x, axis=1), qmax * 1.0), tl.div_rn(tl.min(x, axis=1), -1.0 - qmax)
+        raw = tl.maximum(tl.maximum(up, down), _FLOOR)
+    elif kind == "absmax":
+        raw = tl.div_rn(tl.maximum(highest, _FLOOR), qmax * 1.0)
+    else:
+        total = tl.sum(tl.abs(x).to(tl.float64), axis=1)
+        raw = tl.maximum(multiplier * (total / group_size).to(tl.float32), _FLOOR)
+        if kind == "mixed":
+            raw = tl.where(qmax == 1, raw, tl.div_rn(tl.maximum(highest, _FLOOR), qmax))
+    if scale_dtype == "float16":
+        raw = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST).to(tl.float16).to(tl.float32)
+    elif scale_dtype == "float16_bfloat16":  # half to even in the upper 16 bits, which every backend does alike
+        bits = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST_SHARED).to(tl.int32, bitcast=True)
+        raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+    return tl.where(highest == highest, raw, highest)  # noqa: PLR0124
 
 
 @triton.jit
 def quantize_kernel(  # noqa: PLR0917
     x_pointer,
     qmax_pointer,
+    given_pointer,
     codes_pointer,
     scale_pointer,
     value_pointer,
@@ -50,7 +74,7 @@ def quantize_kernel(  # noqa: PLR0917
     tile_groups: tl.constexpr,
     tile_columns: tl.constexpr,
 ):
-    """One program per `tile_groups` groups; a pointer that is None is not written (`qmax_pointer`: not read)."""
+    """One program per `tile_groups` groups; a pointer that is None is neither written nor read."""
     group = tl.program_id(0).to(tl.int64) * tile_groups + tl.arange(0, tile_groups)
     column = tl.arange(0, tile_columns)
     live = group < groups
@@ -60,38 +84,26 @@ def quantize_kernel(  # noqa: PLR0917
     x = tl.load(x_pointer + (start + part * group_size)[:, None] + column[None, :], mask=inside, other=0.0)
     x = x.to(tl.float32)
 
-    magnitude = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    highest = tl.max(magnitude, axis=1).to(tl.float32, bitcast=True)
-    lowest_code = -qmax
     highest_code = qmax
-    if kind == "asymmetric":
-        up, down = tl.div_rn(tl.max(x, axis=1), qmax * 1.0), tl.div_rn(tl.min(x, axis=1), -1.0 - qmax)
-        raw = tl.maximum(tl.maximum(up, down), _FLOOR)
-        lowest_code = -1 - qmax
-    elif kind == "absmax":
-        raw = tl.div_rn(tl.maximum(highest, _FLOOR), qmax * 1.0)
+    if qmax_pointer is not None:
+        where = row * qmax_row_stride + part * qmax_group_stride
+        highest_code = tl.load(qmax_pointer + where, mask=live, other=1).to(tl.float32)
+    if given_pointer is not None:
+        scale = tl.load(given_pointer + group, mask=live, other=1.0).to(tl.float32)
     else:
-        total = tl.sum(tl.abs(x).to(tl.float64), axis=1)
-        raw = tl.maximum(multiplier * (total / group_size).to(tl.float32), _FLOOR)
-        if kind == "mixed":
-            where = row * qmax_row_stride + part * qmax_group_stride
-            group_qmax = tl.load(qmax_pointer + where, mask=live, other=1).to(tl.float32)
-            raw = tl.where(group_qmax == 1, raw, tl.div_rn(tl.maximum(highest, _FLOOR), group_qmax))
-            highest_code = group_qmax[:, None]
-            lowest_code = -highest_code
-    if scale_dtype == "float16":
-        raw = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST).to(tl.float16).to(tl.float32)
-    elif scale_dtype == "float16_bfloat16":  # half to even in the upper 16 bits, which every backend does alike
-        bits = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST_SHARED).to(tl.int32, bitcast=True)
-        raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
-    scale = tl.where(highest == highest, raw, highest)  # noqa: PLR0124
+        scale = _scale_of_data(x, highest_code, multiplier, kind, scale_dtype, group_size)
+    if qmax_pointer is not None:
+        highest_code = highest_code[:, None]
+    lowest_code = -highest_code
+    if kind == "asymmetric" or kind == "given_asymmetric":  # noqa: PLR1714
+        lowest_code = -1 - highest_code
 
     if kind == "absmean":  # rounding x / scale gives the same without a division
         codes = (x > (scale * 0.5)[:, None]).to(tl.float32) - (x < (scale * -0.5)[:, None]).to(tl.float32)
     else:
         quotient = tl.div_rn(x, tl.broadcast_to(scale[:, None], x.shape))
         clamped = tl.minimum(tl.maximum(quotient, lowest_code), highest_code)
-        codes = tl.where(quotient == quotient, (clamped + _HALF_TO_EVEN) - _HALF_TO_EVEN, 0.0)  # noqa: PLR0124
+        codes = tl.where(quotient == quotient, (clamped + HALF_TO_EVEN) - HALF_TO_EVEN, 0.0)  # noqa: PLR0124
 
     target = group[:, None] * group_size + column[None, :]
     if codes_pointer is not None:
@@ -142,7 +154,6 @@ def _launch(x: Tensor, rule: GroupRule, group_size: int | None, *, codes: bool, 
     groups = x.numel() // size
     if not groups:
         return made
-    mixed = isinstance(rule.qmax, Tensor)
     qmax = rule.qmax.contiguous() if isinstance(rule.qmax, Tensor) else None
     columns = triton.next_power_of_2(size)
     tile = max(1, _TILE // columns)
@@ -150,6 +161,7 @@ def _launch(x: Tensor, rule: GroupRule, group_size: int | None, *, codes: bool, 
         quantize_kernel[(triton.cdiv(groups, tile),)](
             x,
             qmax,
+            None if rule.given is None else rule.given.contiguous(),
             made.codes if codes else None,
             made.scale if codes else None,
             None if value is None else made.value,
@@ -161,7 +173,7 @@ def _launch(x: Tensor, rule: GroupRule, group_size: int | None, *, codes: bool, 
             int(qmax is not None and qmax.ndim == 2),
             float(rule.multiplier),
             kind=rule.scale,
-            qmax=1 if mixed else rule.qmax,
+            qmax=rule.qmax if qmax is None else 1,
             scale_dtype=rule.scale_dtype,
             group_size=size,
             tile_groups=tile,
