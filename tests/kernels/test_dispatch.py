@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edgerazor.core.learned_scales import LearnedScales
 from edgerazor.errors import EdgeRazorError
 from edgerazor.kernels import dispatch
 from edgerazor.kernels.divergence import RowWeights
@@ -98,6 +99,31 @@ def test_quantizers_give_the_same_bits(quantizer: Any, device: str, monkeypatch:
         found = everything()
     assert (len(none), len(three)) == (0, 3)
     assert all(torch.equal(tensor, other) for tensor, other in zip(found, expected, strict=True))
+
+
+def test_scales_that_training_chose_have_kernels_of_their_own(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from edgerazor.kernels.triton.quantize import quantize_kernel
+    from edgerazor.kernels.triton.scale_gradient import scale_gradient_kernel
+
+    weight, gradient = torch.randn(2, 9, 96, generator=torch.Generator().manual_seed(0)).to(device)
+    monkeypatch.setenv(dispatch.SETTING, "reference")
+    scales = LearnedScales(QUANTIZERS["sqmp"], QUANTIZERS["sqmp"].quantize(0.9 * weight))
+    scales.to(weight.device)
+
+    def everything() -> list[Tensor]:
+        scales.set_gradient(weight, gradient)
+        assert scales.factors.grad is not None
+        tensor, value = scales.quantize_dequantize(weight)
+        return [tensor.codes, tensor.scale, value, scales.fake_quantize(weight), scales.factors.grad]
+
+    *expected, of_factors = everything()
+    monkeypatch.setenv(dispatch.SETTING, "triton")
+    with launches(quantize_kernel) as two, launches(scale_gradient_kernel) as one:
+        *found, of_these = everything()
+    assert (len(two), len(one)) == (2, 1)
+    assert all(torch.equal(tensor, other) for tensor, other in zip(found, expected, strict=True))
+    torch.testing.assert_close(of_these, of_factors)
 
 
 def test_float64_and_groups_too_long_stay_with_the_reference(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
