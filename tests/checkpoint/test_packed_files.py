@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import edgerazor.hf  # noqa: F401 - registers the packed format
 from tests.packed_cases import Student, logits, make_student
 
 
