@@ -12,18 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.calibrate.walk import rounded
-from edgerazor.core.contracts import Quantizer
+from edgerazor.calibrate.inputs import InputMoments
+from edgerazor.calibrate.two_weights import TwoWeights
+from edgerazor.calibrate.walk import Find, found, rounded
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.plan import Plan
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.errors import PlanError
 from edgerazor.models.source import ModelSource
 from edgerazor.schemas.data import DataSection
 
 _AT_ONCE = 32
-Find = Callable[[Tensor, Tensor, Quantizer], tuple[QuantizedTensor, Tensor | None]]
 
 
 def calibration_pictures(source: ModelSource, data: DataSection, samples: int) -> list[Tensor]:
@@ -58,6 +57,8 @@ def round_classifier(
 ) -> dict[str, QuantizedTensor]:
     """Codes of every quantized matrix, each found on inputs that the rounded matrices before it give.
 
+    What a matrix is to give for them is what the 16-bit model gives, as far as its weights can make up for errors.
+
     Convolutions in groups are left to plain rounding: every group has inputs of its own.
 
     Args:
@@ -81,15 +82,14 @@ def round_classifier(
         total = sum(map(len, sets))
         for names in sets:
             show(len(codes), total)
-            moments = walk.moments(names)
+            moments = walk.moments(names[0])
             for name in names:
                 codes[name], kept = walk.round(name, moments, find)
                 if kept is not None:
                     latent[name] = kept
         show(total, total)
     for name, kept in latent.items():
-        weight = walk.layers[name].weight
-        weight.copy_(kept.view(weight.shape))
+        walk.weights.put(name, kept)
     return codes
 
 
@@ -105,12 +105,14 @@ class _Walk:
 
     Attributes:
         layers: quantized layers by name.
+        weights: of these.
     """
 
     def __init__(self, model: Any, plan: Plan, pictures: Sequence[Tensor]):
         self.model = model.eval()
         self.kinds: dict[str, LayerKind] = {entry.name: kind_named(entry.kind) for entry in plan.quantized}
         self.layers: dict[str, Any] = {name: kind.find(model, name) for name, kind in self.kinds.items()}
+        self.weights = TwoWeights(self.layers)
         self.quantizers = {name: kind.quantizer(self.layers[name]) for name, kind in self.kinds.items()}
         self.batches = [torch.cat(list(pictures[at : at + _AT_ONCE])) for at in range(0, len(pictures), _AT_ONCE)]
 
@@ -140,30 +142,36 @@ class _Walk:
             last = x
         return found
 
-    def moments(self, names: Sequence[str]) -> Tensor:
-        """Sum of x xᵀ over what the rows of these matrices are multiplied by, `[columns, columns]`."""
-        name, moments = names[0], torch.zeros(())
-
-        def add(_: str, x: Tensor) -> None:
-            nonlocal moments
-            rows = self.kinds[name].product_rows(self.layers[name], x)
-            assert rows is not None
-            moments = moments + rows.float().T @ rows.float()
-            raise _EnoughError
-
-        self._run(self.batches, [name], add)
+    def moments(self, name: str) -> InputMoments:
+        """Of the inputs that a matrix has in the model as far as it is rounded, and in the 16-bit one."""
+        moments = InputMoments()
+        for batch in self.batches:
+            with self.weights.as_they_were():
+                wanted = self._inputs(name, batch)
+            moments.add(self._inputs(name, batch), wanted)
         return moments
 
-    def round(self, name: str, moments: Tensor, find: Find) -> tuple[QuantizedTensor, Tensor | None]:
+    def round(self, name: str, moments: InputMoments, find: Find) -> tuple[QuantizedTensor, Tensor | None]:
         """What is found for a matrix, which then computes with the values of its codes."""
-        layer, quantizer = self.layers[name], self.quantizers[name]
+        quantizer = self.quantizers[name]
         assert quantizer is not None
-        try:
-            codes, kept = find(self.kinds[name].matrices(layer).stack(layer.weight), moments, quantizer)
-        except PlanError as error:
-            raise PlanError(f"{name}: {error}") from error
-        layer.weight.copy_(codes.dequantize(torch.float32).view(layer.weight.shape))
+        weight = self.kinds[name].matrices(self.layers[name]).stack(self.weights.unrounded[name])
+        codes, kept = found(name, moments.matched(weight), moments.own, quantizer, find)
+        self.weights.put(name, codes.dequantize(torch.float32))
         return codes, kept
+
+    def _inputs(self, name: str, batch: Tensor) -> Tensor:
+        """Inputs of a matrix for some pictures, `[rows, columns]`."""
+        seen: list[Tensor] = []
+
+        def see(_: str, x: Tensor) -> None:
+            rows = self.kinds[name].product_rows(self.layers[name], x)
+            assert rows is not None
+            seen.append(rows)
+            raise _EnoughError
+
+        self._run([batch], [name], see)
+        return seen[0]
 
     def _run(self, batches: Sequence[Tensor], names: Sequence[str], see: Callable[[str, Tensor], None]) -> None:
         def hook(name: str, module: Any, args: tuple[Any, ...]) -> None:

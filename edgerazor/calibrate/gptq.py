@@ -10,12 +10,12 @@ inverse square of the factor's diagonal element.
 import torch
 from torch import Tensor
 
+from edgerazor.calibrate.inputs import damped
 from edgerazor.calibrate.scales import FACTORS, best_scale
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 
-DAMPING = 0.01  # of the mean diagonal, as published
 _BLOCK = 128
 
 
@@ -123,13 +123,6 @@ def _group_scale(work: Tensor, plain: QuantizedTensor, quantizer: Quantizer, gro
 
 
 def _inverse_factor(moments: Tensor) -> Tensor:
-    """Upper Cholesky factor of the inverse of the damped moments, float32; columns without input are left alone."""
-    damped = moments.double().clone()
-    diagonal = damped.diagonal()
-    absent = diagonal == 0
-    diagonal[absent] = 1.0
-    damped[absent.nonzero().squeeze(1)] = torch.diag(diagonal)[absent]
-    damped[:, absent] = torch.diag(diagonal)[:, absent]
-    diagonal += DAMPING * diagonal.mean()
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    """Upper Cholesky factor of the inverse of the damped moments, float32."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(moments)))
     return torch.linalg.cholesky(inverse, upper=True).float()

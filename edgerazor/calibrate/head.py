@@ -16,12 +16,14 @@ class Head:
         owner: name of the module that owns its weight, the embedding where both are tied.
         parameter_name: of that weight.
         quantizer: of that weight.
+        tied: that weight is the embedding's.
     """
 
     layer: Any
     owner: str
     parameter_name: str
     quantizer: Quantizer
+    tied: bool
 
     @classmethod
     def of(cls, model: Any, plan: Plan) -> "Head | None":
@@ -31,5 +33,6 @@ class Head:
         for entry in named.values():
             if entry.kind == "linear" and model.get_submodule(entry.name) is layer:
                 owner = named[entry.tied_to or entry.name]
-                return cls(layer, owner.name, owner.parameter_name, layer.weight_quantizer)
+                tied = entry.tied_to is not None
+                return cls(layer, owner.name, owner.parameter_name, layer.weight_quantizer, tied)
         return None

@@ -24,7 +24,7 @@ _MADE_FROM, _PARTS = "made_from.json", ("codes", "scale", "qmax")
 
 
 class Journal:
-    """Codes of every layer that is done, and the hidden states behind the last one.
+    """Codes of every layer that is done, and the hidden states behind the last one, rounded and 16-bit.
 
     Args:
         folder: of its own, beside the output; what another recipe, model or other rows left there is removed.
@@ -46,8 +46,12 @@ class Journal:
         remove_abandoned(folder)
 
     def states(self, layer: int) -> RowStates:
-        """Hidden states in front of a layer, counted from 0."""
+        """Hidden states in front of a layer, counted from 0, as the rounded layers give them."""
         return RowStates(self.folder / f"states-{layer:04d}.bin", self._lengths)
+
+    def unrounded_states(self, layer: int) -> RowStates:
+        """Likewise, as the layers of the 16-bit model give them."""
+        return RowStates(self.folder / f"unrounded-{layer:04d}.bin", self._lengths)
 
     @property
     def done(self) -> int | None:
@@ -55,14 +59,16 @@ class Journal:
         count = 0
         while self._path(count).is_file():
             count += 1
-        return count if self.states(count).path.is_file() else None
+        both = self.states(count), self.unrounded_states(count)
+        return count if all(states.path.is_file() for states in both) else None
 
     def finish(self, layer: int, codes: Mapping[str, QuantizedTensor]) -> None:
         """Keep the codes of a layer, whose states are written; those in front of it are not needed any more."""
         tensors = {f"{name}.{part}": getattr(codes[name], part) for name in codes for part in _PARTS}
         with replaced(self._path(layer)) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        self.states(layer).path.unlink()
+        for states in (self.states(layer), self.unrounded_states(layer)):
+            states.path.unlink()
 
     def codes(self, layer: int, name: str) -> QuantizedTensor:
         """Codes of a matrix of a layer that is done.

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from edgerazor.calibrate.classifier import calibration_pictures, round_classifier
+from edgerazor.calibrate.decoder import Decoder, decoder_layers
 from edgerazor.calibrate.journal import Journal
-from edgerazor.calibrate.walk import Decoder, decoder_layers, round_layers
+from edgerazor.calibrate.walk import round_layers
 from edgerazor.checkpoint.folder import check_replaceable
 from edgerazor.checkpoint.pack import write_with_tokenizer
 from edgerazor.checkpoint.pack_source import packing_recipe

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from edgerazor.calibrate.classifier import round_classifier
+from edgerazor.calibrate.decoder import Decoder, decoder_layers
 from edgerazor.calibrate.gptq import calibrated, limits
 from edgerazor.calibrate.journal import Journal
-from edgerazor.calibrate.walk import Decoder, decoder_layers, round_layers
+from edgerazor.calibrate.walk import round_layers
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.plan import Plan
 from edgerazor.core.tensor import QuantizedTensor

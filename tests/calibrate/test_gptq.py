@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgerazor.calibrate.gptq import DAMPING, calibrated_codes
+from edgerazor.calibrate.gptq import calibrated_codes
+from edgerazor.calibrate.inputs import DAMPING
 from edgerazor.calibrate.scales import FACTORS, best_scale
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError

@@ -9,10 +9,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from edgerazor.calibrate import pack_calibrated, walk
+from edgerazor.calibrate.decoder import Decoder
 from edgerazor.calibrate.gptq import calibrated_codes
+from edgerazor.calibrate.inputs import damped
 from edgerazor.calibrate.journal import Journal
 from edgerazor.calibrate.pack import calibration_rows
-from edgerazor.calibrate.walk import Decoder, round_layers
+from edgerazor.calibrate.walk import round_layers
 from edgerazor.checkpoint import load_model
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import build_plan
@@ -177,7 +179,9 @@ def test_moments_of_the_head_are_those_of_the_whole_model(name: str, registry: R
     for row in rows:
         model(row)
     whole = torch.cat(given)
-    torch.testing.assert_close(decoder.head_moments(states), whole.T @ whole, rtol=1e-4, atol=1e-3)
+    moments = decoder.head_moments(zip(states, states, strict=True))
+    torch.testing.assert_close(moments.own, whole.T @ whole, rtol=1e-4, atol=1e-3)
+    assert not moments.missing.any()
 
 
 def test_a_head_is_rounded_some_rows_at_a_time(
@@ -194,3 +198,49 @@ def test_a_head_is_rounded_some_rows_at_a_time(
     assert torch.equal(whole.qmax, parts.qmax) and whole.codes.shape == parts.codes.shape
     # Sums may differ in the last bit, and a value in the middle between two codes goes the other way.
     assert (whole.codes == parts.codes).float().mean() > 0.99
+
+
+SETS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+
+
+def inputs_of(model: Any, matrix: Any, rows: list[Tensor]) -> Tensor:
+    """What a matrix is multiplied by in the whole model, float64 `[tokens, columns]`."""
+    found: list[Tensor] = []
+    hook = matrix.register_forward_pre_hook(lambda _, given: found.append(given[0].flatten(0, 1)))
+    for row in rows:
+        model(row)
+    hook.remove()
+    return torch.cat(found).double()
+
+
+def in_layers(model: Any, name: str) -> list[Any]:
+    return [module for path, module in model.named_modules() if ".layers." in path and path.endswith(name)]
+
+
+@pytest.mark.parametrize("name", ["llama3", "mobilellm-layer-sharing"])
+@torch.no_grad()
+def test_codes_are_those_of_whole_models_side_by_side(name: str, registry: Registry, tmp_path: Path) -> None:
+    """One model stays, the other is rounded set by set: weights that give the outputs of the first on its inputs."""
+    family_model(name, vocab_size=len(tokenizer())).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    save_data(tmp_path / "data.jsonl")
+    recipe = recipe_of(tmp_path / "model", registry)
+    source = Models(recipe.model, registry).student
+    plain, other = source.load(torch.float32).eval(), source.load(torch.float32).eval()
+    rows, quantizer = calibration_rows(source, texts(tmp_path), 4), build("int", bits=3, group_size=32)
+    for layer in range(len(in_layers(plain, "q_proj"))):
+        for names in SETS:
+            first, second = (in_layers(model, names[0])[layer] for model in (plain, other))
+            wanted, own = inputs_of(plain, first, rows), inputs_of(other, second, rows)
+            change = torch.linalg.solve(damped(own.T @ own), own.T @ (wanted - own)).T
+            for matrix in names:
+                weight = in_layers(plain, matrix)[layer].weight.double()
+                matched = (weight + weight @ change).float()
+                codes = calibrated_codes(matched, (own.T @ own).float(), quantizer)
+                in_layers(other, matrix)[layer].weight.copy_(codes.dequantize(torch.float32))
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=4)
+    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    for names in SETS:
+        for matrix in names:
+            for found, expected in zip(in_layers(packed, matrix), in_layers(other, matrix), strict=True):
+                assert torch.isclose(found.weight, expected.weight, rtol=1e-3).float().mean() > 0.95

@@ -1,0 +1,219 @@
+"""Rows through the decoder, layer by layer.
+
+One layer is in memory at a time where the weights are read from their files. Only it computes: the others hand on what
+they get, and the model around them makes the arguments, such as masks and rotations, that belong to the layer.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgerazor.calibrate.head import Head
+from edgerazor.calibrate.inputs import InputMoments
+from edgerazor.core.layers.table import kind_named
+from edgerazor.core.module_plan import ModulePlan
+from edgerazor.core.plan import Plan
+from edgerazor.models.stored_weights import StoredWeights
+
+_LAYER = re.compile(r"^((.*\blayers)\.\d+)\.")
+
+
+class Decoder:
+    """The decoder layers of a model, of which one at a time computes.
+
+    Args:
+        model: float32, with the plan applied, whose matrices then compute as they are until they are rounded.
+        plan: of the model.
+        weights: where the model's parameters are on the meta device.
+
+    Attributes:
+        layers: names, in the order of the model.
+        head: the output head; None where it is not quantized.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan, weights: StoredWeights | None):
+        self.model, self.weights, self.layers = model, weights, decoder_layers(plan, model)
+        self.head = Head.of(model, plan)
+        container = self.layers[0].rpartition(".")[0]
+        self.owner = model.get_submodule(container.rpartition(".")[0])
+        self.entries: dict[str, list[ModulePlan]] = {name: [] for name in self.layers}
+        self.quantizers: dict[str, Any] = {}
+        for entry in plan.quantized:
+            place = _LAYER.match(entry.name)
+            if place and place[1] in self.entries and entry.kind == "linear":
+                self.entries[place[1]].append(entry)
+                self.quantizers[entry.name] = self.matrix(entry).weight_quantizer
+                self.matrix(entry).weight_quantizer = None
+        self._forwards = [model.get_submodule(name).forward for name in self.layers]
+        self._calls = Counter[int]()
+
+    def head_moments(self, rows: Iterable[tuple[Tensor, Tensor]]) -> InputMoments:
+        """Of the head's inputs, for states of the rounded and the 16-bit layers; the last norm is between."""
+        assert self.head is not None
+        moments = InputMoments()
+        tables = (nn.Embedding,)  # which nothing is looked up in
+        norms = [name for name in self._outside() if not isinstance(self._module_of(name), tables)]
+        with self._present(norms):
+            for both in rows:
+                moments.add(*(_product_rows(self.head.layer, self._normed(states)) for states in both))
+        return moments
+
+    def _normed(self, states: Tensor) -> Tensor:
+        """States behind the last layer as the model hands them to its head."""
+        # The layers give what is behind them, whatever the model has made of it in front of them.
+        with self._replaced(lambda *_, **__: states):
+            return self.owner(inputs_embeds=states, use_cache=False)[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def head_weight(self) -> Iterator[Tensor]:
+        """For the block the weight of the head is in memory; of a tied head it is the embedding's."""
+        assert self.head is not None
+        with self._present([self.head.parameter_name]):
+            yield self.model.get_parameter(self.head.parameter_name)
+
+    def matrix(self, entry: ModulePlan) -> Any:
+        """The layer of the model that an entry of the plan stands for."""
+        return kind_named(entry.kind).find(self.model, entry.name)
+
+    def begin(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Hidden states `[1, T, hidden]` in front of the first layer, for token ids `[1, T]`."""
+        with self._present(self._outside()):
+            for row in rows:
+                first: list[Tensor] = []
+                self._calls = Counter()
+
+                def hand_on(index: int, states: Tensor, *_: Any, first: list[Tensor] = first, **__: Any) -> Tensor:
+                    self._calls[index] += 1
+                    first.append(states)
+                    return states
+
+                with self._replaced(hand_on):
+                    self.owner(input_ids=row, use_cache=False)
+                yield first[0]
+
+    def _module_of(self, parameter_name: str) -> nn.Module:
+        return self.model.get_submodule(parameter_name.rpartition(".")[0])
+
+    def _outside(self) -> list[str]:
+        """Parameters around the layers: embeddings and norms."""
+        inside = tuple(f"{name}." for name in self.layers)
+        prefix = self.layers[0].rpartition(".")[0].rpartition(".")[0]
+        names = [name for name, _ in self.model.named_parameters()]
+        return [name for name in names if name.startswith(prefix) and not name.startswith(inside)]
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[Callable[[Tensor], Tensor]]:
+        """For the block the layer's weights are in memory, and what is given takes states through it.
+
+        A layer that the model runs several times in a row is run as often.
+        """
+        name = self.layers[index]
+        module = self.model.get_submodule(name)
+        with self._present([f"{name}.{inner}" for inner, _ in module.named_parameters()]):
+            yield partial(self._through, index)
+
+    def input_sets(self, index: int, states: Tensor) -> list[list[ModulePlan]]:
+        """Matrices of a layer in the order of their use, those that are given the same tensor together."""
+        used: list[tuple[ModulePlan, Tensor]] = []
+
+        def see(entry: ModulePlan, _: Any, args: tuple[Any, ...]) -> None:
+            used.append((entry, args[0]))
+
+        self._through_hooked(index, states, see, self.entries[self.layers[index]])
+        sets: list[list[ModulePlan]] = []
+        last: Tensor | None = None
+        for entry, x in used[: len(used) // max(self._calls[index], 1)]:
+            if x is not last:
+                sets.append([])
+            sets[-1].append(entry)
+            last = x
+        return sets
+
+    def inputs(self, index: int, entry: ModulePlan, states: Tensor) -> Tensor:
+        """What a matrix of a layer is multiplied by as states go through the layer, `[rows, columns]`."""
+        found: list[Tensor] = []
+
+        def see(entry: ModulePlan, layer: Any, args: tuple[Any, ...]) -> None:
+            found.append(_product_rows(layer, args[0]))
+            if len(found) == max(self._calls[index], 1):
+                raise _EnoughError
+
+        self._through_hooked(index, states, see, [entry])
+        return torch.cat(found)
+
+    def _through_hooked(
+        self, index: int, states: Tensor, see: Callable[..., None], entries: Iterable[ModulePlan]
+    ) -> None:
+        hooks = [self.matrix(entry).register_forward_pre_hook(partial(see, entry)) for entry in entries]
+        try:
+            self._through(index, states)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _through(self, index: int, states: Tensor) -> Tensor:
+        left = max(self._calls[index], 1)
+
+        def run(called: int, given: Tensor, *_: Any, **arguments: Any) -> Tensor:
+            nonlocal states, left
+            if called != index:
+                return given
+            output = self._forwards[index](states, **arguments)
+            states, left = output[0] if isinstance(output, tuple) else output, left - 1
+            if not left:
+                raise _EnoughError
+            return given
+
+        with self._replaced(run), suppress(_EnoughError):
+            self.owner(inputs_embeds=states, use_cache=False)
+        return states
+
+    @contextmanager
+    def _replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
+        """For the block every layer calls `forward` with its number and what it is given."""
+
+        def stand_in(index: int, *args: Any, **kwargs: Any) -> Tensor:
+            states = args[0] if args else kwargs.pop("hidden_states")
+            return forward(index, states, **kwargs)
+
+        modules = [self.model.get_submodule(name) for name in self.layers]
+        for index, module in enumerate(modules):
+            module.forward = partial(stand_in, index)
+        try:
+            yield
+        finally:
+            for module in modules:
+                del module.forward
+
+    @contextmanager
+    def _present(self, names: Iterable[str]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name in names if self.weights is not None else ():
+                stack.enter_context(self.weights.present(name))  # type: ignore[union-attr]
+            yield
+
+
+class _EnoughError(Exception):
+    """The layer has computed."""
+
+
+def decoder_layers(plan: Plan, model: nn.Module) -> list[str]:
+    """Names of all decoder layers beside one that has quantized matrices; empty if none has."""
+    for entry in plan.quantized:
+        place = _LAYER.match(entry.name)
+        if place and entry.kind == "linear":
+            return [f"{place[2]}.{name}" for name, _ in model.get_submodule(place[2]).named_children()]
+    return []
+
+
+def _product_rows(layer: Any, x: Tensor) -> Tensor:
+    """What a linear layer's weight is multiplied by, `[rows, columns]`."""
+    rows = kind_named("linear").product_rows(layer, x)
+    assert rows is not None
+    return rows
