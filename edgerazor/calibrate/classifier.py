@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.calibrate.inputs import InputMoments
+from edgerazor.calibrate.inputs import InputMoments, Inputs
 from edgerazor.calibrate.two_weights import TwoWeights
 from edgerazor.calibrate.walk import Find, found, rounded
 from edgerazor.core.layers.kind import LayerKind
@@ -160,8 +160,8 @@ class _Walk:
         self.weights.put(name, codes.dequantize(torch.float32))
         return codes, kept
 
-    def _inputs(self, name: str, batch: Tensor) -> Tensor:
-        """Inputs of a matrix for some pictures, `[rows, columns]`."""
+    def _inputs(self, name: str, batch: Tensor) -> Inputs:
+        """Inputs of a matrix for some pictures."""
         seen: list[Tensor] = []
 
         def see(_: str, x: Tensor) -> None:
@@ -171,7 +171,7 @@ class _Walk:
             raise _EnoughError
 
         self._run([batch], [name], see)
-        return seen[0]
+        return Inputs(seen[0])
 
     def _run(self, batches: Sequence[Tensor], names: Sequence[str], see: Callable[[str, Tensor], None]) -> None:
         def hook(name: str, module: Any, args: tuple[Any, ...]) -> None:

@@ -7,7 +7,8 @@ they get, and the model around them makes the arguments, such as masks and rotat
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,27 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.calibrate.head import Head
-from edgerazor.calibrate.inputs import InputMoments
+from edgerazor.calibrate.inputs import InputMoments, Inputs
+from edgerazor.calibrate.residual import SeenSums
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.plan import Plan
 from edgerazor.models.stored_weights import StoredWeights
 
 _LAYER = re.compile(r"^((.*\blayers)\.\d+)\.")
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """Matrices of a layer that are given the same tensor.
+
+    Attributes:
+        entries: in the order of their use.
+        added: there is one, and the model adds its output to something, its residual stream.
+    """
+
+    entries: tuple[ModulePlan, ...]
+    added: bool
 
 
 class Decoder:
@@ -61,7 +76,7 @@ class Decoder:
         norms = [name for name in self._outside() if not isinstance(self._module_of(name), tables)]
         with self._present(norms):
             for both in rows:
-                moments.add(*(_product_rows(self.head.layer, self._normed(states)) for states in both))
+                moments.add(*(Inputs(_product_rows(self.head.layer, self._normed(states))) for states in both))
         return moments
 
     def _normed(self, states: Tensor) -> Tensor:
@@ -118,14 +133,24 @@ class Decoder:
         with self._present([f"{name}.{inner}" for inner, _ in module.named_parameters()]):
             yield partial(self._through, index)
 
-    def input_sets(self, index: int, states: Tensor) -> list[list[ModulePlan]]:
+    def input_sets(self, index: int, states: Tensor) -> list[InputSet]:
         """Matrices of a layer in the order of their use, those that are given the same tensor together."""
         used: list[tuple[ModulePlan, Tensor]] = []
+        outputs: list[tuple[ModulePlan, Tensor]] = []
+        added: set[str] = set()
 
-        def see(entry: ModulePlan, _: Any, args: tuple[Any, ...]) -> None:
-            used.append((entry, args[0]))
+        def see_sum(*terms: Tensor) -> None:
+            added.update(entry.name for entry, output in outputs if any(term is output for term in terms))
 
-        self._through_hooked(index, states, see, self.entries[self.layers[index]])
+        hooks = []
+        for entry in self.entries[self.layers[index]]:
+            matrix = self.matrix(entry)
+            hooks += [
+                matrix.register_forward_pre_hook(lambda _, args, entry=entry: used.append((entry, args[0]))),
+                matrix.register_forward_hook(lambda _, __, output, entry=entry: outputs.append((entry, output))),
+            ]
+        with _removed(hooks), SeenSums(see_sum):
+            self._through(index, states)
         sets: list[list[ModulePlan]] = []
         last: Tensor | None = None
         for entry, x in used[: len(used) // max(self._calls[index], 1)]:
@@ -133,29 +158,34 @@ class Decoder:
                 sets.append([])
             sets[-1].append(entry)
             last = x
-        return sets
+        return [InputSet(tuple(found), len(found) == 1 and found[0].name in added) for found in sets]
 
-    def inputs(self, index: int, entry: ModulePlan, states: Tensor) -> Tensor:
-        """What a matrix of a layer is multiplied by as states go through the layer, `[rows, columns]`."""
-        found: list[Tensor] = []
+    def inputs(self, index: int, wanted: InputSet, states: Tensor) -> Inputs:
+        """What matrices are multiplied by, and their output is added to, as states go through their layer."""
+        layer, calls = self.matrix(wanted.entries[0]), max(self._calls[index], 1)
+        rows: list[Tensor] = []
+        residuals: list[Tensor] = []
+        output: Tensor | None = None
 
-        def see(entry: ModulePlan, layer: Any, args: tuple[Any, ...]) -> None:
-            found.append(_product_rows(layer, args[0]))
-            if len(found) == max(self._calls[index], 1):
+        def see_input(_: Any, args: tuple[Any, ...]) -> None:
+            rows.append(_product_rows(layer, args[0]))
+            if len(rows) == calls and not wanted.added:
                 raise _EnoughError
 
-        self._through_hooked(index, states, see, [entry])
-        return torch.cat(found)
+        def see_output(_: Any, __: Any, made: Tensor) -> None:
+            nonlocal output
+            output = made
 
-    def _through_hooked(
-        self, index: int, states: Tensor, see: Callable[..., None], entries: Iterable[ModulePlan]
-    ) -> None:
-        hooks = [self.matrix(entry).register_forward_pre_hook(partial(see, entry)) for entry in entries]
-        try:
+        def see_sum(first: Tensor, second: Tensor) -> None:
+            if output is not None and (first is output or second is output):
+                residuals.append((second if first is output else first).flatten(0, -2))
+                if len(residuals) == calls:
+                    raise _EnoughError
+
+        hooks = [layer.register_forward_pre_hook(see_input), layer.register_forward_hook(see_output)]
+        with _removed(hooks), SeenSums(see_sum) if wanted.added else nullcontext():
             self._through(index, states)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return Inputs(torch.cat(rows), torch.cat(residuals) if residuals else None)
 
     def _through(self, index: int, states: Tensor) -> Tensor:
         left = max(self._calls[index], 1)
@@ -210,6 +240,16 @@ def decoder_layers(plan: Plan, model: nn.Module) -> list[str]:
         if place and entry.kind == "linear":
             return [f"{place[2]}.{name}" for name, _ in model.get_submodule(place[2]).named_children()]
     return []
+
+
+@contextmanager
+def _removed(hooks: Iterable[Any]) -> Iterator[None]:
+    """After the block the hooks are gone."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _product_rows(layer: Any, x: Tensor) -> Tensor:

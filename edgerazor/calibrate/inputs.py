@@ -1,11 +1,13 @@
 """What rounding a matrix has to know of its inputs, and the weights that make up for errors made before it.
 
 A matrix W gets x' from the rounded layers before it where the 16-bit model gives it x. Rounding W itself would keep
-the error of x'; the weights to round are those whose outputs on x' come closest to W x, which least squares gives:
-W + W (Σ (x - x') x'ᵀ) (Σ x' x'ᵀ)⁻¹. The idea is that of Arai and Ichikawa 2025, arXiv:2504.09629, and Li et al. 2025,
-arXiv:2504.02692.
+the error of x'; the weights to round are those whose outputs on x' come closest to W x. Where the model adds the
+output to a residual stream, which is r' in the rounded model and r in the other, it is the sum that is to come close.
+Least squares gives W + (Σ (W (x - x') + r - r') x'ᵀ) (Σ x' x'ᵀ)⁻¹. The idea is that of Arai and Ichikawa 2025,
+arXiv:2504.09629, and Li et al. 2025, arXiv:2504.02692.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,34 +16,60 @@ from torch import Tensor
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Of a matrix, for some tokens.
+
+    Attributes:
+        rows: what the rows of its weight are multiplied by, `[tokens, columns]`.
+        residual: what its output is added to, `[tokens, R]`; None where that is nothing or not known.
+    """
+
+    rows: Tensor
+    residual: Tensor | None = None
+
+
 class InputMoments:
     """Sums over tokens of what the rows of a weight are multiplied by.
 
     Attributes:
         own: Σ x' x'ᵀ of the rounded model's inputs, float32 `[columns, columns]`; a single 0 before the first.
-        missing: Σ (x - x') x'ᵀ, with x the 16-bit model's inputs for the same tokens; likewise.
     """
 
     def __init__(self) -> None:
-        self.own, self.missing = torch.zeros(()), torch.zeros(())
+        self.own, self._missing = torch.zeros(()), torch.zeros(())
+        self._shortfall: Tensor | None = None
 
-    def add(self, own: Tensor, wanted: Tensor) -> None:
-        """Count the inputs `[rows, columns]` of the rounded model and of the 16-bit one."""
-        own = own.float()
-        self.own = self.own + own.T @ own
-        self.missing = self.missing + (wanted.float() - own).T @ own
+    def add(self, own: Inputs, wanted: Inputs) -> None:
+        """Count inputs in the rounded model and, for the same tokens, in the 16-bit one."""
+        rows = own.rows.float()
+        self.own = self.own + rows.T @ rows
+        self._missing = self._missing + (wanted.rows.float() - rows).T @ rows
+        if own.residual is not None and wanted.residual is not None:
+            shortfall = (wanted.residual.float() - own.residual.float()).T @ rows
+            self._shortfall = shortfall if self._shortfall is None else self._shortfall + shortfall
 
     def matched(self, weight: Tensor) -> Tensor:
-        """The weight `[R, columns]` whose outputs on the rounded model's inputs are nearest to the 16-bit model's."""
-        return weight if self._change is None else weight + weight @ self._change
+        """The weight `[R, columns]` whose outputs on the rounded model's inputs are nearest to the 16-bit model's.
+
+        In directions of which the inputs tell nothing it stays as it is: the moments are damped.
+        """
+        if not bool(self._missing.any()) and self._shortfall is None:
+            return weight
+        matched = weight + weight @ self._change
+        return matched if self._shortfall is None else matched + self._solved(self._shortfall)
 
     @cached_property
-    def _change(self) -> Tensor | None:
-        """What to add to a weight by its product with it, `[columns, columns]`; None where nothing is missing."""
-        if not bool(self.missing.any()):
-            return None
-        factor = torch.linalg.cholesky(damped(self.own))
-        return torch.cholesky_solve(self.missing.double().T, factor).T.float()
+    def _change(self) -> Tensor:
+        return self._solved(self._missing)
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        return torch.linalg.cholesky(damped(self.own))
+
+    def _solved(self, left: Tensor) -> Tensor:
+        """`left` times the inverse of the damped moments, float32."""
+        return torch.cholesky_solve(left.double().T, self._factor).T.float()
 
 
 def damped(moments: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edgerazor.calibrate.decoder import Decoder
+from edgerazor.calibrate.decoder import Decoder, InputSet
 from edgerazor.calibrate.gptq import calibrated_codes
 from edgerazor.calibrate.head import Head
 from edgerazor.calibrate.inputs import InputMoments
@@ -16,7 +16,6 @@ from edgerazor.calibrate.journal import Journal
 from edgerazor.calibrate.two_weights import TwoWeights
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.layers.matrices import join_rows
-from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 
@@ -79,8 +78,8 @@ def _round_layer(
     with decoder.layer(index) as through:
         weights = TwoWeights({entry.name: decoder.matrix(entry) for entry in entries})
         for together in decoder.input_sets(index, next(iter(states))) if entries else ():
-            moments = _moments(decoder, index, together[0], journal, weights)
-            for entry in together:
+            moments = _moments(decoder, index, together, journal, weights)
+            for entry in together.entries:
                 weight = moments.matched(weights.unrounded[entry.name])
                 codes[entry.name], kept = found(entry.name, weight, moments.own, decoder.quantizers[entry.name], find)
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
@@ -93,13 +92,13 @@ def _round_layer(
     return codes
 
 
-def _moments(decoder: Decoder, index: int, entry: ModulePlan, journal: Journal, weights: TwoWeights) -> InputMoments:
-    """Of the inputs that a matrix of a layer has in the rounded and in the 16-bit model."""
+def _moments(decoder: Decoder, index: int, together: InputSet, journal: Journal, weights: TwoWeights) -> InputMoments:
+    """Of the inputs that matrices of a layer have in the rounded and in the 16-bit model."""
     moments = InputMoments()
     for row, unrounded in zip(journal.states(index), journal.unrounded_states(index), strict=True):
         with weights.as_they_were():
-            wanted = decoder.inputs(index, entry, unrounded)
-        moments.add(decoder.inputs(index, entry, row), wanted)
+            wanted = decoder.inputs(index, together, unrounded)
+        moments.add(decoder.inputs(index, together, row), wanted)
     return moments
 
 
@@ -109,9 +108,7 @@ def _round_head(decoder: Decoder, head: Head, journal: Journal, find: Find) -> N
     both = zip(journal.states(last), journal.unrounded_states(last), strict=True)
     moments = decoder.head_moments(both)
     with decoder.head_weight() as weight:
-        # An embedding is looked up, too: what the head has to make up for is no part of it.
-        matched = weight if head.tied else moments.matched(weight)
-        codes, kept = _found_in_parts(head.owner, matched, moments.own, head.quantizer, find)
+        codes, kept = _found_in_parts(head, weight, moments, find)
         if kept is not None:
             weight.copy_(kept)
     for states in (journal.states(last + 1), journal.unrounded_states(last + 1)):
@@ -120,13 +117,18 @@ def _round_head(decoder: Decoder, head: Head, journal: Journal, find: Find) -> N
 
 
 def _found_in_parts(
-    name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer, find: Find
+    head: Head, weight: Tensor, moments: InputMoments, find: Find
 ) -> tuple[QuantizedTensor, Tensor | None]:
     """As `found`, some rows at a time where they are independent: a head has very many."""
     rows_at_once = max(_WEIGHTS_AT_ONCE // weight.shape[1], 1)
-    if not quantizer.rows_independent or len(weight) <= rows_at_once:
-        return found(name, weight, moments, quantizer, find)
-    parts = [found(name, rows, moments, quantizer, find) for rows in weight.split(rows_at_once)]
+    whole = not head.quantizer.rows_independent or len(weight) <= rows_at_once
+    parts = []
+    for rows in [weight] if whole else weight.split(rows_at_once):
+        # An embedding is looked up, too: what the head has to make up for is no part of it.
+        matched = rows if head.tied else moments.matched(rows)
+        parts.append(found(head.owner, matched, moments.own, head.quantizer, find))
+    if whole:
+        return parts[0]
     kept = [values for _, values in parts if values is not None]
     return join_rows([codes for codes, _ in parts]), torch.cat(kept) if kept else None
 

@@ -5,55 +5,75 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgerazor.calibrate.inputs import InputMoments, damped
+from edgerazor.calibrate.inputs import InputMoments, Inputs, damped
 
 
-def draw(seed: int, error: float, tokens: int = 100, columns: int = 12) -> tuple[Tensor, Tensor, Tensor]:
-    """A weight, the inputs of the 16-bit model and those of a rounded one."""
+def draw(seed: int, error: float, tokens: int = 100, columns: int = 12) -> tuple[Tensor, Inputs, Inputs]:
+    """A weight, the inputs of a rounded model and those of the 16-bit one; both with what the output is added to."""
     generator = torch.Generator().manual_seed(seed)
-    wanted = torch.randn(tokens, columns, generator=generator)
-    own = wanted + error * torch.randn(tokens, columns, generator=generator) @ torch.randn(
-        columns, columns, generator=generator
-    )
-    return torch.randn(5, columns, generator=generator), wanted, own
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    wanted, residual = normal(tokens, columns), normal(tokens, 5)
+    own = wanted + error * normal(tokens, columns) @ normal(columns, columns)
+    weight = normal(5, columns)
+    return weight, Inputs(own, residual + error * normal(tokens, 5)), Inputs(wanted, residual)
 
 
-def moments_of(own: Tensor, wanted: Tensor, parts: int = 1) -> InputMoments:
+def without_residual(inputs: Inputs) -> Inputs:
+    return Inputs(inputs.rows)
+
+
+def moments_of(own: Inputs, wanted: Inputs, parts: int = 1) -> InputMoments:
     moments = InputMoments()
-    for some, reference in zip(own.chunk(parts), wanted.chunk(parts), strict=True):
+    for some, reference in zip(_parts(own, parts), _parts(wanted, parts), strict=True):
         moments.add(some, reference)
     return moments
 
 
+def _parts(inputs: Inputs, count: int) -> list[Inputs]:
+    residuals = [None] * count if inputs.residual is None else inputs.residual.chunk(count)
+    return [Inputs(*both) for both in zip(inputs.rows.chunk(count), residuals, strict=True)]
+
+
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.1, 0.5]), st.integers(1, 4))
-def test_no_weight_comes_closer(seed: int, error: float, parts: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.1, 0.5]), st.sampled_from([1, 2, 4]), st.booleans())
+def test_no_weight_comes_closer(seed: int, error: float, parts: int, residual: bool) -> None:
     """Of the squared error with the damping, which holds the weight where it was, no direction leads down."""
-    weight, wanted, own = draw(seed, error)
+    weight, own, wanted = draw(seed, error)
+    if not residual:
+        own, wanted = without_residual(own), without_residual(wanted)
     found = moments_of(own, wanted, parts).matched(weight).double()
-    rest = damped(own.T @ own) - (own.T @ own).double()
+    moments = own.rows.T @ own.rows
+    rest = damped(moments) - moments.double()
+
+    def output(inputs: Inputs, tried: Tensor) -> Tensor:
+        product = inputs.rows.double() @ tried.T
+        return product if inputs.residual is None else product + inputs.residual.double()
 
     def cost(tried: Tensor) -> Tensor:
-        miss = own.double() @ tried.T - wanted.double() @ weight.double().T
         change = tried - weight.double()
+        miss = output(own, tried) - output(wanted, weight.double())
         return miss.square().sum() + ((change @ rest) * change).sum()
 
     least = cost(found)
     assert least <= cost(weight.double())
-    for direction in torch.randn(4, *weight.shape, generator=torch.Generator().manual_seed(seed + 1)):
+    for direction in torch.randn(4, *weight.shape, generator=torch.Generator().manual_seed(seed)):
         assert cost(found + 1e-2 * direction) > least
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_weight_with_the_inputs_of_the_model_stays(seed: int) -> None:
-    weight, wanted, _ = draw(seed, 0.1)
+    weight, _, wanted = draw(seed, 0.1)
     assert torch.equal(moments_of(wanted, wanted).matched(weight), weight)
+    assert torch.equal(moments_of(*2 * (without_residual(wanted),)).matched(weight), weight)
 
 
 def test_columns_without_input_stay() -> None:
-    weight, wanted, own = draw(0, 0.1)
-    own[:, 3] = 0.0
+    weight, own, wanted = draw(0, 0.1)
+    own.rows[:, 3] = 0.0
     found = moments_of(own, wanted).matched(weight)
     assert torch.isfinite(found).all()
     assert torch.equal(found[:, 3], weight[:, 3])

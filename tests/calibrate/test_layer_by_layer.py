@@ -181,7 +181,7 @@ def test_moments_of_the_head_are_those_of_the_whole_model(name: str, registry: R
     whole = torch.cat(given)
     moments = decoder.head_moments(zip(states, states, strict=True))
     torch.testing.assert_close(moments.own, whole.T @ whole, rtol=1e-4, atol=1e-3)
-    assert not moments.missing.any()
+    assert torch.equal(moments.matched(whole[:4]), whole[:4])
 
 
 def test_a_head_is_rounded_some_rows_at_a_time(
@@ -201,12 +201,15 @@ def test_a_head_is_rounded_some_rows_at_a_time(
 
 
 SETS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+# Modules that are given what the output of a matrix is added to.
+STREAM = {"o_proj": "input_layernorm", "down_proj": "post_attention_layernorm"}
 
 
-def inputs_of(model: Any, matrix: Any, rows: list[Tensor]) -> Tensor:
-    """What a matrix is multiplied by in the whole model, float64 `[tokens, columns]`."""
+def inputs_of(model: Any, name: str, layer: int, rows: list[Tensor]) -> Tensor:
+    """What a module of a layer is given in the whole model, float64 `[tokens, columns]`."""
     found: list[Tensor] = []
-    hook = matrix.register_forward_pre_hook(lambda _, given: found.append(given[0].flatten(0, 1)))
+    module = in_layers(model, name)[layer]
+    hook = module.register_forward_pre_hook(lambda _, given: found.append(given[0].flatten(0, 1)))
     for row in rows:
         model(row)
     hook.remove()
@@ -217,30 +220,33 @@ def in_layers(model: Any, name: str) -> list[Any]:
     return [module for path, module in model.named_modules() if ".layers." in path and path.endswith(name)]
 
 
-@pytest.mark.parametrize("name", ["llama3", "mobilellm-layer-sharing"])
+@pytest.mark.parametrize("name", ["llama3", "mobilellm-layer-sharing", "olmo2"])
 @torch.no_grad()
 def test_codes_are_those_of_whole_models_side_by_side(name: str, registry: Registry, tmp_path: Path) -> None:
-    """One model stays, the other is rounded set by set: weights that give the outputs of the first on its inputs."""
+    """One model stays, the other is rounded set by set: weights that make its outputs those of the first.
+
+    OLMo 2 has norms between its matrices and its residual stream, so sums with it are out of their reach.
+    """
     family_model(name, vocab_size=len(tokenizer())).to(torch.bfloat16).save_pretrained(tmp_path / "model")
     tokenizer().save_pretrained(tmp_path / "model")
     save_data(tmp_path / "data.jsonl")
     recipe = recipe_of(tmp_path / "model", registry)
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=4)
+    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
     source = Models(recipe.model, registry).student
     plain, other = source.load(torch.float32).eval(), source.load(torch.float32).eval()
     rows, quantizer = calibration_rows(source, texts(tmp_path), 4), build("int", bits=3, group_size=32)
     for layer in range(len(in_layers(plain, "q_proj"))):
         for names in SETS:
-            first, second = (in_layers(model, names[0])[layer] for model in (plain, other))
-            wanted, own = inputs_of(plain, first, rows), inputs_of(other, second, rows)
-            change = torch.linalg.solve(damped(own.T @ own), own.T @ (wanted - own)).T
+            wanted, own = (inputs_of(model, names[0], layer, rows) for model in (plain, other))
+            stream = STREAM.get(names[0]) if name != "olmo2" else None
             for matrix in names:
                 weight = in_layers(plain, matrix)[layer].weight.double()
-                matched = (weight + weight @ change).float()
-                codes = calibrated_codes(matched, (own.T @ own).float(), quantizer)
-                in_layers(other, matrix)[layer].weight.copy_(codes.dequantize(torch.float32))
-    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=4)
-    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
-    for names in SETS:
-        for matrix in names:
-            for found, expected in zip(in_layers(packed, matrix), in_layers(other, matrix), strict=True):
-                assert torch.isclose(found.weight, expected.weight, rtol=1e-3).float().mean() > 0.95
+                miss = (wanted - own) @ weight.T
+                if stream is not None:
+                    miss += inputs_of(plain, stream, layer, rows) - inputs_of(other, stream, layer, rows)
+                matched = weight + torch.linalg.solve(damped(own.T @ own), own.T @ miss).T
+                expected = calibrated_codes(matched.float(), (own.T @ own).float(), quantizer).dequantize(torch.float32)
+                found = in_layers(packed, matrix)[layer].weight
+                assert torch.isclose(found, expected, rtol=1e-3).float().mean() > 0.98
+                in_layers(other, matrix)[layer].weight.copy_(found)
