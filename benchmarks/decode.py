@@ -36,7 +36,9 @@ ENGINES = {
 DENSE_ROWS = [("llama-cpp-python", DENSE), ("openvino", DENSE), ("transformers", PACKED)]
 WIDTH_ROWS = [
     ("llama-cpp-python", "gguf"),
+    ("llama-cpp-python", "gguf-4bit"),
     ("xllamacpp", "gguf"),
+    ("xllamacpp", "gguf-4bit"),
     ("ik_llama.cpp", "gguf"),
     ("ik_llama.cpp", "gguf-4bit"),
     ("onnxruntime", "onnx"),
