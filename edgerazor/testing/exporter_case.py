@@ -66,6 +66,14 @@ class ExporterCase:
         plain = [name for name in names if name not in quantized]
         yield from ((group[0], group[-1]) for group in (quantized, plain) if len(group) > 1)
 
+    def computing_tensors(self) -> Iterator[str]:
+        """Names of tensors by which something is computed: integers, as of a batch norm, only count batches."""
+        checkpoint = self.open()
+        for name in checkpoint.names():
+            value = checkpoint.read(name)
+            if isinstance(value, QuantizedTensor) or value.is_floating_point():
+                yield name
+
     def refusal(self, spoil: Callable[[Any, str], Value], names: Collection[str]) -> str:
         """What the exporter says of a checkpoint in which these tensors are spoilt; "" if it takes it."""
 

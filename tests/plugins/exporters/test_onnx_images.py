@@ -23,6 +23,7 @@ from edgerazor.inference.open_runtime import open_exported, open_runtime
 from edgerazor.models.types import auto_class
 from edgerazor.plugins.exporters.onnx.attention import WITHOUT_CACHE, register
 from edgerazor.schemas.recipe import load_recipe
+from edgerazor.testing import check_exporter
 from tests.adapters.image_models import image_config
 from tests.commands import fail, succeed
 from tests.data.pictures import processor, save_folder
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime")
 ir = pytest.importorskip("onnx_ir")
 
-SIDES = {"vit": 8, "deit": 8, "beit": 8, "beit-absolute": 8, "resnet": 32, "resnet-bottleneck": 32}
+SIDES = {"vit": 8, "deit": 8, "beit": 8, "resnet": 32, "resnet-bottleneck": 32}
 # Wide rows in no fixed period.
 SCATTERED = {"name": "sqmp", "high_ratio": 0.25, "placement": "variance_rows", "group_size": 32}
 CASES: dict[str, tuple[str, Any]] = {
@@ -39,7 +40,6 @@ CASES: dict[str, tuple[str, Any]] = {
     **{f"resnet {preset}": ("resnet", preset) for preset in ("4-bit", "2.79-bit", "1.88-bit", "1.58-bit")},
     "deit, scattered rows": ("deit", SCATTERED),
     "beit 1.88-bit": ("beit", "1.88-bit"),
-    "beit, absolute positions": ("beit-absolute", "1.58-bit"),
     "bottlenecks, scattered rows": ("resnet-bottleneck", SCATTERED),
 }
 Exported = Callable[..., tuple[Path, Path]]
@@ -115,6 +115,12 @@ def test_attention_over_patches_is_that_of_torch(mask: torch.Tensor | None) -> N
     ours, _ = ALL_ATTENTION_FUNCTIONS[WITHOUT_CACHE](torch.nn.Module(), query, key, value, mask, scaling=0.25)
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=0.25)
     torch.testing.assert_close(ours, expected.transpose(1, 2))
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_the_laws_of_exporters_hold(name: str, exported: Exported, registry: Registry) -> None:
+    _, packed = exported(f"{name} 1.88-bit", accuracy_level=0)
+    check_exporter(registry.params("exporter", "onnx", path="folder"), checkpoint=packed, registry=registry)
 
 
 def test_codes_of_convolutions_are_as_wide_as_they_are(exported: Exported) -> None:
