@@ -6,9 +6,9 @@ from typing import Any
 
 from edgerazor.core.contracts import ModelFacts
 from edgerazor.data import Collator, Data, load_data
-from edgerazor.errors import RecipeError
 from edgerazor.models.source import ModelSource
 from edgerazor.models.special_tokens import padding_token
+from edgerazor.models.task import check_task
 from edgerazor.schemas.data import DataSection
 
 
@@ -57,13 +57,6 @@ class ImageClassification(Task):
         from edgerazor.data.images import Classes, load_images
 
         return load_images(section, self.processor, classes=Classes(self._labels), channels=self._channels)
-
-
-def check_task(section: DataSection, source: ModelSource) -> None:
-    """Raise RecipeError unless the model predicts what the task asks for."""
-    right = "image_classification" if source.classifies_images else "language_modeling"
-    if section.task != right:
-        raise RecipeError(f"data.task: is {section.task}, but {source.name} is a model for {right}")
 
 
 def task_of(section: DataSection, source: ModelSource, facts: ModelFacts, config: Any) -> Task:

@@ -16,7 +16,7 @@ def open_runtime(path: str | Path, *, registry: Registry, unquantized: bool = Fa
         unquantized: take a 16-bit model too, by its folder or its hub name.
 
     Raises:
-        CheckpointError: the folder is neither, or the checkpoint is damaged or has no tokenizer.
+        CheckpointError: the folder is neither, or the checkpoint is damaged, has no tokenizer or classifies images.
         ExportError: the file does not exist, no exporter knows it, its exporter brings no engine, or it classifies
             images.
         PluginError: the engine is not installed.
@@ -62,6 +62,8 @@ def _open_packed(folder: Path, registry: Registry) -> Runtime:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder; expected a packed checkpoint or an exported model")
     opened = open_checkpoint(folder, registry=registry)
+    if opened.facts.image is not None:
+        raise CheckpointError(f"{folder}: classifies images; expected a language model")
     tokenizer = load_tokenizer(folder)
     return TransformersRuntime(load_model(folder, registry=registry), tokenizer, opened.recipe, folder=str(folder))
 

@@ -58,8 +58,8 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
         models = Models(recipe.model, registry)
         plan, plan_problems = _plan(models, recipe)
         problems += plan_problems
-        length_problems, length_notes = _length(models, recipe.data)
-        problems, notes = problems + length_problems, notes + length_notes
+        unfit, length_notes = _data_problems(models, recipe.data)
+        problems, notes = problems + unfit, notes + length_notes
         if _is_here(recipe.model, recipe.model.teacher_name):
             problems += _teacher_problems(models, recipe)
     if problems:
@@ -97,13 +97,15 @@ def _data_paths(data: DataSection) -> Iterator[tuple[str, str]]:
             yield f"data.held_out[{index}].path", source.path
 
 
-def _length(models: "Models", data: DataSection | None) -> tuple[list[str], list[str]]:
-    """Faults and notes about a sequence length for which the model has too few positions."""
+def _data_problems(models: "Models", data: DataSection | None) -> tuple[list[str], list[str]]:
+    """Faults and notes: another task than the model's, a sequence length for which it has too few positions."""
     from edgerazor.models.positions import check_positions
+    from edgerazor.models.task import check_task
 
     if data is None:
         return [], []
     try:
+        check_task(data, models.student)
         note = check_positions(models.student.config, data.sequence_length, "data.sequence_length:")
     except EdgeRazorError as error:
         return [str(error)], []

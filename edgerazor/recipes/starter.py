@@ -1,8 +1,10 @@
 """The recipe that `edgerazor init` writes."""
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,6 +14,13 @@ from edgerazor.schemas.base import nearest
 from edgerazor.schemas.preset import local_config, preset_names
 
 MODEL, PRESET, LENGTH = "models/student", "1.88-bit", 1024
+_KV_CACHE = ", kv_cache: 64"
+_PICTURES = """data:
+  task: image_classification
+  # A folder with a folder of pictures for each class, Parquet, or a folder saved with `datasets`.
+  sources: data/train
+  held_out: 0.02                    # a share of the pictures, or a list of sources
+  images: {crop: 0.6, flip: true, mixup: 0.2}    # drawn at random in training; leave out what pictures lose by"""
 
 
 def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force: bool = False) -> None:
@@ -34,22 +43,37 @@ def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force
     text = (resources.files("edgerazor.recipes") / "starter.yaml").read_text(encoding="utf-8")
     text = text.replace(f"name_or_path: {MODEL}  ", f"name_or_path: {_scalar(model)}  ")
     text = text.replace(f"\npreset: {PRESET}\n", f"\npreset: {preset}\n")
-    text = text.replace(f"sequence_length: {LENGTH} ", f"sequence_length: {min(LENGTH, _positions(model))} ")
+    content = _config(model)
+    if any("ForImageClassification" in str(name) for name in content.get("architectures") or ()):
+        text = _of_pictures(text)
+    text = text.replace(f"sequence_length: {LENGTH} ", f"sequence_length: {min(LENGTH, _positions(content))} ")
     try:
         write_text(path, text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _positions(model: str) -> int:
-    """Positions of a model on this machine; `LENGTH` where its configuration does not say."""
+def _config(model: str) -> dict[str, Any]:
+    """config.json of a model on this machine; empty where there is none, or `check` says what is wrong with it."""
     config = local_config(model)
     try:
         content = json.loads(config.read_text(encoding="utf-8")) if config else {}
     except (OSError, ValueError, RecursionError):
-        return LENGTH  # `check` says what is wrong with the file
-    positions = content.get("max_position_embeddings") if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _positions(content: Mapping[str, Any]) -> int:
+    """Positions of a model; `LENGTH` where its configuration does not say."""
+    positions = content.get("max_position_embeddings")
     return positions if isinstance(positions, int) and positions > 0 else LENGTH
+
+
+def _of_pictures(text: str) -> str:
+    """The starter of an image classifier: pictures as data, and nothing that is said of language models."""
+    of_texts = ("# quantization:", "# distillation:")
+    blocks = [block for block in text.split("\n\n") if not block.startswith(of_texts)]
+    return "\n\n".join(_PICTURES if block.startswith("data:") else block for block in blocks).replace(_KV_CACHE, "")
 
 
 def _scalar(text: str) -> str:

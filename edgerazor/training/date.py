@@ -4,8 +4,8 @@ from pathlib import Path
 
 from edgerazor.data.clock import fix_date
 from edgerazor.distill.teacher_cache.folder import date_of
-from edgerazor.evaluate.task import check_task
 from edgerazor.models.load import Models
+from edgerazor.models.task import check_task
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe, load_recipe
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from edgerazor import load_plugins
 from edgerazor.checkpoint import load_model, open_checkpoint, pack_model, verify_checkpoint
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, DataError, EdgeRazorError, ExportError, PlanError, RecipeError
@@ -16,7 +17,7 @@ from edgerazor.models.types import auto_class
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training.training import train
 from tests.adapters.image_models import image_config
-from tests.commands import succeed
+from tests.commands import fail, succeed
 from tests.data.pictures import processor, save_folder
 
 SIDES = {"vit": 8, "resnet": 32}
@@ -137,6 +138,7 @@ def test_a_model_rounded_without_data_is_measured_on_pictures_that_are_given(tmp
     teacher = save_teacher("vit", tmp_path / "teacher")
     succeed("pack", teacher, "--preset", "4-bit", "--output", tmp_path / "packed")
     assert "images: 16" in succeed("evaluate", tmp_path / "packed", "--data", pictures)
+    assert "classifies images; expected a language model" in fail("generate", tmp_path / "packed", "--prompt", "x")
 
 
 @pytest.mark.parametrize("name", ["compressed-tensors", "gguf", "mlx"])
@@ -176,8 +178,28 @@ def test_what_does_not_fit_is_said_before_training(
     registry: Registry, tmp_path: Path, pictures: Path, sections: Any, error: type[EdgeRazorError], message: str
 ) -> None:
     teacher = save_teacher("vit", tmp_path / "teacher")
+    recipe = recipe_of("vit", teacher, pictures, registry, **sections)
     with pytest.raises(error, match=message):
-        train(recipe_of("vit", teacher, pictures, registry, **sections), registry=registry, output=tmp_path / "run")
+        train(recipe, registry=registry, output=tmp_path / "run")
+
+
+def test_init_writes_a_recipe_of_pictures(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("vit", "resnet"):
+        deep = {"num_hidden_layers": 3} if name == "vit" else {"hidden_sizes": [32, 32, 64], "depths": [1, 1, 1]}
+        teacher = save_teacher(name, tmp_path / name, **deep)
+        succeed("init", "recipe.yaml", "--model", teacher, "--force")
+        recipe = load_recipe(tmp_path / "recipe.yaml", registry=load_plugins(external=False))
+        assert recipe.data is not None and recipe.data.task == "image_classification"
+        assert "there is no file or folder data/train" in fail("check", "recipe.yaml")
+        succeed("check", "recipe.yaml", "--set", f"data.sources={pictures}")
+
+
+def test_check_names_the_task_of_another_model(tmp_path: Path, pictures: Path) -> None:
+    teacher = save_teacher("vit", tmp_path / "teacher")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"model: {{name_or_path: {teacher}}}\npreset: 4-bit\ndata: {{sources: {pictures}}}\n")
+    assert "data.task: is language_modeling, but" in fail("check", path)
 
 
 def test_a_teacher_that_numbers_classes_otherwise_is_refused(
