@@ -119,7 +119,7 @@ def time_loading(loaders: Mapping[str, Loader], rounds: int) -> dict[str, dict[s
     for _ in range(rounds):
         for name, load in loaders.items():
             gc.collect()
-            re.purge()  # a program loads one model: no expression is compiled before, and transformers has one per tensor
+            re.purge()  # a program that loads one model has compiled none yet, and transformers has one for each tensor
             loaded, model = seconds(load)
             first, _ = seconds(lambda model=model: Decoder(model).read(torch.tensor([[1]])))
             measured[name]["load"].append(loaded)

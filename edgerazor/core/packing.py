@@ -147,8 +147,10 @@ def pack_i4(codes: Tensor) -> Tensor:
 
 def unpack_i4(packed: Tensor, columns: int) -> Tensor:
     """Inverse of `pack_i4`."""
-    nibbles = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
-    return nibbles[:, :columns].view(torch.int8).sub_(8)
+    pairs = packed.to(torch.int16)
+    pairs |= pairs << 4
+    pairs &= 0x0F0F  # on a little-endian machine, the low nibble's byte comes first
+    return pairs.view(torch.int8)[:, :columns].sub_(8)
 
 
 def pack_bits(bits: Tensor) -> Tensor:

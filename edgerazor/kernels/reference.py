@@ -13,8 +13,7 @@ SMALLEST_SCALE = 2.0**-14
 LARGEST_SCALE = 65504.0
 LARGEST_SHARED_SCALE = 65280.0  # of the numbers that float16 and bfloat16 both hold
 _TILE = 512
-_LARGE = 2**22  # elements whose float32 values would go to memory that is new each time
-_IN_CACHE = 2**17
+_IN_CACHE = 2**17  # elements; the float32 values of more would go to memory that is new each time
 
 
 ScaleDtype = Literal["float16", "float16_bfloat16", "float32"]
@@ -136,14 +135,14 @@ def clamp(x: Tensor, lowest: Tensor | int, highest: Tensor | int, *, out: Tensor
 
 def dequantize(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """codes `[..., C]` times scale `[..., G]` in float32, rounded once to `dtype`."""
-    if codes.device.type == "cpu" and codes.numel() > _LARGE and dtype.itemsize < 4:
+    if codes.device.type == "cpu" and codes.numel() > _IN_CACHE and dtype.itemsize < 4:
         return _dequantize_in_tiles(codes, scale, dtype)
     groups = codes.to(torch.float32, copy=True).reshape(*scale.shape, codes.shape[-1] // scale.shape[-1])
     return groups.mul_(scale.to(torch.float32).unsqueeze(-1)).reshape(codes.shape).to(dtype)
 
 
 def _dequantize_in_tiles(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """As `dequantize`, in half the time: without float32 values of the whole."""
+    """As `dequantize`, in half the time or less: without float32 values of the whole."""
     scales = scale.reshape(-1, 1)
     groups = codes.reshape(len(scales), -1)
     value = groups.new_empty(groups.shape, dtype=dtype)
