@@ -44,9 +44,9 @@ def test_no_weight_comes_closer(seed: int, error: float, parts: int, residual: b
     weight, own, wanted = draw(seed, error)
     if not residual:
         own, wanted = without_residual(own), without_residual(wanted)
-    found = moments_of(own, wanted, parts).matched(weight).double()
-    moments = own.rows.T @ own.rows
-    rest = damped(moments) - moments.double()
+    given, moments = moments_of(own, wanted, parts), own.rows.T @ own.rows
+    found = given.matched(weight).double()
+    rest = damped(moments, given.damping) - moments.double()
 
     def output(inputs: Inputs, tried: Tensor) -> Tensor:
         product = inputs.rows.double() @ tried.T
@@ -77,3 +77,14 @@ def test_columns_without_input_stay() -> None:
     found = moments_of(own, wanted).matched(weight)
     assert torch.isfinite(found).all()
     assert torch.equal(found[:, 3], weight[:, 3])
+
+
+def test_few_tokens_change_less() -> None:
+    """Errors that have nothing to do with the inputs tell nothing: what is made of them is chance, and stays small."""
+    changes = []
+    for tokens in (20, 200, 2000):
+        weight, own, wanted = draw(1, 0.0, tokens=tokens)
+        own = Inputs(own.rows, torch.randn(tokens, 5, generator=torch.Generator().manual_seed(2)))
+        changes.append(float((moments_of(own, wanted).matched(weight) - weight).norm() / weight.norm()))
+    assert changes[0] < 0.25
+    assert changes[0] > changes[1] > changes[2]
