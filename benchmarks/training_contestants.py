@@ -19,6 +19,7 @@ from training_models import Pair
 
 FULL, FORWARD_KL, OURS = "full precision", "forward KL, plain", "ours"
 COMPILED, AS_TRAINED = "ours, compiled", "ours, allocator of `edgerazor train`"
+TRAINED_SCALES = "ours, trained scales"
 ORIGINAL, SEPARATE = "original release 1.3.5", "separate passes (our reconstruction)"
 INTERPRETERS = {
     FULL: sys.executable,
@@ -31,6 +32,7 @@ INTERPRETERS = {
 }
 VARIABLES = {COMPILED: {"EDGERAZOR_KERNELS": "compiled"}, AS_TRAINED: {"THP_MEM_ALLOC_ENABLE": "1"}}
 TASK, LOGITS, FEATURES, LAYERS, SUPPORT = 0.1, 2.0, 0.1, 3, 16
+SCALE_RATE = 0.01
 QUANTIZATION = {
     "weights": [
         {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 4, "group_size": 256}},
@@ -89,20 +91,37 @@ class Step:
     Args:
         micro_batches: the batch is run that many times before the optimizer steps.
         checkpointing: of gradients, in every decoder layer.
+        fused: one call of the optimizer for all parameters, as `edgerazor train` makes it.
+
+    Attributes:
+        scales: layers and their scales that are trained, by name.
     """
 
     def __init__(
-        self, name: str, pair: Pair, *, autocast: bool, micro_batches: int = 1, checkpointing: bool = False
+        self,
+        name: str,
+        pair: Pair,
+        *,
+        autocast: bool,
+        micro_batches: int = 1,
+        checkpointing: bool = False,
+        fused: bool = False,
     ) -> None:
         self.name, self.autocast, self.micro_batches = name, autocast, micro_batches
         self.student, self.teacher, self.batch = pair
         self.device = self.batch["input_ids"].device
         self.stack = ExitStack()
+        self.scales: dict[str, Any] = {}
         self.loss_of: Loss = _BUILDERS[name](self)
         if checkpointing:
             student: Any = self.student
             student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0)
+        options: dict[str, Any] = {"lr": 2e-5, "betas": (0.9, 0.95), "weight_decay": 0.0}
+        self.optimizer = torch.optim.AdamW(self.student.parameters(), fused=fused or None, **options)
+        if self.scales:
+            from edgerazor.training.learned_scales import add_scales
+
+            add_scales(self.scales, self.optimizer, SCALE_RATE)
         self.mask = functional.pad(self.batch["labels"][:, 1:] >= 0, (0, 1))
 
     def loss(self) -> Tensor:
@@ -184,13 +203,17 @@ def _ours(step: Step) -> Loss:
     section = QuantizationSection.model_validate(QUANTIZATION, context={"registry": registry})
     plan = build_plan(step.student, section, adapter=adapter, registry=registry)
     apply_plan(step.student, plan, registry=registry)
+    if step.name == TRAINED_SCALES:
+        from edgerazor.checkpoint.learned_scales import learn_scales
+
+        step.scales = learn_scales(step.student, plan)
     try:
         from edgerazor.core.layers.weight_cache import cached_weights
     except ImportError:
         pass
     else:
         step.stack.enter_context(cached_weights(step.student))
-    losses = [registry.build(registry.params("loss", **loss)) for loss in LOSSES]
+    losses = [registry.build(registry.params("loss", **_that_fits(loss, step.student))) for loss in LOSSES]
     distiller = Distiller(losses, task_weight=TASK, adapter=adapter)
     masks = position_masks(step.batch["labels"], None)
     rows = masks[1].flatten().nonzero().squeeze(-1)
@@ -201,6 +224,14 @@ def _ours(step: Step) -> Loss:
         return distiller(step.student, step.teacher, {**step.batch, "prediction_rows": rows}, targets).value
 
     return loss
+
+
+def _that_fits(loss: dict[str, Any], student: Any) -> dict[str, Any]:
+    """The loss, over no more layers than there are."""
+    if "layers" not in loss:
+        return loss
+    layers = min(loss["layers"]["top_k"], student.config.num_hidden_layers)
+    return {**loss, "layers": {**loss["layers"], "top_k": layers}}
 
 
 def _as_trained(step: Step) -> Loss:
@@ -216,6 +247,7 @@ _BUILDERS: dict[str, Callable[[Step], Loss]] = {
     ORIGINAL: _original,
     SEPARATE: _separate,
     OURS: _ours,
+    TRAINED_SCALES: _ours,
     COMPILED: _ours,
     AS_TRAINED: _as_trained,
 }

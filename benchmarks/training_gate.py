@@ -1,5 +1,7 @@
 """What a contestant's training step must give before it is timed: its loss by definition, a gradient everywhere."""
 
+from typing import Any
+
 import plain
 import separate_passes
 import torch
@@ -24,7 +26,8 @@ def gate(step: Step) -> dict[str, float]:
     """The loss against its definition on what the contestant's own pass computed; gradients; bytes kept for backward.
 
     Raises:
-        GateError: the loss differs, or a parameter gets no finite gradient.
+        GateError: the loss differs, a parameter gets no finite gradient, or trained scales give other values or get
+            another gradient than they should.
     """
     kept: dict[int, int] = {}
     owned = {tensor.untyped_storage().data_ptr() for tensor in (*step.student.parameters(), *step.teacher.parameters())}
@@ -50,10 +53,27 @@ def gate(step: Step) -> dict[str, float]:
         for name, parameter in step.student.named_parameters()
         if parameter.grad is None or not bool(torch.isfinite(parameter.grad).all()) or not bool(parameter.grad.any())
     ]
+    for name, (layer, scales) in step.scales.items():
+        _check_scales(name, layer, scales)
     step.optimizer.zero_grad(set_to_none=True)
     if lacking:
         raise plain.GateError(f"no finite gradient reaches {', '.join(lacking[:3])} ({len(lacking)} in all)")
     return {"difference": difference, "kept_mib": sum(kept.values()) / 2**20}
+
+
+@torch.no_grad()
+def _check_scales(name: str, layer: Any, scales: Any) -> None:
+    """Before the first step ternary values are those of the data's scales; the gradient is LSQ's, in float64."""
+    expected = plain.fake_quantized(layer.weight, "ternary")
+    plain.check(f"the value of {name}", plain.relative(scales.fake_quantize(layer.weight), expected), 0.0)
+    steps = (layer.weight.reshape(scales.start.numel(), -1) / scales.start.reshape(-1, 1)).double()
+    scales.set_gradient(layer.weight, layer.weight.grad)
+    slope = torch.where(steps.abs() > 1, steps.sign(), steps.round() - steps)
+    terms = layer.weight.grad.double().reshape(steps.shape) * slope
+    found, start = scales.factors.grad.flatten(), scales.start.double().flatten()
+    scales.factors.grad = None
+    error = (found - terms.sum(dim=-1) * start).abs() / (terms.abs().sum(dim=-1) * start).clamp(min=1e-30)
+    plain.check(f"the gradient of the scales of {name}", float(error.max()), LIMIT)
 
 
 @torch.no_grad()

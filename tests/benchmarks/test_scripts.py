@@ -21,6 +21,7 @@ CHOSEN = {
     "logits_loss": (*DISTILLING, "plain autograd, float32", "four products alone"),
     "training_step": ("full precision", "forward KL, plain", "ours, allocator of `edgerazor train`", *DISTILLING),
     "accumulation": ("ours",),
+    "trained_scales": ("ours", "ours, trained scales"),
 }
 
 

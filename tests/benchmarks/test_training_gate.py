@@ -4,7 +4,7 @@ import pytest
 import torch
 import training_contestants
 from answers import GateError
-from training_contestants import FORWARD_KL, FULL, OURS, SEPARATE, Step
+from training_contestants import FORWARD_KL, FULL, OURS, SEPARATE, TRAINED_SCALES, Step
 from training_gate import gate
 from training_models import BATCHES, SHAPES, build_pair
 
@@ -98,3 +98,26 @@ def test_a_parameter_without_a_gradient_is_refused():
     frozen.student.model.layers[1].mlp.up_proj.weight.requires_grad_(False)
     with pytest.raises(GateError, match=r"no finite gradient reaches model.layers.1.mlp.up_proj.weight \(1 in all\)"):
         gate(frozen)
+
+
+def test_trained_scales_pass_and_lower_the_loss():
+    trained = step(TRAINED_SCALES)
+    gate(trained)
+    factors = [scales.factors for _, scales in trained.scales.values()]
+    losses = [float(trained.run()) for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert not any(torch.equal(each, torch.ones_like(each)) for each in factors)
+
+
+@pytest.mark.parametrize(("what", "wrong"), [("value", 2), ("gradient of the scales", 0.99)])
+def test_other_scales_or_gradients_of_them_are_refused(what, wrong):
+    trained = step(TRAINED_SCALES)
+    _, scales = next(iter(trained.scales.values()))
+    if what == "value":
+        with torch.no_grad():
+            scales.factors[0, 0] = wrong
+    else:
+        right = scales.set_gradient
+        scales.set_gradient = lambda weight, gradient: right(weight, wrong * gradient)
+    with pytest.raises(GateError, match=f"the {what} of"):
+        gate(trained)
