@@ -3,6 +3,8 @@
 A value changes with its scale by `code - x / scale`, or by its code where it is clamped.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,19 +45,33 @@ def _at_once(groups: Tensor, of_values: Tensor, scale: Tensor, lowest: Tensor | 
 
 
 def _in_tiles(groups: Tensor, of_values: Tensor, scale: Tensor, lowest: Tensor | int, highest: Tensor | int) -> Tensor:
-    """As `_at_once`, in a third of the time: in three buffers, without comparisons, which torch does one by one."""
+    """As `_at_once`, in a third of the time: in a few buffers, without comparisons, which torch does one by one."""
     rows = max(1, min(_TILE // groups.shape[1], len(groups)))
     buffers = torch.empty(3, rows, groups.shape[1])
     result = torch.empty(len(groups))
+    by_group = isinstance(lowest, Tensor) and isinstance(highest, Tensor)
+    beyond = (0.0, 0.0) if by_group else (_next(lowest, -math.inf), _next(highest, math.inf))
     for start in range(0, len(groups), rows):
         part = slice(start, start + rows)
         x = groups[part].float()
-        steps, slope, beyond = buffers[:, : len(x)]
+        steps, inside, other = buffers[:, : len(x)]
         torch.div(x, scale[part], out=steps)
-        clamp(steps, *(bound[part] if isinstance(bound, Tensor) else bound for bound in (lowest, highest)), out=slope)
-        torch.sub(steps, slope, out=beyond)
-        # Its gradient is that of `steps` where nothing was clamped, else 0.
-        torch.ops.aten.hardtanh_backward.grad_input(steps, beyond, -_NOTHING, _NOTHING, grad_input=steps)
-        slope.round_().sub_(steps).mul_(of_values[part])
+        if isinstance(lowest, Tensor) and isinstance(highest, Tensor):
+            slope = clamp(steps, lowest[part], highest[part], out=other)
+            _between(-_NOTHING, _NOTHING, torch.sub(steps, slope, out=inside), steps, out=inside)
+        else:
+            _between(*beyond, steps, steps, out=inside)
+            slope = clamp(steps, lowest, highest, out=steps)
+        slope.round_().sub_(inside).mul_(of_values[part])
         torch.sum(slope, dim=-1, out=result[part])
     return result
+
+
+def _between(lowest: float, highest: float, x: Tensor, value: Tensor, *, out: Tensor) -> None:
+    """`value` where `x` lies between two bounds, else 0; NaN where `x` is: what the gradient of hardtanh is."""
+    torch.ops.aten.hardtanh_backward.grad_input(value, x, lowest, highest, grad_input=out)
+
+
+def _next(bound: Tensor | int, towards: float) -> float:
+    """The float32 number after a bound."""
+    return float(torch.nextafter(torch.tensor(float(bound)), torch.tensor(towards)))
