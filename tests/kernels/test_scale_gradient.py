@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgerazor.kernels import dispatch, reference
 from edgerazor.kernels.reference import GroupRule
-from edgerazor.kernels.scale_gradient import _TILE, scale_gradient
+from edgerazor.kernels.scale_gradient import _TILE_OF_A_THREAD, scale_gradient
 
 SCALE_DTYPES: tuple[reference.ScaleDtype, ...] = ("float16", "float16_bfloat16", "float32")
 SPECIAL = [0.0, -0.0, 1e-40, 3e38, float("inf"), -float("inf"), float("nan")]
@@ -97,9 +97,10 @@ def test_tritons_is_the_formula(drawn: Drawn, special: list[tuple[int, float]], 
 
 @pytest.mark.parametrize("widths", ["one", "rows", "groups"])
 def test_more_than_a_tile_is_the_formula(widths: str) -> None:
-    drawn = Drawn(0, (_TILE // 96 + 7, 3, 32), widths, False, "float16")
+    tile = torch.get_num_threads() * _TILE_OF_A_THREAD
+    drawn = Drawn(0, (tile // 96 + 7, 3, 32), widths, False, "float16")
     drawn.check(scale_gradient(drawn.x, drawn.gradient, drawn.rule, 32))
-    whole = Drawn(1, (3, 1, _TILE + 5), widths, True, "float32")
+    whole = Drawn(1, (3, 1, tile + 5), widths, True, "float32")
     whole.check(scale_gradient(whole.x, whole.gradient, whole.rule, None))
 
 
