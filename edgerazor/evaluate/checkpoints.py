@@ -220,7 +220,8 @@ def evaluate_checkpoint(
     opened = open_checkpoint(folder, registry=registry)
     recipe = load_recipe(opened.recipe, registry=registry)
     section, evaluation = held_out_section(folder, recipe.data, data), evaluation or recipe.evaluation
-    task = task_of(section, ModelSource(str(folder), registry=registry), opened.facts, opened.config)
+    source = ModelSource(str(folder), registry=registry, family=recipe.model.family)
+    task = task_of(section, source, opened.facts, opened.config)
     dataset = measured_rows(task.load(section))
     device = pick_device(use_cpu=recipe.training.use_cpu)
     student: Any = load_model(folder, dtype=torch.float32, registry=registry).to(device)

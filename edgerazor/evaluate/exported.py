@@ -125,7 +125,7 @@ def _of_pictures(
     registry: Registry,
 ) -> EvaluationResult:
     """Figures of a classifier, whose image processor lies beside it."""
-    source = ModelSource(str(path), registry=registry)
+    source = ModelSource(str(path), registry=registry, family=recipe.model.family)
     theirs = open_teacher(path, recipe.model, teacher, vocabulary=runtime.classes, registry=registry)
     task = task_of(section, source, source.adapter.facts(source.config), source.config)
     model: Any = theirs.load_teacher(device=pick_device(use_cpu=recipe.training.use_cpu))

@@ -45,10 +45,9 @@ class ImageClassification(Task):
     """Pictures, whose class is predicted."""
 
     def __init__(self, section: DataSection, source: ModelSource, facts: ModelFacts, labels: Mapping[str, int]):
-        from edgerazor.data.images import ImageCollator, check_processor
+        from edgerazor.data.images import ImageCollator
 
         assert facts.image is not None
-        check_processor(source.image_processor, facts.image, source.name)
         self.processor, self._labels, self._channels = source.image_processor, labels, facts.image.channels
         self.collator = ImageCollator(facts.context)
         self.training_collator = ImageCollator(facts.context, mixup=section.images.mixup)

@@ -17,6 +17,7 @@ from edgerazor.core.contracts import ArchitectureAdapter
 from edgerazor.core.registry import Registry
 from edgerazor.errors import CheckpointError, first_line
 from edgerazor.models.finite import check_finite
+from edgerazor.models.image_processor import check_processor
 from edgerazor.models.special_tokens import drop_impossible_padding
 from edgerazor.models.stored_weights import StoredWeights
 from edgerazor.models.tied import has_own_head, own_head, says_tied, untie
@@ -131,13 +132,18 @@ class ModelSource:
         """The image processor of the model, by Pillow.
 
         Raises:
-            CheckpointError: there is none that can be used.
+            CheckpointError: there is none that can be used, or it is that of another model.
+            PluginError: no adapter covers the model type.
         """
         if self._lacks_image_processor:
             raise CheckpointError(
                 f"{self.name}: has no preprocessor_config.json; save the model's image processor there"
             )
-        return self._read(AutoImageProcessor, self.name, "preprocessor_config.json", backend="pil")
+        processor = self._read(AutoImageProcessor, self.name, "preprocessor_config.json", backend="pil")
+        config = self._whole_config
+        if (image := self.registry.adapter_for(self.family or config.model_type).facts(config).image) is not None:
+            check_processor(processor, image, self.name)
+        return processor
 
     @property
     def companion(self) -> Any:

@@ -1,6 +1,8 @@
 """The rows of a run: what it asks of them, and what they say of the student."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import TrainingArguments
@@ -14,6 +16,17 @@ from edgerazor.models.special_tokens import settle_special_tokens
 from edgerazor.schemas.recipe import Recipe
 
 _LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def errors_of_workers() -> Iterator[None]:
+    """Raise a DataError of a process that reads rows as it was raised there; torch makes its traceback the message."""
+    try:
+        yield
+    except DataError as error:
+        if not str(error).startswith("Caught DataError"):
+            raise
+        raise DataError(str(error).rpartition(f"{DataError.__module__}.DataError: ")[2].strip()) from error
 
 
 def check_rows(data: Data, arguments: TrainingArguments, config: Any) -> None:

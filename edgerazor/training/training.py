@@ -28,6 +28,7 @@ from edgerazor.training.finish import finish_run
 from edgerazor.training.lost_ranks import lost_ranks_named
 from edgerazor.training.output import claimed_run, prepare_output
 from edgerazor.training.parallelism import check_parallelism
+from edgerazor.training.rows import errors_of_workers
 from edgerazor.training.save import BestByStep
 from edgerazor.training.split import SplitSaved, split_of
 from edgerazor.training.trainer import DistillationTrainer
@@ -160,7 +161,8 @@ def _run_steps(
     """Train from `last`, the checkpoint to resume from; signals and screen are given back whatever happens."""
     trainer.add_callback(StepsChangeWeights(cache))
     try:
-        trainer.train(resume_from_checkpoint=last)
+        with errors_of_workers():
+            trainer.train(resume_from_checkpoint=last)
     finally:
         interrupt.restore()
         progress.stop()

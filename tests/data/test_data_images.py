@@ -14,8 +14,9 @@ from PIL import Image
 
 from edgerazor.core.contracts import ImageFacts
 from edgerazor.data import Data
-from edgerazor.data.images import Classes, ImageCollator, ImageRows, check_processor, load_images
+from edgerazor.data.images import Classes, ImageCollator, ImageRows, load_images
 from edgerazor.errors import CheckpointError, DataError
+from edgerazor.models.image_processor import check_processor
 from edgerazor.schemas.data import DataSection
 from tests.data.pictures import encoded, processor, save_folder
 

@@ -1,5 +1,7 @@
 """Image classifiers from a recipe to a packed checkpoint: trained, measured, loaded by transformers, verified."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,22 @@ def test_what_does_not_fit_is_said_before_training(
     recipe = recipe_of("vit", teacher, pictures, registry, **sections)
     with pytest.raises(error, match=message):
         train(recipe, registry=registry, output=tmp_path / "run")
+
+
+def test_a_damaged_picture_is_named_by_another_process_as_well(
+    registry: Registry, tmp_path: Path, pictures: Path
+) -> None:
+    damaged = Path(shutil.copytree(pictures, tmp_path / "damaged"))
+    for file in damaged.rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:-30])
+    data = {"task": "image_classification", "sources": str(damaged)}
+    training = {"max_steps": 1, "per_device_train_batch_size": 4, "use_cpu": True, "dataloader_num_workers": 1}
+    recipe = recipe_of(
+        "vit", save_teacher("vit", tmp_path / "teacher"), damaged, registry, data=data, training=training
+    )
+    with pytest.raises(DataError) as caught:
+        train(recipe, registry=registry, output=tmp_path / "run")
+    assert re.fullmatch(f"{damaged}/(left|right)/[0-9]+.png: image file is truncated.*", str(caught.value))
 
 
 def test_init_writes_a_recipe_of_pictures(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

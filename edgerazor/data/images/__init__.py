@@ -2,7 +2,6 @@
 
 from edgerazor.data.images.batches import ImageCollator
 from edgerazor.data.images.load import Classes, load_images
-from edgerazor.data.images.processor import check_processor
 from edgerazor.data.images.rows import ImageRows
 
-__all__ = ["Classes", "ImageCollator", "ImageRows", "check_processor", "load_images"]
+__all__ = ["Classes", "ImageCollator", "ImageRows", "load_images"]

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from PIL import Image
-
 from edgerazor.core.contracts import ImageFacts
 from edgerazor.errors import CheckpointError, first_line
 
@@ -20,6 +18,8 @@ def check_processor(processor: Any, image: ImageFacts, name: str) -> None:
         CheckpointError: the model is given neither grey nor coloured pictures, or the processor makes something else
             of a picture than the model takes.
     """
+    from PIL import Image
+
     if image.channels not in (1, 3):
         raise CheckpointError(f"{name}: takes pictures of {image.channels} channels; expected 1 (grey) or 3 (coloured)")
     blank = Image.new("L" if image.channels == 1 else "RGB", (image.width + 1, image.height + 2))
