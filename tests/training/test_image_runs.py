@@ -185,6 +185,7 @@ def test_what_does_not_fit_is_said_before_training(
         train(recipe, registry=registry, output=tmp_path / "run")
 
 
+@pytest.mark.subprocess
 def test_a_damaged_picture_is_named_by_another_process_as_well(
     registry: Registry, tmp_path: Path, pictures: Path
 ) -> None:
