@@ -27,6 +27,7 @@ EXTRAS_OF = {
     "plugins/exporters/mlx": ["mlx"],
     "plugins/exporters/onnx": ["onnx", "genai"],
     "data/images": ["images"],
+    "models/image_processor.py": ["images"],
     "evaluate/tasks": ["eval"],
     "evaluate/videos": ["video"],
     "kernels/triton": ["triton"],
@@ -67,7 +68,7 @@ def imported(path: Path) -> set[str]:
 
 def declared_for(path: Path) -> set[str]:
     place = path.relative_to(PACKAGE).as_posix()
-    extras = [extra for folder, its in EXTRAS_OF.items() if place.startswith(f"{folder}/") for extra in its]
+    extras = [extra for folder, its in EXTRAS_OF.items() if f"{place}/".startswith(f"{folder}/") for extra in its]
     return names(PROJECT["dependencies"]) | {name for extra in extras for name in names(EXTRAS[extra])}
 
 

@@ -233,13 +233,11 @@ def evaluate_checkpoint(
         if teacher is not None:
             raise
         notes = (f"compared with no teacher: {error}",)
-    adapter, teacher_adapter = _adapters(registry, recipe.model.family, student, compared)
+    adapters = _adapters(registry, recipe.model.family, student, compared)
     result = evaluate_model(
-        student,
-        compared,
-        dataset,
-        adapter=adapter,
-        teacher_adapter=teacher_adapter,
+        *(student, compared, dataset),
+        adapter=adapters[0],
+        teacher_adapter=adapters[1],
         batch_size=evaluation.batch_size,
         batches=evaluation.batches,
         collator=task.collator,

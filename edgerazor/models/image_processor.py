@@ -6,12 +6,12 @@ from edgerazor.core.contracts import ImageFacts
 from edgerazor.errors import CheckpointError, first_line
 
 
-def check_processor(processor: Any, image: ImageFacts, name: str) -> None:
+def check_processor(processor: Any, image: ImageFacts | None, name: str) -> None:
     """Make numbers of one blank picture, as the model is given them.
 
     Args:
         processor: image processor of transformers.
-        image: what the model takes.
+        image: what the model takes; None where that is not known.
         name: of the model's folder, for messages.
 
     Raises:
@@ -20,6 +20,8 @@ def check_processor(processor: Any, image: ImageFacts, name: str) -> None:
     """
     from PIL import Image
 
+    if image is None:
+        return
     if image.channels not in (1, 3):
         raise CheckpointError(f"{name}: takes pictures of {image.channels} channels; expected 1 (grey) or 3 (coloured)")
     blank = Image.new("L" if image.channels == 1 else "RGB", (image.width + 1, image.height + 2))

@@ -140,9 +140,8 @@ class ModelSource:
                 f"{self.name}: has no preprocessor_config.json; save the model's image processor there"
             )
         processor = self._read(AutoImageProcessor, self.name, "preprocessor_config.json", backend="pil")
-        config = self._whole_config
-        if (image := self.registry.adapter_for(self.family or config.model_type).facts(config).image) is not None:
-            check_processor(processor, image, self.name)
+        facts = self.registry.adapter_for(self.family or self._whole_config.model_type).facts(self._whole_config)
+        check_processor(processor, facts.image, self.name)
         return processor
 
     @property
