@@ -125,7 +125,7 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("decay in the second half", bits, changes=COOLDOWN) for bits in NARROW),
     *(Contestant("twice the learning rate", bits, changes={"training.learning_rate": 2.0}) for bits in NARROW),
     *(Contestant(name, bits, changes=changes) for name, changes in SCALES.items() for bits in NARROW),
-    *(Contestant("learned scales, forward KL alone", bits, changes=BOTH) for bits in NARROW),
+    *(Contestant("learned scales, forward KL alone", bits, changes=BOTH) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (4, 10)),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(
