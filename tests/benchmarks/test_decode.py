@@ -98,7 +98,7 @@ def run(work: Path, out: Path, *engines: str) -> list[dict[str, Any]]:
     [
         pytest.param(("transformers", "edgerazor", "onnxruntime"), 4, id="torch and ONNX Runtime"),
         pytest.param(("onnxruntime-genai",), 1, marks=pytest.mark.genai, id="genai"),
-        pytest.param(("llama-cpp-python",), 2, marks=pytest.mark.llamacpp, id="llama.cpp"),
+        pytest.param(("llama-cpp-python",), 3, marks=pytest.mark.llamacpp, id="llama.cpp"),
     ],
 )
 def test_every_engine_passes_and_is_measured(
