@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.calibrate.inputs import InputMoments, Inputs
+from edgerazor.calibrate.inputs import InputMoments, Inputs, sharing_inputs
 from edgerazor.calibrate.two_weights import TwoWeights
-from edgerazor.calibrate.walk import Find, found, rounded
+from edgerazor.calibrate.walk import Find, codes_of, rounded
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.plan import Plan
@@ -131,16 +131,9 @@ class _Walk:
         """Names of matrices in the order of their use, those that are given the same input together."""
         used: list[tuple[str, Tensor]] = []
         self._run(self.batches[:1], list(self.layers), lambda name, x: used.append((name, x)))
-        found: list[list[str]] = []
-        last: Tensor | None = None
-        for name, x in used:
-            if self.kinds[name].product_rows(self.layers[name], x[:1]) is None:
-                continue
-            if x is not last:
-                found.append([])
-            found[-1].append(name)
-            last = x
-        return found
+        return sharing_inputs(
+            (name, x) for name, x in used if self.kinds[name].product_rows(self.layers[name], x[:1]) is not None
+        )
 
     def moments(self, name: str) -> InputMoments:
         """Of the inputs that a matrix has in the model as far as it is rounded, and in the 16-bit one."""
@@ -156,7 +149,7 @@ class _Walk:
         quantizer = self.quantizers[name]
         assert quantizer is not None
         weight = self.kinds[name].matrices(self.layers[name]).stack(self.weights.unrounded[name])
-        codes, kept = found(name, moments.matched(weight), moments.own, quantizer, find)
+        codes, kept = codes_of(name, moments.matched(weight), moments.own, quantizer, find)
         self.weights.put(name, codes.dequantize(torch.float32))
         return codes, kept
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.calibrate.head import Head
-from edgerazor.calibrate.inputs import InputMoments, Inputs
+from edgerazor.calibrate.inputs import InputMoments, Inputs, sharing_inputs
 from edgerazor.calibrate.residual import SeenSums
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
@@ -72,8 +72,8 @@ class Decoder:
         """Of the head's inputs, for states of the rounded and the 16-bit layers; the last norm is between."""
         assert self.head is not None
         moments = InputMoments()
-        tables = (nn.Embedding,)  # which nothing is looked up in
-        norms = [name for name in self._outside() if not isinstance(self._module_of(name), tables)]
+        # Nothing is looked up in embeddings.
+        norms = [name for name in self._outside() if not isinstance(self._module_of(name), nn.Embedding)]
         with self._present(norms):
             for both in rows:
                 moments.add(*(Inputs(_product_rows(self.head.layer, self._normed(states))) for states in both))
@@ -151,14 +151,11 @@ class Decoder:
             ]
         with _removed(hooks), SeenSums(see_sum):
             self._through(index, states)
-        sets: list[list[ModulePlan]] = []
-        last: Tensor | None = None
-        for entry, x in used[: len(used) // max(self._calls[index], 1)]:
-            if x is not last:
-                sets.append([])
-            sets[-1].append(entry)
-            last = x
-        return [InputSet(tuple(found), len(found) == 1 and found[0].name in added) for found in sets]
+        of_first_call = used[: len(used) // max(self._calls[index], 1)]
+        return [
+            InputSet(tuple(entries), len(entries) == 1 and entries[0].name in added)
+            for entries in sharing_inputs(of_first_call)
+        ]
 
     def inputs(self, index: int, wanted: InputSet, states: Tensor) -> Inputs:
         """What matrices are multiplied by, and their output is added to, as states go through their layer."""

@@ -8,14 +8,16 @@ arXiv:2504.09629, and Li et al. 2025, arXiv:2504.02692. Of few tokens it would l
 moments that are inverted are damped, the more the fewer tokens there are for each column, as the best ridge is.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ
-_DAMPING_OF_TOKENS = 1.0  # times columns over tokens
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class InputMoments:
 
     @property
     def damping(self) -> float:
-        """Of the least squares, as a part of the mean diagonal of the moments."""
-        return max(DAMPING, _DAMPING_OF_TOKENS * len(self.own) / self._tokens)
+        """Of the least squares, as a part of the mean diagonal of the moments: columns over tokens, at least 0.01."""
+        return max(DAMPING, len(self.own) / self._tokens)
 
     @cached_property
     def _change(self) -> Tensor:
@@ -88,11 +90,23 @@ def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:
         moments: float32 `[columns, columns]`.
         damping: what is added to the diagonal, as a part of its mean.
     """
-    damped = moments.double().clone()
-    diagonal = damped.diagonal()
+    found = moments.double().clone()
+    diagonal = found.diagonal()
     absent = diagonal == 0
     diagonal[absent] = 1.0
-    damped[absent.nonzero().squeeze(1)] = torch.diag(diagonal)[absent]
-    damped[:, absent] = torch.diag(diagonal)[:, absent]
+    found[absent.nonzero().squeeze(1)] = torch.diag(diagonal)[absent]
+    found[:, absent] = torch.diag(diagonal)[:, absent]
     diagonal += damping * diagonal.mean()
-    return damped
+    return found
+
+
+def sharing_inputs(used: Iterable[tuple[T, Tensor]]) -> list[list[T]]:
+    """Matrices in the order of their use, each with its input, as lists of those that are given one tensor in turn."""
+    sets: list[list[T]] = []
+    last: Tensor | None = None
+    for matrix, x in used:
+        if x is not last:
+            sets.append([])
+        sets[-1].append(matrix)
+        last = x
+    return sets

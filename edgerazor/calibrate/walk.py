@@ -81,7 +81,9 @@ def _round_layer(
             moments = _moments(decoder, index, together, journal, weights)
             for entry in together.entries:
                 weight = moments.matched(weights.unrounded[entry.name])
-                codes[entry.name], kept = found(entry.name, weight, moments.own, decoder.quantizers[entry.name], find)
+                codes[entry.name], kept = codes_of(
+                    entry.name, weight, moments.own, decoder.quantizers[entry.name], find
+                )
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
                 latent |= {} if kept is None else {entry.name: kept}
         journal.states(index + 1).write([] if last else map(through, states))
@@ -108,7 +110,7 @@ def _round_head(decoder: Decoder, head: Head, journal: Journal, find: Find) -> N
     both = zip(journal.states(last), journal.unrounded_states(last), strict=True)
     moments = decoder.head_moments(both)
     with decoder.head_weight() as weight:
-        codes, kept = _found_in_parts(head, weight, moments, find)
+        codes, kept = _codes_in_parts(head, weight, moments, find)
         if kept is not None:
             weight.copy_(kept)
     for states in (journal.states(last + 1), journal.unrounded_states(last + 1)):
@@ -116,24 +118,24 @@ def _round_head(decoder: Decoder, head: Head, journal: Journal, find: Find) -> N
     journal.finish(last, {head.owner: codes})
 
 
-def _found_in_parts(
+def _codes_in_parts(
     head: Head, weight: Tensor, moments: InputMoments, find: Find
 ) -> tuple[QuantizedTensor, Tensor | None]:
-    """As `found`, some rows at a time where they are independent: a head has very many."""
+    """As `codes_of`, some rows at a time where they are independent: a head has very many."""
     rows_at_once = max(_WEIGHTS_AT_ONCE // weight.shape[1], 1)
     whole = not head.quantizer.rows_independent or len(weight) <= rows_at_once
     parts = []
     for rows in [weight] if whole else weight.split(rows_at_once):
         # An embedding is looked up, too: what the head has to make up for is no part of it.
         matched = rows if head.tied else moments.matched(rows)
-        parts.append(found(head.owner, matched, moments.own, head.quantizer, find))
+        parts.append(codes_of(head.owner, matched, moments.own, head.quantizer, find))
     if whole:
         return parts[0]
     kept = [values for _, values in parts if values is not None]
     return join_rows([codes for codes, _ in parts]), torch.cat(kept) if kept else None
 
 
-def found(
+def codes_of(
     name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer, find: Find
 ) -> tuple[QuantizedTensor, Tensor | None]:
     """What `find` gives, or its error with the name of the matrix."""
