@@ -73,7 +73,7 @@ class Decoder:
         assert self.head is not None
         moments = InputMoments()
         # Nothing is looked up in embeddings.
-        norms = [name for name in self._outside() if not isinstance(self._module_of(name), nn.Embedding)]
+        norms = [name for name in self._outside() if not kind_named("embedding").matches(self._module_of(name))]
         with self._present(norms):
             for both in rows:
                 moments.add(*(Inputs(_product_rows(self.head.layer, self._normed(states))) for states in both))
