@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from edgerazor.kernels.processor import this_processor
 from edgerazor.quickstart.corpus import load_corpus
 from edgerazor.quickstart.pretrain import held_out_loss, train_tokenizer
 
@@ -84,7 +85,8 @@ def _training(arguments: argparse.Namespace) -> TrainingArguments:
         warmup_steps=0.02,
         weight_decay=0.1,
         adam_beta2=0.98,
-        bf16=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=torch.cuda.is_available() or this_processor().bfloat16,
         save_steps=arguments.save_steps,
         save_total_limit=2,
         logging_steps=arguments.save_steps,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgerazor.calibrate.inputs import InputMoments, Inputs, sharing_inputs
 from edgerazor.calibrate.two_weights import TwoWeights
-from edgerazor.calibrate.walk import Find, codes_of, rounded
+from edgerazor.calibrate.walk import codes_of
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.plan import Plan
@@ -52,8 +52,6 @@ def round_classifier(
     plan: Plan,
     pictures: Sequence[Tensor],
     show: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    find: Find = rounded,
 ) -> dict[str, QuantizedTensor]:
     """Codes of every quantized matrix, each found on inputs that the rounded matrices before it give.
 
@@ -62,11 +60,10 @@ def round_classifier(
     Convolutions in groups are left to plain rounding: every group has inputs of its own.
 
     Args:
-        model: float32, with the plan applied; afterwards its weights are the values of the codes, or what `find` gives.
+        model: float32, with the plan applied; afterwards its weights are the values of the codes.
         plan: of the model.
         pictures: `[1, channels, height, width]` each.
         show: called with matrices done and matrices in all.
-        find: as for `edgerazor.calibrate.walk.round_layers`.
 
     Returns:
         `{module: codes}`.
@@ -76,7 +73,6 @@ def round_classifier(
     """
     walk = _Walk(model, plan, pictures)
     codes: dict[str, QuantizedTensor] = {}
-    latent: dict[str, Tensor] = {}
     with walk.unquantized_weights():
         sets = walk.sets()
         total = sum(map(len, sets))
@@ -84,12 +80,8 @@ def round_classifier(
             show(len(codes), total)
             moments = walk.moments(names[0])
             for name in names:
-                codes[name], kept = walk.round(name, moments, find)
-                if kept is not None:
-                    latent[name] = kept
+                codes[name] = walk.round(name, moments)
         show(total, total)
-    for name, kept in latent.items():
-        walk.weights.put(name, kept)
     return codes
 
 
@@ -144,14 +136,14 @@ class _Walk:
             moments.add(self._inputs(name, batch), wanted)
         return moments
 
-    def round(self, name: str, moments: InputMoments, find: Find) -> tuple[QuantizedTensor, Tensor | None]:
-        """What is found for a matrix, which then computes with the values of its codes."""
+    def round(self, name: str, moments: InputMoments) -> QuantizedTensor:
+        """Codes of a matrix, which then computes with their values."""
         quantizer = self.quantizers[name]
         assert quantizer is not None
         weight = self.kinds[name].matrices(self.layers[name]).stack(self.weights.unrounded[name])
-        codes, kept = codes_of(name, moments.matched(weight), moments.own, quantizer, find)
+        codes = codes_of(name, moments.matched(weight), moments.own, quantizer)
         self.weights.put(name, codes.dequantize(torch.float32))
-        return codes, kept
+        return codes
 
     def _inputs(self, name: str, batch: Tensor) -> Inputs:
         """Inputs of a matrix for some pictures."""

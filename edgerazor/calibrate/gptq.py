@@ -3,16 +3,18 @@
 Frantar et al. 2022, arXiv:2210.17323: with H the second moments of a layer's inputs, the change of the output that
 rounding a column makes is smallest if the later columns move by the error times a row of the Cholesky factor of H⁻¹.
 Groups and widths are the quantizer's own. A scale is the quantizer's, of the columns as they are when their group
-begins, or the multiple of it that makes the error smallest: by the same formula a column's squared error costs the
-inverse square of the factor's diagonal element.
+begins, or the part of it that makes the error smallest: by the same formula a column's squared error costs the inverse
+square of the factor's diagonal element. The weight of a group that reaches furthest keeps the outermost code, so that
+there are weights which the quantizer itself rounds to what is found, and training can begin at them.
 """
 
 import torch
 from torch import Tensor
 
 from edgerazor.calibrate.inputs import damped
-from edgerazor.calibrate.scales import FACTORS, best_scale
+from edgerazor.calibrate.scales import best_scale
 from edgerazor.core.contracts import Quantizer
+from edgerazor.core.latent_weights import limits
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 
@@ -30,26 +32,13 @@ def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Q
     Raises:
         PlanError: they are not, or widths depend on what the weights are.
     """
-    return calibrated(weight, moments, quantizer)[0]
-
-
-def calibrated(
-    weight: Tensor, moments: Tensor, quantizer: Quantizer, *, reachable: bool = False
-) -> tuple[QuantizedTensor, Tensor]:
-    """As `calibrated_codes`, with the values `[R, C]` that every column had when it was rounded.
-
-    Args:
-        weight, moments, quantizer: as there.
-        reachable: take no larger scale than the quantizer's and give the largest weight of a group the outermost code,
-            as it does; without, no weights may have such codes and scales.
-    """
     work = weight.detach().float().clone()
     plain = quantizer.quantize(work)
-    lowest, highest = limits(plain, quantizer)
+    lowest, highest = limits(plain.qmax, plain.scale.shape[-1], quantizer)
     if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
     factor = _inverse_factor(moments)
-    importance, largest = factor.diagonal() ** -2, 1.0 if reachable else FACTORS[-1]
+    importance = factor.diagonal() ** -2
     codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
@@ -62,24 +51,22 @@ def calibrated(
                 scale[:, group] = _group_scale(work, plain, quantizer, group)
                 inside, limit = slice(column, column + size), (lowest[:, group], highest[:, group])
                 own_scale, cost = scale[:, group], importance[inside]
-                scale[:, group] = best_scale(work[:, inside], own_scale, *limit, cost, quantizer, largest=largest)
-                if reachable:
-                    outermost = _outermost(work[:, inside], scale[:, group], lowest, highest, group)
+                scale[:, group] = best_scale(work[:, inside], own_scale, *limit, cost, quantizer)
+                place, reached = _outermost(work[:, inside], scale[:, group], *limit)
             own = scale[:, group].float()
             code = torch.round(work[:, column] / own).clamp_(lowest[:, group], highest[:, group])
-            if reachable:
-                code = torch.where(outermost[0] == column % size, outermost[1], code)
+            code = torch.where(place == column % size, reached, code)
             codes[:, column] = code.to(torch.int8)
             error = (work[:, column] - code * own) / factor[column, column]
             work[:, column + 1 : end] -= error.unsqueeze(1) * factor[column, column + 1 : end]
             errors[:, column - start] = error
         work[:, end:] -= errors @ factor[start:end, end:]
-    return QuantizedTensor(codes, scale, plain.qmax, size), work
+    return QuantizedTensor(codes, scale, plain.qmax, size)
 
 
-def _outermost(columns: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """Place in the group and code, each `[R]`, of the weight that reaches furthest; place -1 where none reaches."""
-    low, high = lowest[:, group : group + 1], highest[:, group : group + 1]
+def _outermost(columns: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+    """Place in a group and code, each `[R]`, of the weight that reaches furthest; place -1 where none reaches."""
+    low, high = lowest.unsqueeze(1), highest.unsqueeze(1)
     place = torch.maximum(columns / high, columns / low).argmax(dim=1, keepdim=True)
     code = torch.round(columns.gather(1, place) / scale.float().unsqueeze(1))
     code = torch.minimum(torch.maximum(code, low), high)
@@ -92,12 +79,6 @@ def _columns_at_once(size: int) -> int:
     if size < _BLOCK:
         return _BLOCK // size * size
     return size if size <= 4 * _BLOCK else next(part for part in range(_BLOCK, 0, -1) if size % part == 0)
-
-
-def limits(plain: QuantizedTensor, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
-    """Lowest and highest code of every group, float32 `[R, G]`."""
-    highest = plain.qmax.float().reshape(len(plain.qmax), -1).expand(-1, plain.scale.shape[-1])
-    return -highest - int(not quantizer.symmetric), highest
 
 
 def _nearest(values: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:

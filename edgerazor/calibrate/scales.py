@@ -6,8 +6,9 @@ from torch import Tensor
 from edgerazor.core.contracts import Quantizer
 from edgerazor.kernels.reference import round_scale
 
-# The quantizer's own first, which stays where no other is better; then from half to one and a half of it.
-FACTORS = (1.0, *(0.5 * 3 ** (step / 24) for step in range(25)))
+# The quantizer's own first, which stays where no other is better, down to a half of it; of none larger would the
+# quantizer itself be able to make codes.
+FACTORS = tuple(2 ** (-step / 16) for step in range(17))
 
 
 def best_scale(
@@ -17,10 +18,8 @@ def best_scale(
     highest: Tensor,
     importance: Tensor,
     quantizer: Quantizer,
-    *,
-    largest: float = FACTORS[-1],
 ) -> Tensor:
-    """Of multiples of a scale, the one that makes the weighted squared error of rounding to nearest smallest.
+    """Of parts of a scale, the one that makes the weighted squared error of rounding to nearest smallest.
 
     Args:
         values: float32 `[R, size]`, a group of every row.
@@ -28,12 +27,11 @@ def best_scale(
         lowest, highest: codes at most, float32 `[R]`.
         importance: weight of each column's error, float32 `[size]`.
         quantizer: of the matrix.
-        largest: multiple that is tried.
     """
     kind = getattr(quantizer.params, "scale_dtype", "float16")
     low, high = lowest.unsqueeze(1), highest.unsqueeze(1)
     best, least = scale.float(), torch.full_like(lowest, torch.inf)
-    for factor in [factor for factor in FACTORS if factor <= largest]:
+    for factor in FACTORS:
         tried = round_scale(scale.float() * factor, kind)
         step = tried.unsqueeze(1)
         codes = torch.minimum(torch.maximum(torch.round(values / step), low), high)

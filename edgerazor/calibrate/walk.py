@@ -19,13 +19,7 @@ from edgerazor.core.layers.matrices import join_rows
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 
-Find = Callable[[Tensor, Tensor, Quantizer], tuple[QuantizedTensor, Tensor | None]]
 _WEIGHTS_AT_ONCE = 2**26  # of a head; in float32 a quarter of a gigabyte, several times over
-
-
-def rounded(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> tuple[QuantizedTensor, None]:
-    """Codes alone: nothing is kept in the place of the weight."""
-    return calibrated_codes(weight, moments, quantizer), None
 
 
 @torch.no_grad()
@@ -34,18 +28,16 @@ def round_layers(
     rows: list[Tensor],
     journal: Journal,
     show: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    find: Find = rounded,
 ) -> None:
     """Find the codes of every matrix in the decoder layers, and keep them in the journal; what it holds is not redone.
+
+    Where the whole model is in memory, matrices of the decoder layers hold the values of their codes afterwards.
 
     Args:
         decoder: of the model.
         rows: token ids `[1, T]`.
         journal: of these rows.
         show: called with layers done and layers in all; the head counts as one.
-        find: gives codes and, unless it is None, what the weight becomes once its layer is done, for a weight, the
-            second moments of its inputs and its quantizer.
 
     Raises:
         PlanError: a quantizer cannot be calibrated.
@@ -59,38 +51,30 @@ def round_layers(
     total = layers + (decoder.head is not None)
     for index in range(journal.done or 0, layers):
         show(index, total)
-        codes = _round_layer(decoder, index, journal, find, last=index + 1 == total)
+        codes = _round_layer(decoder, index, journal, last=index + 1 == total)
         journal.finish(index, codes)
     if decoder.head is not None and journal.done == layers:
         show(layers, total)
-        _round_head(decoder, decoder.head, journal, find)
+        _round_head(decoder, decoder.head, journal)
     show(total, total)
 
 
-def _round_layer(
-    decoder: Decoder, index: int, journal: Journal, find: Find, *, last: bool
-) -> dict[str, QuantizedTensor]:
+def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) -> dict[str, QuantizedTensor]:
     """Codes of a layer's matrices; unless it is the last, states are taken through it, rounded and as it was."""
     entries = decoder.entries[decoder.layers[index]]
     unrounded, states = journal.unrounded_states(index), journal.states(index)
     codes: dict[str, QuantizedTensor] = {}
-    latent: dict[str, Tensor] = {}
     with decoder.layer(index) as through:
         weights = TwoWeights({entry.name: decoder.matrix(entry) for entry in entries})
         for together in decoder.input_sets(index, next(iter(states))) if entries else ():
             moments = _moments(decoder, index, together, journal, weights)
             for entry in together.entries:
-                weight = moments.matched(weights.unrounded[entry.name])
-                codes[entry.name], kept = codes_of(
-                    entry.name, weight, moments.own, decoder.quantizers[entry.name], find
-                )
+                weight, quantizer = moments.matched(weights.unrounded[entry.name]), decoder.quantizers[entry.name]
+                codes[entry.name] = codes_of(entry.name, weight, moments.own, quantizer)
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
-                latent |= {} if kept is None else {entry.name: kept}
         journal.states(index + 1).write([] if last else map(through, states))
         with weights.as_they_were():
             journal.unrounded_states(index + 1).write([] if last else map(through, unrounded))
-        for name, kept in latent.items():
-            weights.put(name, kept)
     return codes
 
 
@@ -104,23 +88,19 @@ def _moments(decoder: Decoder, index: int, together: InputSet, journal: Journal,
     return moments
 
 
-def _round_head(decoder: Decoder, head: Head, journal: Journal, find: Find) -> None:
+def _round_head(decoder: Decoder, head: Head, journal: Journal) -> None:
     """As one layer more, whose codes are kept by the name of the weight's owner."""
     last = len(decoder.layers)
     both = zip(journal.states(last), journal.unrounded_states(last), strict=True)
     moments = decoder.head_moments(both)
     with decoder.head_weight() as weight:
-        codes, kept = _codes_in_parts(head, weight, moments, find)
-        if kept is not None:
-            weight.copy_(kept)
+        codes = _codes_in_parts(head, weight, moments)
     for states in (journal.states(last + 1), journal.unrounded_states(last + 1)):
         states.write([])
     journal.finish(last, {head.owner: codes})
 
 
-def _codes_in_parts(
-    head: Head, weight: Tensor, moments: InputMoments, find: Find
-) -> tuple[QuantizedTensor, Tensor | None]:
+def _codes_in_parts(head: Head, weight: Tensor, moments: InputMoments) -> QuantizedTensor:
     """As `codes_of`, some rows at a time where they are independent: a head has very many."""
     rows_at_once = max(_WEIGHTS_AT_ONCE // weight.shape[1], 1)
     whole = not head.quantizer.rows_independent or len(weight) <= rows_at_once
@@ -128,18 +108,13 @@ def _codes_in_parts(
     for rows in [weight] if whole else weight.split(rows_at_once):
         # An embedding is looked up, too: what the head has to make up for is no part of it.
         matched = rows if head.tied else moments.matched(rows)
-        parts.append(codes_of(head.owner, matched, moments.own, head.quantizer, find))
-    if whole:
-        return parts[0]
-    kept = [values for _, values in parts if values is not None]
-    return join_rows([codes for codes, _ in parts]), torch.cat(kept) if kept else None
+        parts.append(codes_of(head.owner, matched, moments.own, head.quantizer))
+    return parts[0] if whole else join_rows(parts)
 
 
-def codes_of(
-    name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer, find: Find
-) -> tuple[QuantizedTensor, Tensor | None]:
-    """What `find` gives, or its error with the name of the matrix."""
+def codes_of(name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:
+    """As `calibrated_codes`, whose error then has the name of the matrix."""
     try:
-        return find(weight, moments, quantizer)
+        return calibrated_codes(weight, moments, quantizer)
     except PlanError as error:
         raise PlanError(f"{name}: {error}") from error

@@ -13,6 +13,7 @@ from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.preset import local_config
 from edgerazor.schemas.recipe import Recipe, load_recipe
+from edgerazor.schemas.training import start_fault
 
 if TYPE_CHECKING:
     from edgerazor.core.plan import Plan
@@ -50,7 +51,8 @@ def check_recipe(source: Path, *, registry: Registry, overrides: Sequence[str] =
     ]
     model_problems, notes = _model_problems(recipe)
     component_problems = _component_problems(recipe, registry)
-    problems = [*data_problems, *model_problems, *component_problems]
+    start_problems = [fault] if (fault := start_fault(recipe.training.start)) else []
+    problems = [*data_problems, *model_problems, *start_problems, *component_problems]
     plan = None
     if _is_here(recipe.model, recipe.model.name_or_path) and not component_problems:
         from edgerazor.models.load import Models

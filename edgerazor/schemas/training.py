@@ -1,12 +1,15 @@
 """The `training` section: names of transformers.TrainingArguments, without importing it or torch."""
 
+from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgerazor.schemas.base import Schema
+from edgerazor.schemas.base import Schema, nearest
+from edgerazor.schemas.paths import local_path
 
 Strategy = Literal["no", "steps", "epoch"]
+STARTS = ("model", "calibrated")
 
 
 class TrainingSection(Schema):
@@ -40,8 +43,11 @@ class TrainingSection(Schema):
     ] = "all"
 
     start: Annotated[
-        Literal["model", "calibrated"],
-        Field(description="calibrated: from the weights of calibrated rounding (GPTQ) on the first rows of the data."),
+        str,
+        Field(
+            description="model: the 16-bit weights; calibrated: those of calibrated rounding (GPTQ) on the first rows "
+            "of the data; or the folder of a packed checkpoint: its weights."
+        ),
     ] = "model"
     start_samples: Annotated[int, Field(ge=1, description="With start: calibrated; rows of the data.")] = 128
     scale_learning_rate: Annotated[
@@ -82,3 +88,14 @@ class TrainingSection(Schema):
     ddp_backend: str | None = None
 
     extra: dict[str, Any] = Field(default_factory=dict, description="Any other transformers.TrainingArguments field.")
+
+
+def start_fault(start: str) -> str | None:
+    """What is wrong with a value of `training.start`: None where it is a known word, or a folder that is there."""
+    if start in STARTS or local_path(start).is_dir():
+        return None
+    close = nearest(start, STARTS) if get_close_matches(start, STARTS) else ""
+    return (
+        f"training.start: there is no folder {start}"
+        f"{close or '; expected model, calibrated, or the folder of a packed checkpoint'}"
+    )

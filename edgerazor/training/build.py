@@ -5,11 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers.trainer_callback import PrinterCallback
 
-from edgerazor.calibrate import start_calibrated
 from edgerazor.checkpoint import qat_config, unquantized_dtype
 from edgerazor.checkpoint.learned_scales import learn_scales
 from edgerazor.core.contracts import Signal
@@ -29,6 +27,7 @@ from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.clock import Clock
 from edgerazor.training.rows import check_labels, check_rows, settle_student
 from edgerazor.training.split import check_epoch
+from edgerazor.training.start import start_student
 from edgerazor.training.trainer import DistillationTrainer
 
 
@@ -108,20 +107,14 @@ def _load_student(
         resumed: its weights will come from a checkpoint.
     """
     student, plan = load_student(models, recipe, attentions=attentions)
-    if recipe.training.start == "calibrated" and not resumed:
-        count = min(recipe.training.start_samples, len(data.train))
-        start_calibrated(student, plan, [_model_input(data.train[row]) for row in range(count)])
+    if not resumed:
+        start_student(student, plan, recipe.training, data, models.registry)
     settle_student(student, processor, data)
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(  # type: ignore[union-attr]
         recipe, plan, registry=models.registry, unquantized=unquantized_dtype(models.student.config)
     )
     return student, plan
-
-
-def _model_input(row: Any) -> torch.Tensor:
-    """What the model is given of a row alone: token ids `[1, T]`, or a picture `[1, channels, height, width]`."""
-    return row["pixel_values"].unsqueeze(0) if "pixel_values" in row else torch.tensor([row["input_ids"]])
 
 
 def _training_rows(recipe: Recipe, distiller: Distiller, data: Data, collator: Any, vocabulary: int) -> tuple[Any, Any]:

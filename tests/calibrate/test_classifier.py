@@ -12,7 +12,6 @@ from transformers import AutoModelForImageClassification
 
 from edgerazor.calibrate import pack_calibrated, start_calibrated
 from edgerazor.calibrate.classifier import calibration_pictures, round_classifier
-from edgerazor.calibrate.start import latent_weights
 from edgerazor.checkpoint import load_model, pack_model
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.registry import Registry
@@ -108,7 +107,7 @@ def test_a_student_begins_at_the_codes(name: str, registry: Registry, tmp_path: 
     recipe = load_recipe(raw, registry=registry)
     rows = list(_pictures(teacher, _section(pictures), registry).split(1))
     student, plan = load_student(Models(recipe.model, registry), recipe)
-    codes = round_classifier(student, plan, rows, find=latent_weights)
+    codes = round_classifier(student, plan, rows)
     again, _ = load_student(Models(recipe.model, registry), recipe)
     start_calibrated(again, plan, rows)
     assert len(codes) == len(plan.quantized)

@@ -45,7 +45,11 @@ def slowly(weight: Tensor, inputs: Tensor, quantizer: Any) -> Tensor:
             qmin = -qmax - int(not quantizer.symmetric)
             rests = [torch.linalg.inv(hessian[place:, place:])[0, 0] for place in range(column, column + size)]
             scale = best_scale(group, found.scale[:, 0], qmin, qmax, 1 / torch.stack(rests).float(), quantizer).double()
+            largest = torch.maximum(group / qmin.unsqueeze(1), group / qmax.unsqueeze(1)).argmax(dim=1)
+            outermost = torch.round(group[torch.arange(len(group)), largest] / scale).clamp(qmin, qmax)
         codes[:, column] = torch.round(work[:, column] / scale).clamp(qmin, qmax)
+        kept = (largest == column % size) & ((outermost == qmin) | (outermost == qmax))
+        codes[:, column] = torch.where(kept, outermost.float(), codes[:, column])
         inverse = torch.linalg.inv(hessian[column:, column:])
         error = (work[:, column] - codes[:, column] * scale) / inverse[0, 0]
         work[:, column:] -= error.unsqueeze(1) * inverse[0]

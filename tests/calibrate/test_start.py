@@ -1,5 +1,6 @@
 """`training.start: calibrated`: latent weights that the quantizer rounds to the codes of calibrated rounding."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from edgerazor import load_model, train
 from edgerazor.calibrate import start_calibrated
-from edgerazor.calibrate.gptq import calibrated
-from edgerazor.calibrate.start import latent_weights
+from edgerazor.calibrate.gptq import calibrated_codes
+from edgerazor.core.latent_weights import latent_weights
+from edgerazor.core.layers.matrices import Matrices, join_rows
 from edgerazor.core.registry import Registry
 from edgerazor.data import load_data
 from edgerazor.errors import PlanError
@@ -24,31 +26,45 @@ from tests.runs import recipe
 CASES = [*QUANTIZERS, ("ternary", {"scale": "absmax"}), ("ternary", {"scale_multiplier": 1.5}), ("int", {"bits": 2})]
 
 
-@settings(max_examples=40)
-@given(seed=st.integers(0, 2**31), case=st.sampled_from(CASES), group_size=st.sampled_from([16, 32, 64, None]))
-def test_the_codes_are_reached_to_the_bit(seed: int, case: tuple[str, dict[str, Any]], group_size: Any) -> None:
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**31),
+    case=st.sampled_from(CASES),
+    group_size=st.sampled_from([16, 32, 64, None]),
+    count=st.sampled_from([1, 2]),
+)
+def test_the_codes_are_reached_to_the_bit(
+    seed: int, case: tuple[str, dict[str, Any]], group_size: Any, count: int
+) -> None:
     weight, inputs = draw(seed)
     quantizer = build(case[0], **case[1], group_size=group_size)
-    codes, latent = latent_weights(weight, inputs.T @ inputs, quantizer)
-    found = quantizer.quantize(latent)
+    matrices = Matrices.along_last_axis(weight.shape, count)
+    codes = join_rows([calibrated_codes(rows, inputs.T @ inputs, quantizer) for rows in weight.split(matrices.heights)])
+    latent = latent_weights(codes, weight, quantizer, matrices)
+    found = matrices.quantize(quantizer, latent)
     assert torch.equal(found.codes, codes.codes) and torch.equal(found.scale, codes.scale)
 
 
 @pytest.mark.parametrize(("name", "values"), CASES)
-def test_it_is_calibrated_rounding_with_the_largest_weight_kept(name: str, values: dict[str, Any]) -> None:
-    weight, inputs = draw(1)
-    moments, quantizer = inputs.T @ inputs, build(name, **values, group_size=32)
-    codes, latent = latent_weights(weight, moments, quantizer)
-    assert torch.equal(codes.codes, calibrated(weight, moments, quantizer, reachable=True)[0].codes)
+def test_weights_that_have_the_codes_stay_where_they_are(name: str, values: dict[str, Any]) -> None:
+    weight, _ = draw(1)
+    quantizer = build(name, **values, group_size=32)
     plain = quantizer.quantize(weight)
-
-    def error(values: torch.Tensor) -> float:
-        return float(((values - weight) @ inputs.T).norm())
-
-    assert error(codes.dequantize()) < error(plain.dequantize())
+    latent = latent_weights(plain, weight, quantizer, Matrices.along_last_axis(weight.shape))
+    assert torch.equal(latent, weight)
     weight[0] = 0  # a row of zeros keeps its codes
-    codes, latent = latent_weights(weight, moments, quantizer)
-    assert not codes.codes[0].any() and torch.equal(quantizer.quantize(latent).codes, codes.codes)
+    codes = quantizer.quantize(weight)
+    assert not latent_weights(codes, weight, quantizer, Matrices.along_last_axis(weight.shape))[0].any()
+
+
+@pytest.mark.parametrize(("name", "values"), CASES)
+def test_codes_that_no_weights_have_are_refused(name: str, values: dict[str, Any]) -> None:
+    weight, _ = draw(1)
+    quantizer = build(name, **values, group_size=32)
+    codes = quantizer.quantize(weight)
+    inner = replace(codes, codes=codes.codes.clamp(0, 0), scale=codes.scale + 1)  # only zeros, and a scale that is not
+    with pytest.raises(PlanError, match="rounds no weights to these codes"):
+        latent_weights(inner, weight, quantizer, Matrices.along_last_axis(weight.shape))
 
 
 def run(folder: Path, name: str, registry: Registry, resume: bool = False, **training: Any) -> tuple[Recipe, Any]:

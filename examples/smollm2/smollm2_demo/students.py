@@ -68,14 +68,14 @@ class Students:
 
     def calibrate(self, student: Student) -> Mapping[str, Any]:
         """Pack the teacher, rounded on some of the dialogues that students are trained on, and measure."""
-        folder, recipe = self.options.output / student.name / "calibrated", self.recipe(student)
+        folder, recipe = self._calibrated(student), self.recipe(student)
         assert recipe.data is not None
         rows = self.options.sizes.calibration_rows
         pack_calibrated(recipe, registry=self.registry, output=folder, data=recipe.data, samples=rows)
         return self._packed_figures(folder)
 
     def train(self, student: Student, plan: Mapping[str, float]) -> Mapping[str, Any]:
-        """Train by the recipe for the seconds or steps of the plan, and measure what was packed.
+        """Train by the recipe, from calibrated rounding, for the seconds or steps of the plan; measure what was packed.
 
         Raises:
             KeyboardInterrupt: it was stopped; what is done is saved, and the next call goes on from there.
@@ -83,6 +83,7 @@ class Students:
         steps = self.options.sizes.steps
         change = f"training.max_seconds={plan['seconds']:.0f}" if steps is None else f"training.max_steps={steps}"
         changes = (change,) if steps is None else (change, "training.max_seconds=null")
+        changes += (f"training.start={_quoted(self._calibrated(student))}",)
         folder = self.options.output / student.name / "run"
         begun = (folder / PACKED).is_dir() or not any((folder / CHECKPOINTS).glob("checkpoint-*"))
         if begun:
@@ -99,6 +100,9 @@ class Students:
             raise KeyboardInterrupt
         trained = {"steps": result.steps, "trained_tokens": result.tokens, "seconds": result.seconds}
         return {**self._packed_figures(result.checkpoint), **trained}
+
+    def _calibrated(self, student: Student) -> Path:
+        return self.options.output / student.name / "calibrated"
 
     def _packed_figures(self, folder: Path) -> dict[str, Any]:
         verify_checkpoint(folder, registry=self.registry).raise_if_damaged()
