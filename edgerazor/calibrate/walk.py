@@ -72,6 +72,10 @@ def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) 
                 weight, quantizer = moments.matched(weights.unrounded[entry.name]), decoder.quantizers[entry.name]
                 codes[entry.name] = codes_of(entry.name, weight, moments.own, quantizer)
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
+        for entry in entries:
+            if entry.name not in codes:  # no input is known of what the first row does not use
+                codes[entry.name] = decoder.quantizers[entry.name].quantize(weights.unrounded[entry.name])
+                weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
         journal.states(index + 1).write([] if last else map(through, states))
         with weights.as_they_were():
             journal.unrounded_states(index + 1).write([] if last else map(through, unrounded))

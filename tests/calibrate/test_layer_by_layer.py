@@ -100,6 +100,21 @@ def test_other_rows_begin_anew(folder: Path, registry: Registry, tmp_path: Path)
     assert found.digest == pack_calibrated(recipe, output=tmp_path / "fresh", data=other, **given).digest
 
 
+def test_a_matrix_that_is_never_used_is_rounded_as_it_is(folder: Path, registry: Registry, tmp_path: Path) -> None:
+    recipe = recipe_of(folder / "model", registry)
+    source = Models(recipe.model, registry).student
+    model: Any = source.load(torch.float32)
+    model.model.layers[1].mlp.unused = torch.nn.Linear(64, 8, bias=False)
+    plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
+    apply_plan(model, plan, registry=registry)
+    unused, rows = model.model.layers[1].mlp.unused, calibration_rows(source, texts(folder), 2)
+    expected = unused.weight_quantizer.quantize(unused.weight.detach())
+    journal = Journal(tmp_path / "journal", rows, {})
+    round_layers(Decoder(model, plan, None), rows, journal)
+    found = journal.codes(1, "model.layers.1.mlp.unused")
+    assert torch.equal(found.codes, expected.codes) and torch.equal(found.scale, expected.scale)
+
+
 def test_a_model_in_memory_gives_the_same_codes(folder: Path, registry: Registry, tmp_path: Path) -> None:
     recipe = recipe_of(folder / "model", registry)
     pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(folder), samples=4)
