@@ -111,7 +111,8 @@ SELECTORS = {
 START = {"training.start": "calibrated", "training.start_samples": 64}
 NARROW = (1.88, 1.58)
 SCALES = {f"learned scales, rate {rate:g}": {"training.scale_learning_rate": rate} for rate in (0.003, 0.01, 0.03)}
-BOTH = {"training.scale_learning_rate": 0.01} | PURE
+LEARNED = SCALES["learned scales, rate 0.01"]
+BOTH = LEARNED | PURE
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
@@ -125,6 +126,8 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("decay in the second half", bits, changes=COOLDOWN) for bits in NARROW),
     *(Contestant("twice the learning rate", bits, changes={"training.learning_rate": 2.0}) for bits in NARROW),
     *(Contestant(name, bits, changes=changes) for name, changes in SCALES.items() for bits in NARROW),
+    *(Contestant("learned scales, rate 0.01", bits, changes=LEARNED) for bits in (2.79, 4)),
+    *(Contestant("calibrated start, learned scales", bits, changes=START | LEARNED) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant("learned scales, forward KL alone", bits, changes=BOTH) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (4, 10)),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgerazor.calibrate.gptq import codes_of
 from edgerazor.calibrate.inputs import InputMoments, Inputs, sharing_inputs
 from edgerazor.calibrate.two_weights import TwoWeights
-from edgerazor.calibrate.walk import codes_of
 from edgerazor.core.layers.kind import LayerKind
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.plan import Plan

@@ -96,9 +96,14 @@ class Decoder:
         """The layer of the model that an entry of the plan stands for."""
         return kind_named(entry.kind).find(self.model, entry.name)
 
-    def begin(self, rows: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Hidden states `[1, T, hidden]` in front of the first layer, for token ids `[1, T]`."""
-        with self._present(self._outside()):
+    def begin(self, rows: Iterable[Tensor], embedding: Callable[[Tensor], Tensor] | None = None) -> Iterator[Tensor]:
+        """Hidden states `[1, T, hidden]` in front of the first layer, for token ids `[1, T]`.
+
+        Args:
+            rows: token ids.
+            embedding: makes of its weight what is looked up; None rounds it by the plan.
+        """
+        with self._present(self._outside()), self._embedding_as(embedding):
             for row in rows:
                 first: list[Tensor] = []
                 self._calls = Counter()
@@ -111,6 +116,22 @@ class Decoder:
                 with self._replaced(hand_on):
                     self.owner(input_ids=row, use_cache=False)
                 yield first[0]
+
+    @contextmanager
+    def _embedding_as(self, values: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
+        """For the block the input embedding looks up these values of its weight; None changes nothing."""
+        model: Any = self.model
+        layer = model.get_input_embeddings()
+        quantizer = kind_named("embedding").quantizer(layer)
+        if values is None or quantizer is None:
+            yield
+            return
+        weight = layer.weight.data
+        layer.weight_quantizer, layer.weight.data = None, values(weight)
+        try:
+            yield
+        finally:
+            layer.weight_quantizer, layer.weight.data = quantizer, weight
 
     def _module_of(self, parameter_name: str) -> nn.Module:
         return self.model.get_submodule(parameter_name.rpartition(".")[0])

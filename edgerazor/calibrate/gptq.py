@@ -64,6 +64,14 @@ def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Q
     return QuantizedTensor(codes, scale, plain.qmax, size)
 
 
+def codes_of(name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:
+    """As `calibrated_codes`, whose error then has the name of the matrix."""
+    try:
+        return calibrated_codes(weight, moments, quantizer)
+    except PlanError as error:
+        raise PlanError(f"{name}: {error}") from error
+
+
 def _outermost(columns: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
     """Place in a group and code, each `[R]`, of the weight that reaches furthest; place -1 where none reaches."""
     low, high = lowest.unsqueeze(1), highest.unsqueeze(1)

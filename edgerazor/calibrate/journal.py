@@ -20,7 +20,7 @@ from edgerazor.core.tensor_files import open_tensors
 from edgerazor.errors import CheckpointError
 from edgerazor.version import __version__
 
-_MADE_FROM, _PARTS = "made_from.json", ("codes", "scale", "qmax")
+_MADE_FROM, _BEFORE, _PARTS = "made_from.json", "before.safetensors", ("codes", "scale", "qmax")
 
 
 class Journal:
@@ -53,6 +53,22 @@ class Journal:
         """Likewise, as the layers of the 16-bit model give them."""
         return RowStates(self.folder / f"unrounded-{layer:04d}.bin", self._lengths)
 
+    def states_ahead(self, layer: int) -> RowStates:
+        """Likewise, of a first pass through all layers of the 16-bit model."""
+        return RowStates(self.folder / f"ahead-{layer:04d}.bin", self._lengths)
+
+    def keep(self, name: str, codes: QuantizedTensor) -> None:
+        """Keep the codes of a matrix that are found before those of any layer."""
+        _save(self.folder / _BEFORE, {name: codes})
+
+    def kept(self, name: str) -> QuantizedTensor:
+        """Codes that `keep` was given.
+
+        Raises:
+            CheckpointError: they cannot be read.
+        """
+        return self._read(self.folder / _BEFORE, name)
+
     @property
     def done(self) -> int | None:
         """Layers that are done; None where not even the states in front of the first are there."""
@@ -64,9 +80,7 @@ class Journal:
 
     def finish(self, layer: int, codes: Mapping[str, QuantizedTensor]) -> None:
         """Keep the codes of a layer, whose states are written; those in front of it are not needed any more."""
-        tensors = {f"{name}.{part}": getattr(codes[name], part) for name in codes for part in _PARTS}
-        with replaced(self._path(layer)) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        _save(self._path(layer), codes)
         for states in (self.states(layer), self.unrounded_states(layer)):
             states.path.unlink()
 
@@ -76,7 +90,9 @@ class Journal:
         Raises:
             CheckpointError: they cannot be read.
         """
-        path = self._path(layer)
+        return self._read(self._path(layer), name)
+
+    def _read(self, path: Path, name: str) -> QuantizedTensor:
         try:
             with open_tensors(path) as opened:
                 codes, scale, qmax = (opened.get_tensor(f"{name}.{part}") for part in _PARTS)
@@ -90,3 +106,9 @@ class Journal:
 
     def _path(self, layer: int) -> Path:
         return self.folder / f"codes-{layer:04d}.safetensors"
+
+
+def _save(path: Path, codes: Mapping[str, QuantizedTensor]) -> None:
+    tensors = {f"{name}.{part}": getattr(codes[name], part) for name in codes for part in _PARTS}
+    with replaced(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)

@@ -9,17 +9,13 @@ import torch
 from torch import Tensor
 
 from edgerazor.calibrate.decoder import Decoder, InputSet
-from edgerazor.calibrate.gptq import calibrated_codes
+from edgerazor.calibrate.gptq import codes_of
 from edgerazor.calibrate.head import Head
 from edgerazor.calibrate.inputs import InputMoments
 from edgerazor.calibrate.journal import Journal
+from edgerazor.calibrate.round_head import head_codes, tied_codes
 from edgerazor.calibrate.two_weights import TwoWeights
-from edgerazor.core.contracts import Quantizer
-from edgerazor.core.layers.matrices import join_rows
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.errors import PlanError
-
-_WEIGHTS_AT_ONCE = 2**26  # of a head; in float32 a quarter of a gigabyte, several times over
 
 
 @torch.no_grad()
@@ -43,8 +39,7 @@ def round_layers(
         PlanError: a quantizer cannot be calibrated.
     """
     if journal.done is None:
-        journal.states(0).write(decoder.begin(rows))
-        journal.unrounded_states(0).write(journal.states(0))
+        _begin(decoder, rows, journal)
     else:
         next(iter(decoder.begin(rows[:1])))  # counts how often the model runs each layer
     layers = len(decoder.layers)
@@ -55,8 +50,31 @@ def round_layers(
         journal.finish(index, codes)
     if decoder.head is not None and journal.done == layers:
         show(layers, total)
-        _round_head(decoder, decoder.head, journal)
+        journal.finish(layers, {decoder.head.owner: _codes_of_head(decoder, decoder.head, journal)})
     show(total, total)
+
+
+def _begin(decoder: Decoder, rows: list[Tensor], journal: Journal) -> None:
+    """Write the states in front of the first layer, and find the codes of an embedding that is the head's weight, too.
+
+    The layers make up for the errors of an embedding, so that its codes have to be known before theirs.
+    """
+    journal.unrounded_states(0).write(decoder.begin(rows, lambda weight: weight))
+    if decoder.head is None or not decoder.head.tied:
+        journal.states(0).write(decoder.begin(rows))
+        return
+    codes = tied_codes(decoder, decoder.head, journal)
+    journal.keep(decoder.head.owner, codes)
+    journal.states(0).write(decoder.begin(rows, lambda _: codes.dequantize(torch.float32)))
+
+
+def _codes_of_head(decoder: Decoder, head: Head, journal: Journal) -> QuantizedTensor:
+    """Of a head with a weight of its own they are found last, on what the rounded layers give."""
+    last = len(decoder.layers)
+    codes = journal.kept(head.owner) if head.tied else head_codes(decoder, head, journal)
+    for states in (journal.states(last + 1), journal.unrounded_states(last + 1)):
+        states.write([])
+    return codes
 
 
 def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) -> dict[str, QuantizedTensor]:
@@ -90,35 +108,3 @@ def _moments(decoder: Decoder, index: int, together: InputSet, journal: Journal,
             wanted = decoder.inputs(index, together, unrounded)
         moments.add(decoder.inputs(index, together, row), wanted)
     return moments
-
-
-def _round_head(decoder: Decoder, head: Head, journal: Journal) -> None:
-    """As one layer more, whose codes are kept by the name of the weight's owner."""
-    last = len(decoder.layers)
-    both = zip(journal.states(last), journal.unrounded_states(last), strict=True)
-    moments = decoder.head_moments(both)
-    with decoder.head_weight() as weight:
-        codes = _codes_in_parts(head, weight, moments)
-    for states in (journal.states(last + 1), journal.unrounded_states(last + 1)):
-        states.write([])
-    journal.finish(last, {head.owner: codes})
-
-
-def _codes_in_parts(head: Head, weight: Tensor, moments: InputMoments) -> QuantizedTensor:
-    """As `codes_of`, some rows at a time where they are independent: a head has very many."""
-    rows_at_once = max(_WEIGHTS_AT_ONCE // weight.shape[1], 1)
-    whole = not head.quantizer.rows_independent or len(weight) <= rows_at_once
-    parts = []
-    for rows in [weight] if whole else weight.split(rows_at_once):
-        # An embedding is looked up, too: what the head has to make up for is no part of it.
-        matched = rows if head.tied else moments.matched(rows)
-        parts.append(codes_of(head.owner, matched, moments.own, head.quantizer))
-    return parts[0] if whole else join_rows(parts)
-
-
-def codes_of(name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:
-    """As `calibrated_codes`, whose error then has the name of the matrix."""
-    try:
-        return calibrated_codes(weight, moments, quantizer)
-    except PlanError as error:
-        raise PlanError(f"{name}: {error}") from error

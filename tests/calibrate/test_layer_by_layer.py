@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from edgerazor.calibrate import pack_calibrated, walk
+from edgerazor.calibrate import pack_calibrated, round_head
 from edgerazor.calibrate.decoder import Decoder
 from edgerazor.calibrate.gptq import calibrated_codes
 from edgerazor.calibrate.inputs import damped
@@ -171,6 +171,28 @@ def test_the_head_is_rounded_on_what_it_is_given(tied: bool, registry: Registry,
     assert ((found - weight) @ states.T).norm() < 0.9 * ((rounded - weight) @ states.T).norm()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_layers_make_up_for_the_embedding_as_it_will_be(tied: bool, registry: Registry, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", num_hidden_layers=2, tie_word_embeddings=tied)
+    save_data(tmp_path / "data.jsonl")
+    recipe = recipe_of(tmp_path / "model", registry, "*")
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=3)
+    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    source = Models(recipe.model, registry).student
+    model, plain = source.load(torch.float32), source.load(torch.float32)
+    plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
+    apply_plan(model, plan, registry=registry)
+    rows = calibration_rows(source, texts(tmp_path), 3)
+    journal = Journal(tmp_path / "journal", rows, {})
+    with pytest.raises(StoppedError):
+        round_layers(Decoder(model, plan, None), rows, journal, stop_at(0, 3))
+    for row, own, wanted in zip(rows, journal.states(0), journal.unrounded_states(0), strict=True):
+        assert torch.equal(own, packed.model.embed_tokens(row))
+        assert torch.equal(wanted, plain.model.embed_tokens(row))
+    assert torch.equal(model.model.embed_tokens.weight, plain.model.embed_tokens.weight)
+
+
 @pytest.mark.parametrize("name", ["granite3", "gemma3", "llama3"])
 @torch.no_grad()
 def test_moments_of_the_head_are_those_of_the_whole_model(name: str, registry: Registry, tmp_path: Path) -> None:
@@ -204,7 +226,7 @@ def test_a_head_is_rounded_some_rows_at_a_time(
 ) -> None:
     recipe, given = recipe_of(folder / "model", registry, "*"), {"registry": registry, "samples": 4}
     pack_calibrated(recipe, output=tmp_path / "whole", data=texts(folder), **given)
-    monkeypatch.setattr(walk, "_WEIGHTS_AT_ONCE", 7 * 64)
+    monkeypatch.setattr(round_head, "_WEIGHTS_AT_ONCE", 7 * 64)
     pack_calibrated(recipe, output=tmp_path / "parts", data=texts(folder), **given)
     whole, parts = (
         load_model(tmp_path / name, dtype=torch.float32, registry=registry).model.embed_tokens.quantized()

@@ -16,13 +16,15 @@ from edgerazor.core.layers.weight_cache import WeightCache
 class QuantEmbedding(nn.Embedding):
     """An embedding whose looked-up rows are quantized, or whose table is where rows depend on each other."""
 
-    weight_quantizer: Quantizer
+    weight_quantizer: Quantizer | None
     weight_cache: WeightCache | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         return _scaled(self._rows(input), _factor(self))
 
     def _rows(self, input: Tensor) -> Tensor:
+        if self.weight_quantizer is None:
+            return functional.embedding(input, self.weight, **self._options())
         if not self.weight_quantizer.rows_independent:
             table = differentiable_weight(self.weight, self.weight_quantizer, self.weight_cache, self.weight.dtype)
             return functional.embedding(input, table, **self._options())
