@@ -57,7 +57,8 @@ class Students:
     def time_steps(self, student: Student) -> Mapping[str, float]:
         """Seconds and tokens of a step, from a few that are thrown away."""
         steps = self.options.sizes.probe_steps + 1
-        recipe = self.recipe(student, "training.max_seconds=null", f"training.max_steps={steps}")
+        changes = ("training.start=model", "training.max_seconds=null", f"training.max_steps={steps}")
+        recipe = self.recipe(student, *changes)
         return probe(recipe, self._training, self.options.output, self.registry)
 
     def round(self, student: Student) -> Mapping[str, Any]:
@@ -75,7 +76,7 @@ class Students:
         return self._packed_figures(folder)
 
     def train(self, student: Student, plan: Mapping[str, float]) -> Mapping[str, Any]:
-        """Train by the recipe, from calibrated rounding, for the seconds or steps of the plan; measure what was packed.
+        """Train by the recipe, from what is calibrated already, for the seconds or steps of the plan, and measure.
 
         Raises:
             KeyboardInterrupt: it was stopped; what is done is saved, and the next call goes on from there.
