@@ -12,7 +12,9 @@ from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 
-_INSIDE = 0.49  # of a step: as far from its code as a latent weight may be
+# Of a step, how far from its code a latent weight begins, and how far it may be. Close to a threshold the first steps
+# of training would take the code away again.
+_NEAR, _INSIDE = 0.25, 0.49
 _WEIGHTS_AT_ONCE = 2**24
 
 
@@ -78,7 +80,7 @@ def _of_matrix(codes: QuantizedTensor, near: Tensor, quantizer: Quantizer) -> Te
     groups = codes.codes.float().unflatten(-1, (-1, codes.group_size))
     step = codes.scale.float().unsqueeze(-1)
     steps = near.unflatten(-1, (-1, codes.group_size)) / step
-    steps = torch.minimum(torch.maximum(steps, groups - _INSIDE), groups + _INSIDE)
+    steps = torch.minimum(torch.maximum(steps, groups - _NEAR), groups + _NEAR)
     of_extremes = (_pinned(steps, groups, lowest, highest) * step).flatten(-2)
     multiplier = getattr(quantizer.params, "scale_multiplier", 2.0)
     of_means = (_with_mean(steps, groups, 1 / multiplier) * step).flatten(-2)

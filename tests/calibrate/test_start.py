@@ -58,6 +58,21 @@ def test_weights_that_have_the_codes_stay_where_they_are(name: str, values: dict
 
 
 @pytest.mark.parametrize(("name", "values"), CASES)
+def test_codes_that_change_are_out_of_reach_of_small_steps(name: str, values: dict[str, Any]) -> None:
+    weight, inputs = draw(1)
+    quantizer = build(name, **values, group_size=32)
+    codes = calibrated_codes(weight, inputs.T @ inputs, quantizer)
+    changed = codes.codes != quantizer.quantize(weight).codes
+    assert changed.any()
+    latent = latent_weights(codes, weight, quantizer, Matrices.along_last_axis(weight.shape))
+    step = codes.scale.float().repeat_interleave(32, dim=-1)
+    noise = 0.1 * step * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+    kept = (latent + noise).div(step).round().sub(codes.codes).abs() < 1
+    beyond = codes.codes.abs() == codes.qmax.unsqueeze(-1)  # outermost codes have no threshold on one side
+    assert float((kept | beyond)[changed].float().mean()) > 0.9
+
+
+@pytest.mark.parametrize(("name", "values"), CASES)
 def test_codes_that_no_weights_have_are_refused(name: str, values: dict[str, Any]) -> None:
     weight, _ = draw(1)
     quantizer = build(name, **values, group_size=32)
