@@ -1,6 +1,7 @@
 """A teacher between the quickstart's and a real one: 7 M parameters in eight layers, from text that every user has.
 
 python benchmarks/middle_teacher.py --output middle                 (the standard library's sources; hours on two cores)
+python benchmarks/middle_teacher.py --output middle --steps 2000 --batch-size 16     (an hour on one core with AMX)
 python benchmarks/middle_teacher.py --output middle --data TEXTS --steps 4000 --batch-size 64       (minutes on a GPU)
 
 A run that was stopped goes on with the same command; the finished teacher is in OUTPUT/teacher.

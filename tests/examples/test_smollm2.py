@@ -16,6 +16,7 @@ from smollm2_demo.demo import run
 from smollm2_demo.greedy import Written, compare, read_along, write_greedily
 from smollm2_demo.int8_inputs import int8_inputs
 from smollm2_demo.options import STUDENTS, Options
+from smollm2_demo.students import Students
 from smollm2_demo.tasks import log_likelihood, read_items
 from smollm2_demo.teacher import PACKAGE, TEXTS, VERSION, compare_tokens, convert
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -78,6 +79,16 @@ def test_every_stage_runs_once_and_a_second_call_repeats_none(tmp_path: Path, mo
     assert {**first, **timed} == {**again, **timed}
     with pytest.raises(TrainingError, match="holds a run with seed 0"):
         run(replace(options, seed=1), registry=registry)
+
+
+@pytest.mark.slow
+def test_the_4_bit_student_begins_at_what_is_calibrated_already(tmp_path: Path, model: Path, registry) -> None:
+    options = Options(tmp_path / "out", save_dialogues(tmp_path / "data.jsonl"), model=model, smoke=True)
+    students, student = Students(options, model, registry, Console(quiet=True)), STUDENTS[0]
+    students.calibrate(student)
+    students.train(student, {"seconds": 1.0, "steps": 1.0})
+    run = load_recipe(options.output / "4-bit" / "run" / "recipe.yaml", registry=registry)
+    assert run.training.start == str(options.output / "4-bit" / "calibrated")
 
 
 @pytest.mark.llamacpp

@@ -76,7 +76,7 @@ class Students:
         return self._packed_figures(folder)
 
     def train(self, student: Student, plan: Mapping[str, float]) -> Mapping[str, Any]:
-        """Train by the recipe, from what is calibrated already, for the seconds or steps of the plan, and measure.
+        """Train by the recipe for the seconds or steps of the plan, and measure; what is calibrated is not done again.
 
         Raises:
             KeyboardInterrupt: it was stopped; what is done is saved, and the next call goes on from there.
@@ -84,7 +84,8 @@ class Students:
         steps = self.options.sizes.steps
         change = f"training.max_seconds={plan['seconds']:.0f}" if steps is None else f"training.max_steps={steps}"
         changes = (change,) if steps is None else (change, "training.max_seconds=null")
-        changes += (f"training.start={_quoted(self._calibrated(student))}",)
+        if self.recipe(student).training.start == "calibrated":
+            changes += (f"training.start={_quoted(self._calibrated(student))}",)
         folder = self.options.output / student.name / "run"
         begun = (folder / PACKED).is_dir() or not any((folder / CHECKPOINTS).glob("checkpoint-*"))
         if begun:
