@@ -72,7 +72,7 @@ class Decoder:
         """Of the head's inputs, for states of the rounded and the 16-bit layers; the last norm is between."""
         assert self.head is not None
         moments = InputMoments()
-        # Nothing is looked up in embeddings.
+        # Without embeddings: the model is given states here, and looks nothing up.
         norms = [name for name in self._outside() if not kind_named("embedding").matches(self._module_of(name))]
         with self._present(norms):
             for both in rows:

@@ -44,9 +44,10 @@ def round_layers(
         next(iter(decoder.begin(rows[:1])))  # counts how often the model runs each layer
     layers = len(decoder.layers)
     total = layers + (decoder.head is not None)
+    follows = decoder.head is not None and not decoder.head.tied  # a head that is rounded on what the last layer gives
     for index in range(journal.done or 0, layers):
         show(index, total)
-        codes = _round_layer(decoder, index, journal, last=index + 1 == total)
+        codes = _round_layer(decoder, index, journal, last=index + 1 == layers and not follows)
         journal.finish(index, codes)
     if decoder.head is not None and journal.done == layers:
         show(layers, total)

@@ -118,6 +118,6 @@ def _with_mean(steps: Tensor, groups: Tensor, mean: float) -> Tensor:
 def _same_groups(found: QuantizedTensor, wanted: QuantizedTensor) -> Tensor:
     """bool `[R, G]`: groups whose codes and scale are those that are wanted."""
     if found.codes.shape != wanted.codes.shape or found.scale.shape != wanted.scale.shape:
-        return torch.zeros(1, 1, dtype=torch.bool)
+        return torch.zeros_like(wanted.scale, dtype=torch.bool)
     codes = (found.codes == wanted.codes).unflatten(-1, (-1, wanted.group_size)).all(dim=-1)
     return codes & (found.scale == wanted.scale)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.calibrate import start_calibrated
-from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint
+from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint, verify_checkpoint
 from edgerazor.core.latent_weights import set_latent_weights
 from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.plan import Plan
@@ -39,17 +39,19 @@ def start_student(student: Any, plan: Plan, training: TrainingSection, data: Dat
 
 
 def open_start(name: str, registry: Registry) -> PackedCheckpoint:
-    """The packed checkpoint that `training.start` names.
+    """The packed checkpoint that `training.start` names, whose files are what was written.
 
     Raises:
-        CheckpointError: there is none of that name.
+        CheckpointError: there is none of that name, or it is damaged.
     """
     if fault := start_fault(name):
         raise CheckpointError(fault)
     try:
-        return open_checkpoint(local_path(name), registry=registry)
+        checkpoint = open_checkpoint(local_path(name), registry=registry)
+        verify_checkpoint(checkpoint.folder, registry=registry).raise_if_damaged()
     except CheckpointError as error:
         raise CheckpointError(f"training.start: {error}") from error
+    return checkpoint
 
 
 @torch.no_grad()
@@ -70,9 +72,10 @@ def start_packed(student: Any, plan: Plan, checkpoint: PackedCheckpoint) -> None
     """
     entries = {entry.name: entry for entry in plan.quantized}
     where, stored = f"training.start: {checkpoint.folder}", checkpoint.section.modules
-    for name in sorted(entries.keys() ^ stored.keys()):
-        sides = ("16 bit there and quantized", "quantized there and at 16 bit")
-        raise CheckpointError(f"{where}: {name} is {sides[name in stored]} by the recipe")
+    sides = ("at 16 bit there and quantized", "quantized there and at 16 bit")
+    if differing := sorted(entries.keys() ^ stored.keys()):
+        lines = (f"{where}: {name} is {sides[name in stored]} by the recipe" for name in differing)
+        raise CheckpointError("\n".join(lines))
     for name, entry in entries.items():
         codes = checkpoint.read(f"{name}.weight")
         assert isinstance(codes, QuantizedTensor)

@@ -154,14 +154,19 @@ def test_layers_that_stay_at_16_bits_compute_too(folder: Path, registry: Registr
     assert (found.codes == expected.codes).float().mean() > 0.99
 
 
+def calibrated(folder: Path, registry: Registry, tied: bool) -> tuple[Recipe, Any]:
+    """Recipe and packed model of two layers, every matrix rounded on four texts; `folder` then holds all of it."""
+    save_model(folder / "model", num_hidden_layers=2, tie_word_embeddings=tied)
+    save_data(folder / "data.jsonl")
+    recipe = recipe_of(folder / "model", registry, "*")
+    pack_calibrated(recipe, registry=registry, output=folder / "out", data=texts(folder), samples=4)
+    return recipe, load_model(folder / "out", dtype=torch.float32, registry=registry)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @torch.no_grad()
 def test_the_head_is_rounded_on_what_it_is_given(tied: bool, registry: Registry, tmp_path: Path) -> None:
-    save_model(tmp_path / "model", num_hidden_layers=2, tie_word_embeddings=tied)
-    save_data(tmp_path / "data.jsonl")
-    recipe = recipe_of(tmp_path / "model", registry, "*")
-    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=4)
-    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    recipe, packed = calibrated(tmp_path, registry, tied)
     plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     rows = calibration_rows(Models(recipe.model, registry).student, texts(tmp_path), 4)
     states = torch.cat([packed.model(input_ids=row)[0][0] for row in rows])
@@ -174,16 +179,12 @@ def test_the_head_is_rounded_on_what_it_is_given(tied: bool, registry: Registry,
 @pytest.mark.parametrize("tied", [True, False])
 @torch.no_grad()
 def test_layers_make_up_for_the_embedding_as_it_will_be(tied: bool, registry: Registry, tmp_path: Path) -> None:
-    save_model(tmp_path / "model", num_hidden_layers=2, tie_word_embeddings=tied)
-    save_data(tmp_path / "data.jsonl")
-    recipe = recipe_of(tmp_path / "model", registry, "*")
-    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=3)
-    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    recipe, packed = calibrated(tmp_path, registry, tied)
     source = Models(recipe.model, registry).student
     model, plain = source.load(torch.float32), source.load(torch.float32)
     plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
     apply_plan(model, plan, registry=registry)
-    rows = calibration_rows(source, texts(tmp_path), 3)
+    rows = calibration_rows(source, texts(tmp_path), 4)
     journal = Journal(tmp_path / "journal", rows, {})
     with pytest.raises(StoppedError):
         round_layers(Decoder(model, plan, None), rows, journal, stop_at(0, 3))

@@ -77,7 +77,9 @@ def test_codes_that_no_weights_have_are_refused(name: str, values: dict[str, Any
     weight, _ = draw(1)
     quantizer = build(name, **values, group_size=32)
     codes = quantizer.quantize(weight)
-    inner = replace(codes, codes=codes.codes.clamp(0, 0), scale=codes.scale + 1)  # only zeros, and a scale that is not
+    inner = replace(
+        codes, codes=torch.zeros_like(codes.codes), scale=codes.scale + 1
+    )  # of zeros alone no such scale is
     with pytest.raises(PlanError, match="rounds no weights to these codes"):
         latent_weights(inner, weight, quantizer, Matrices.along_last_axis(weight.shape))
 

@@ -101,6 +101,16 @@ def test_a_start_that_is_not_there_is_named(start: str, message: str, tmp_path: 
         open_start(start, registry)
 
 
+def test_a_damaged_start_is_refused(tmp_path: Path, registry: Registry) -> None:
+    _, folder = written(recipe(tmp_path), registry, tmp_path / "first")
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"training\.start: .*model\.safetensors"):
+        open_start(str(folder), registry)
+
+
 def test_a_start_that_is_no_checkpoint_is_refused(tmp_path: Path, registry: Registry) -> None:
     model = save_model(tmp_path / "model")
     with pytest.raises(CheckpointError, match=r"training\.start: .*config\.json"):
