@@ -15,7 +15,7 @@ BODIES: Mapping[float, Mapping[str, Any]] = {
     1.88: {"name": "sqmp", "high_ratio": 0.125},
     1.58: {"name": "ternary"},
 }
-PUBLISHED = "published"
+PUBLISHED, OURS = "published", "closer states, trained scales"
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ def _layers(selector: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"distillation.losses": ["eakld", {"name": "feature_mse", "weight": 0.1, "layers": dict(selector)}]}
 
 
+def _own_layers(selector: Mapping[str, Any]) -> dict[str, Any]:
+    state = {"name": "feature_mse", "relative": True, "weight": 30.0, "layers": dict(selector)}
+    return LEARNED | {"distillation.losses": ["eakld", state]}
+
+
 QAT = {"distillation": None}
 PURE = {"distillation.task_weight": 0.0, "distillation.losses": [{"name": "forward_kl", "weight": 2.0}]}
 COOLDOWN = {
@@ -113,6 +118,10 @@ NARROW = (1.88, 1.58)
 SCALES = {f"learned scales, rate {rate:g}": {"training.scale_learning_rate": rate} for rate in (0.003, 0.01, 0.03)}
 LEARNED = SCALES["learned scales, rate 0.01"]
 BOTH = LEARNED | PURE
+CLOSER = {"distillation.losses": ["eakld", {"like": "feature", "relative": True, "weight": 30.0}]}
+OWN = LEARNED | CLOSER
+SLOWER = SCALES["learned scales, rate 0.003"]
+OTHER_LAYERS = {"last layer": {"name": "fixed", "layers": [-1]}, "all layers": {"name": "all"}}
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
@@ -129,7 +138,19 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("learned scales, rate 0.01", bits, changes=LEARNED) for bits in (2.79, 4)),
     *(Contestant("calibrated start, learned scales", bits, changes=START | LEARNED) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant("learned scales, forward KL alone", bits, changes=BOTH) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant("closer states", bits, changes=CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant(OURS, bits, changes=OWN) for bits in (1.88, 1.58, 2.79, 4)),
+    *(
+        Contestant(f"closer states, trained scales, {name}", 1.88, changes=_own_layers(layers))
+        for name, layers in OTHER_LAYERS.items()
+    ),
     *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (4, 10)),
+    *(Contestant(f"{OURS}, rate 0.003", bits, changes=SLOWER | CLOSER) for bits in (1.88, 1.58)),
+    *(
+        Contestant(f"{OURS}, {times} x tokens", bits, changes=OWN, times=times)
+        for times in (10, 40)
+        for bits in (1.88, 4)
+    ),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(
         Contestant(f"{name} for EAKLD", 1.88, changes=changes, data=data)
@@ -159,10 +180,16 @@ def recipe_of(contestant: Contestant, setting: Setting, seed: int) -> dict[str, 
     if raw["training"].get("lr_scheduler_kwargs", {}).get("num_decay_steps") == "half":
         raw["training"]["lr_scheduler_kwargs"]["num_decay_steps"] = steps // 2
     if raw["distillation"]:
-        raw["distillation"]["losses"] = [
-            usual[loss] if isinstance(loss, str) else loss for loss in raw["distillation"]["losses"]
-        ]
+        raw["distillation"]["losses"] = [_written(loss, usual) for loss in raw["distillation"]["losses"]]
     return raw
+
+
+def _written(loss: Any, usual: Mapping[str, Any]) -> Any:
+    """A loss by its name, or one of the usual ones with other values, or one of its own."""
+    if isinstance(loss, str):
+        return usual[loss]
+    changed = dict(loss)
+    return {**usual[changed.pop("like")], **changed} if "like" in loss else changed
 
 
 def _sources(data: str, sources: Mapping[str, Path]) -> list[dict[str, Any]]:

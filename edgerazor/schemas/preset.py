@@ -28,6 +28,8 @@ class PresetSizes(Schema):
 
 
 PresetScaleDtype = Literal["float16", "float16_bfloat16"]
+OWN = "edgerazor"
+EVERYWHERE: PresetScaleDtype = "float16_bfloat16"
 
 
 class PresetChoice(Schema):
@@ -38,7 +40,8 @@ class PresetChoice(Schema):
     name: str
     group_sizes: PresetSizes | None = None
     scale_dtype: Annotated[
-        PresetScaleDtype | None, Field(description="Of all weights; null: float16. float16_bfloat16: exact everywhere.")
+        PresetScaleDtype | None,
+        Field(description="Of all weights; null: float16_bfloat16, those that engines of either type hold exactly."),
     ] = None
 
     @model_validator(mode="before")
@@ -48,8 +51,10 @@ class PresetChoice(Schema):
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that ship with the library."""
-    return sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+    """Names of the presets that ship with the library: the published ones, and ours for each of them."""
+    files = (file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+    published = sorted(name for name in files if name != OWN)
+    return [*published, *(f"{OWN}-{name}" for name in published)]
 
 
 def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[str, Any], list[str]]:
@@ -84,10 +89,10 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
     if family is None and fit:
         result.pop("preset")
         return result, [f"preset: {_why_unknown(raw.get('model'), registry)}"]
-    template = yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
-    weights = (adapter.presets.get(name) if adapter else None) or GENERIC_WEIGHTS
+    template = _template(name)
+    weights = (adapter.presets.get(_published(name)) if adapter else None) or GENERIC_WEIGHTS
     _rename(template, adapter.renamed if adapter else {})
-    scale_dtype = given.get("scale_dtype")
+    scale_dtype = given.get("scale_dtype") or EVERYWHERE
     if scale_dtype in get_args(PresetScaleDtype):  # anything else is refused with the preset itself
         for rule in template["quantization"]["weights"]:
             rule["quantizer"]["scale_dtype"] = scale_dtype
@@ -140,6 +145,25 @@ def local_config(name: str, revision: str | None = None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
+def _template(name: str) -> dict[str, Any]:
+    """What the file of a preset says, with what ours changes of it."""
+    published = _published(name)
+    template: dict[str, Any] = _read(published)
+    if published != name:
+        changes = _read(OWN)
+        for loss in template["distillation"]["losses"]:
+            loss.update(changes.get(loss["name"], {}))
+    return template
+
+
+def _published(name: str) -> str:
+    return name.removeprefix(f"{OWN}-")
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 def _folder() -> Any:
     return resources.files("edgerazor.schemas") / "presets"
 
@@ -180,5 +204,5 @@ def _fill(template: dict[str, Any], sizes: GroupSizes, weights: PresetWeights, f
     quantization["fit"] = list(fit)
     distillation["task_weight"] = weights.task
     for loss, weight in zip(distillation["losses"], (weights.eakld, weights.feature), strict=True):
-        loss["weight"] = weight
+        loss.setdefault("weight", weight)
     return filled

@@ -15,7 +15,11 @@ IGNORED = -100
 
 # A loss that is not named here runs with its defaults, so it is tested by being registered.
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
-    "feature_mse": [{"layers": {"name": "fixed", "layers": [1, -1]}}, {"layers": {"name": "lafd", "top_k": 2}}],
+    "feature_mse": [
+        {"layers": {"name": "fixed", "layers": [1, -1]}},
+        {"layers": {"name": "lafd", "top_k": 2}},
+        {"layers": {"name": "all"}, "relative": True},
+    ],
     "feature_cosine": [{"layers": {"name": "all"}}],
     "attention_relation": [
         {"divergence": "forward_kl", "layers": {"name": "all"}},

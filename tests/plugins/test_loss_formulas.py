@@ -92,18 +92,44 @@ def test_divergences(name: str, values: dict[str, Any], dtype: torch.dtype, redu
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("reduction", ["sequence_mean", "token_mean"])
 @pytest.mark.parametrize("heads", [False, True])
-def test_feature_mse(dtype: torch.dtype, reduction: str, heads: bool) -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_feature_mse(dtype: torch.dtype, reduction: str, heads: bool, relative: bool) -> None:
     signal = "keys" if heads else "hidden_states"
     student, teacher = drawn(0, dtype=dtype), drawn(1, dtype=dtype)
-    loss = build("feature_mse", layers={"name": "fixed", "layers": [1, -1]}, reduction=reduction, weight=0.5)
+    layers = {"name": "fixed", "layers": [1, -1]}
+    loss = build("feature_mse", layers=layers, reduction=reduction, relative=relative, weight=0.5)
     states = [ModelOutput(hidden_states=tuple(signals[signal])) for signals in (student, teacher)]
     value = loss(*states, targets()).value
     z, u = student[signal].detach().double().requires_grad_(True), teacher[signal].detach().double()
-    squares = (z - u).square().mean(dim=(2, 4)) if heads else (z - u).square().mean(dim=3)
+    axes = (2, 4) if heads else (3,)
+    squares = (z - u).square().mean(dim=axes) / (u.square().mean(dim=axes) if relative else 1)
     exact = 0.25 * sum(reduced(squares[layer], targets().tokens, reduction) for layer in (1, len(z) - 1))
     torch.testing.assert_close(value.double(), exact, rtol=TOLERANCE[dtype], atol=0)
     (gradient,) = torch.autograd.grad(exact, z)
     torch.testing.assert_close(gradients(value, student)[signal].double(), gradient, rtol=1e-5, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_a_relative_error_does_not_depend_on_the_size_of_the_states(size: float) -> None:
+    loss = build("feature_mse", layers={"name": "all"}, relative=True, weight=1.0)
+    student, teacher = (size * drawn(seed)["hidden_states"].detach() for seed in (0, 1))
+    found, nothing, same = (
+        float(
+            loss(ModelOutput(hidden_states=tuple(states)), ModelOutput(hidden_states=tuple(teacher)), targets()).value
+        )
+        for states in (student, torch.zeros_like(teacher), teacher)
+    )
+    usual = loss(output(drawn(0)), output(drawn(1)), targets()).value
+    assert found == pytest.approx(float(usual)) and nothing == pytest.approx(1) and same == 0
+
+
+def test_a_teacher_without_a_state_makes_no_infinite_loss() -> None:
+    loss = build("feature_mse", layers={"name": "all"}, relative=True)
+    student = drawn(0)
+    value = loss(
+        output(student), ModelOutput(hidden_states=tuple(torch.zeros_like(student["hidden_states"]))), targets()
+    ).value
+    assert torch.isfinite(value) and all(torch.isfinite(gradients(value, student)["hidden_states"]).flatten())
 
 
 def test_feature_mse_reports_each_layer() -> None:

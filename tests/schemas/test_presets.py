@@ -37,7 +37,10 @@ def test_presets_of_qwen3(name: str, registry: Registry) -> None:
     assert section.activations.group_size == 256  # type: ignore[union-attr]
     assert section.kv_cache.group_size == 128  # type: ignore[union-attr]
     weights = (distillation.task_weight, *(loss.weight for loss in distillation.losses))  # type: ignore[union-attr]
-    assert weights == ((0.05, 2.0, 0.5) if name == "4-bit" else (0.1, 2.0, 0.1))
+    ours = name.startswith("edgerazor-")
+    task, feature = (0.05, 0.5) if name.endswith("4-bit") else (0.1, 0.1)
+    assert weights == (task, 2.0, 30.0 if ours else feature)
+    assert distillation.losses[1].relative is ours  # type: ignore[union-attr]
 
 
 def test_the_names_say_the_bits(registry: Registry) -> None:
@@ -68,12 +71,26 @@ def test_written_sizes_win_one_by_one(registry: Registry) -> None:
     assert recipe.quantization.weights[0].quantizer.group_size == 32  # type: ignore[union-attr]
 
 
-def test_scales_that_every_engine_holds_are_a_switch(registry: Registry) -> None:
-    recipe = load(registry, model=QWEN, preset={"name": "1.88-bit", "scale_dtype": "float16_bfloat16"})
+@pytest.mark.parametrize(
+    ("switch", "expected"),
+    [
+        ({}, "float16_bfloat16"),
+        ({"scale_dtype": None}, "float16_bfloat16"),
+        ({"scale_dtype": "float16_bfloat16"}, "float16_bfloat16"),
+        ({"scale_dtype": "float16"}, "float16"),
+    ],
+)
+def test_scales_are_those_that_every_engine_holds_unless_a_recipe_says_float16(
+    switch: dict[str, Any], expected: str, registry: Registry
+) -> None:
+    recipe = load(registry, model=QWEN, preset={"name": "1.88-bit", **switch})
     section = recipe.quantization
-    assert {rule.quantizer.scale_dtype for rule in section.weights} == {"float16_bfloat16"}  # type: ignore[union-attr]
+    assert {rule.quantizer.scale_dtype for rule in section.weights} == {expected}  # type: ignore[union-attr]
     assert section.activations.scale_dtype == "float32"  # type: ignore[union-attr]
-    assert recipe.to_dict()["preset"]["scale_dtype"] == "float16_bfloat16"
+    assert recipe.to_dict()["preset"]["scale_dtype"] == expected
+
+
+def test_scales_of_another_type_are_refused(registry: Registry) -> None:
     (problem,) = message(registry, model=QWEN, preset={"name": "1.88-bit", "scale_dtype": "bfloat16"})
     assert problem.startswith("recipe: preset.scale_dtype: ") and "float16_bfloat16" in problem
 

@@ -14,6 +14,7 @@ from edgerazor.plugins.losses.layerwise import LayerwiseLoss, Pair
 from edgerazor.plugins.losses.params import FeatureCosineParams, FeatureMSEParams, FeatureParams
 
 PROJECTION_SEED = 3407
+SMALLEST_SQUARE = 1e-12
 
 
 class FeatureLoss(LayerwiseLoss):
@@ -72,12 +73,18 @@ class FeatureLoss(LayerwiseLoss):
 
 
 class FeatureMSE(FeatureLoss):
-    """Mean over the features of the squared difference; the reduction `sum` averages nothing at all."""
+    """Mean over the features of the squared difference; the reduction `sum` averages nothing at all.
+
+    With `relative` it is divided by the mean square of the teacher's state at the same position, 0 where both agree and
+    1 where the student gives zeros.
+    """
 
     params: FeatureMSEParams
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         squares, axes = (student - teacher).square(), _feature_axes(student)
+        if self.params.relative:
+            return squares.mean(dim=axes) / teacher.square().mean(dim=axes).clamp_min(SMALLEST_SQUARE)
         return squares.sum(dim=axes) if self.params.reduction == "sum" else squares.mean(dim=axes)
 
 

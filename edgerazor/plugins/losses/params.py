@@ -86,6 +86,9 @@ class FeatureMSEParams(FeatureParams):
 
     target: ClassVar[str] = "edgerazor.plugins.losses.features:FeatureMSE"
     name: Literal["feature_mse"] = "feature_mse"
+    relative: Annotated[
+        bool, Field(description="Divided by the mean square of the teacher's state: one weight suits every model.")
+    ] = False
 
 
 class FeatureCosineParams(FeatureParams):
