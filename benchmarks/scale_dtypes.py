@@ -42,14 +42,14 @@ def own_recipe(preset: str, teacher: Path, corpus: Path, seed: int) -> dict[str,
     return variants.recipe_of(variant, setting)
 
 
-def preset_recipe(preset: str, teacher: Path, data: Path, seed: int) -> dict[str, Any]:
-    """The preset's recipe for any teacher, trained on rows of 512 tokens."""
+def preset_recipe(preset: str, teacher: Path, data: Path, seed: int, length: int, batch_size: int) -> dict[str, Any]:
+    """The preset's recipe for any teacher, trained on rows of so many tokens."""
     return {
         "model": {"name_or_path": str(teacher)},
         "preset": preset,
-        "data": {"sources": [{"path": str(data)}], "held_out": 0.1, "sequence_length": 512, "seed": seed},
-        "training": {"learning_rate": PRESETS[preset] / 10, "per_device_train_batch_size": 2, "logging_steps": 10}
-        | {"warmup_steps": 0.05, "seed": seed, "save_strategy": "no", "use_cpu": True},
+        "data": {"sources": [{"path": str(data)}], "held_out": 0.1, "sequence_length": length, "seed": seed},
+        "training": {"learning_rate": PRESETS[preset] / 10, "per_device_train_batch_size": batch_size}
+        | {"warmup_steps": 0.05, "logging_steps": 10, "seed": seed, "save_strategy": "no", "use_cpu": True},
     }
 
 
@@ -98,6 +98,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--presets", nargs="+", default=["4-bit", "1.88-bit", "1.58-bit"], choices=PRESETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--length", type=int, default=512, help="tokens of a row of --data")
+    parser.add_argument("--batch-size", type=int, default=2, help="rows of --data in a step")
     parser.add_argument("--batches", type=int, default=40, help="of four rows, held out")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "scale_dtypes.json")
     arguments = parser.parse_args(given)
@@ -109,7 +111,9 @@ def main(given: Sequence[str] | None = None) -> None:
                 load_corpus(None, seed=seed).write(corpus := Path(work) / str(seed))
                 raw = own_recipe(preset, shipped, corpus, seed)
             else:
-                raw = preset_recipe(preset, arguments.teacher, arguments.data, seed)
+                raw = preset_recipe(
+                    preset, arguments.teacher, arguments.data, seed, arguments.length, arguments.batch_size
+                )
             for kind, scales, loss in measure(raw, arguments.steps, arguments.batches, registry):
                 found = losses.setdefault((preset, kind), {scales: [] for scales in SCALES})
                 found[scales].append(loss)

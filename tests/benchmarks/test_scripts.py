@@ -59,7 +59,7 @@ def test_the_profile_finds_every_part(tmp_path):
 
 def test_scales_of_both_kinds_are_compared_on_the_same_rows(tmp_path):
     model, data = save_model(tmp_path / "model", num_hidden_layers=3), save_data(tmp_path / "rows.jsonl")
-    options = ("--teacher", str(model), "--data", str(data), "--seeds", "0", "1", "--batches", "1")
+    options = ("--teacher", str(model), "--data", str(data), "--seeds", "0", "1", "--batches", "1", "--length", "64")
     written = run("scale_dtypes", tmp_path / "out.json", *options, "--presets", "1.58-bit", "--steps", "1")
     rounded, distilled = written["rows"]
     assert (rounded["student"], distilled["student"]) == ("1.58-bit, rounded", "1.58-bit, distilled")
