@@ -15,7 +15,8 @@ BODIES: Mapping[float, Mapping[str, Any]] = {
     1.88: {"name": "sqmp", "high_ratio": 0.125},
     1.58: {"name": "ternary"},
 }
-PUBLISHED, OURS = "published", "closer states, trained scales"
+PUBLISHED, OURS = "published", "closer states"
+WITH_SCALES = f"{OURS}, trained scales"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _layers(selector: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"distillation.losses": ["eakld", {"name": "feature_mse", "weight": 0.1, "layers": dict(selector)}]}
 
 
-def _own_layers(selector: Mapping[str, Any]) -> dict[str, Any]:
+def _closer_layers(selector: Mapping[str, Any]) -> dict[str, Any]:
     state = {"name": "feature_mse", "relative": True, "weight": 30.0, "layers": dict(selector)}
     return LEARNED | {"distillation.losses": ["eakld", state]}
 
@@ -119,7 +120,6 @@ SCALES = {f"learned scales, rate {rate:g}": {"training.scale_learning_rate": rat
 LEARNED = SCALES["learned scales, rate 0.01"]
 BOTH = LEARNED | PURE
 CLOSER = {"distillation.losses": ["eakld", {"like": "feature", "relative": True, "weight": 30.0}]}
-OWN = LEARNED | CLOSER
 SLOWER = SCALES["learned scales, rate 0.003"]
 OTHER_LAYERS = {"last layer": {"name": "fixed", "layers": [-1]}, "all layers": {"name": "all"}}
 CONTESTANTS: tuple[Contestant, ...] = (
@@ -138,19 +138,15 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("learned scales, rate 0.01", bits, changes=LEARNED) for bits in (2.79, 4)),
     *(Contestant("calibrated start, learned scales", bits, changes=START | LEARNED) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant("learned scales, forward KL alone", bits, changes=BOTH) for bits in (1.88, 1.58, 2.79, 4)),
-    *(Contestant("closer states", bits, changes=CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
-    *(Contestant(OURS, bits, changes=OWN) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant(OURS, bits, changes=CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant(WITH_SCALES, bits, changes=LEARNED | CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
     *(
-        Contestant(f"closer states, trained scales, {name}", 1.88, changes=_own_layers(layers))
+        Contestant(f"{WITH_SCALES}, {name}", 1.88, changes=_closer_layers(layers))
         for name, layers in OTHER_LAYERS.items()
     ),
     *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (4, 10)),
-    *(Contestant(f"{OURS}, rate 0.003", bits, changes=SLOWER | CLOSER) for bits in (1.88, 1.58)),
-    *(
-        Contestant(f"{OURS}, {times} x tokens", bits, changes=OWN, times=times)
-        for times in (10, 40)
-        for bits in (1.88, 4)
-    ),
+    *(Contestant(f"{WITH_SCALES}, rate 0.003", bits, changes=SLOWER | CLOSER) for bits in (1.88, 1.58)),
+    *(Contestant(f"{WITH_SCALES}, 10 x tokens", bits, changes=LEARNED | CLOSER, times=10) for bits in (1.88, 4)),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(
         Contestant(f"{name} for EAKLD", 1.88, changes=changes, data=data)
