@@ -29,7 +29,6 @@ class PresetSizes(Schema):
 
 PresetScaleDtype = Literal["float16", "float16_bfloat16"]
 OWN = "edgerazor"
-EVERYWHERE: PresetScaleDtype = "float16_bfloat16"
 
 
 class PresetChoice(Schema):
@@ -41,7 +40,10 @@ class PresetChoice(Schema):
     group_sizes: PresetSizes | None = None
     scale_dtype: Annotated[
         PresetScaleDtype | None,
-        Field(description="Of all weights; null: float16_bfloat16, those that engines of either type hold exactly."),
+        Field(
+            description="Of all weights. float16_bfloat16: exact in engines of either type; null: that in presets "
+            "edgerazor-*, float16 in the published ones."
+        ),
     ] = None
 
     @model_validator(mode="before")
@@ -92,7 +94,8 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
     template = _template(name)
     weights = (adapter.presets.get(_published(name)) if adapter else None) or GENERIC_WEIGHTS
     _rename(template, adapter.renamed if adapter else {})
-    scale_dtype = given.get("scale_dtype") or EVERYWHERE
+    usual = template.pop("scale_dtype", None)
+    scale_dtype = given.get("scale_dtype") or usual
     if scale_dtype in get_args(PresetScaleDtype):  # anything else is refused with the preset itself
         for rule in template["quantization"]["weights"]:
             rule["quantizer"]["scale_dtype"] = scale_dtype
@@ -151,6 +154,7 @@ def _template(name: str) -> dict[str, Any]:
     template: dict[str, Any] = _read(published)
     if published != name:
         changes = _read(OWN)
+        template["scale_dtype"] = changes["scale_dtype"]
         for loss in template["distillation"]["losses"]:
             loss.update(changes.get(loss["name"], {}))
     return template

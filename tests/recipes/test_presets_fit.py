@@ -113,7 +113,7 @@ def test_packing_needs_a_model_and_a_width(name: str, registry: Registry, tmp_pa
     content = yaml.safe_load((tmp_path / "packed" / "config.json").read_text(encoding="utf-8"))
     stored = content["quantization_config"]["recipe"]
     assert "fit" not in stored["quantization"]
-    assert stored["preset"] == {"name": "2.79-bit", "group_sizes": None, "scale_dtype": "float16_bfloat16"}
+    assert stored["preset"] == {"name": "2.79-bit", "group_sizes": None, "scale_dtype": None}
     embedding, body = (rule["quantizer"]["group_size"] for rule in stored["quantization"]["weights"])
     assert (embedding, body) == (32 if name == "smollm2" else 64, 32)
     again = load_recipe(stored, registry=registry)

@@ -71,23 +71,21 @@ def test_written_sizes_win_one_by_one(registry: Registry) -> None:
     assert recipe.quantization.weights[0].quantizer.group_size == 32  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["1.88-bit", "edgerazor-1.88-bit"])
 @pytest.mark.parametrize(
-    ("switch", "expected"),
-    [
-        ({}, "float16_bfloat16"),
-        ({"scale_dtype": None}, "float16_bfloat16"),
-        ({"scale_dtype": "float16_bfloat16"}, "float16_bfloat16"),
-        ({"scale_dtype": "float16"}, "float16"),
-    ],
+    "switch", [{}, {"scale_dtype": None}, {"scale_dtype": "float16_bfloat16"}, {"scale_dtype": "float16"}]
 )
-def test_scales_are_those_that_every_engine_holds_unless_a_recipe_says_float16(
-    switch: dict[str, Any], expected: str, registry: Registry
+def test_scales_that_every_engine_holds_are_a_switch_and_the_default_of_our_own_presets(
+    switch: dict[str, Any], name: str, registry: Registry
 ) -> None:
-    recipe = load(registry, model=QWEN, preset={"name": "1.88-bit", **switch})
+    usual = "float16" if name == "1.88-bit" else "float16_bfloat16"
+    expected = switch.get("scale_dtype") or usual
+    recipe = load(registry, model=QWEN, preset={"name": name, **switch})
     section = recipe.quantization
     assert {rule.quantizer.scale_dtype for rule in section.weights} == {expected}  # type: ignore[union-attr]
     assert section.activations.scale_dtype == "float32"  # type: ignore[union-attr]
-    assert recipe.to_dict()["preset"]["scale_dtype"] == expected
+    assert recipe.to_dict()["preset"]["scale_dtype"] in (expected, switch.get("scale_dtype"))
+    assert load_recipe(recipe.to_dict(), registry=registry) == recipe
 
 
 def test_scales_of_another_type_are_refused(registry: Registry) -> None:
