@@ -90,9 +90,9 @@ def _layers(selector: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"distillation.losses": ["eakld", {"name": "feature_mse", "weight": 0.1, "layers": dict(selector)}]}
 
 
-def _closer_layers(selector: Mapping[str, Any]) -> dict[str, Any]:
-    state = {"name": "feature_mse", "relative": True, "weight": 30.0, "layers": dict(selector)}
-    return LEARNED | {"distillation.losses": ["eakld", state]}
+def _closer(**options: Any) -> dict[str, Any]:
+    """What our own presets change."""
+    return {"distillation.losses": ["eakld", {"like": "feature", "relative": True, "weight": 30.0, **options}]}
 
 
 QAT = {"distillation": None}
@@ -119,9 +119,7 @@ NARROW = (1.88, 1.58)
 SCALES = {f"learned scales, rate {rate:g}": {"training.scale_learning_rate": rate} for rate in (0.003, 0.01, 0.03)}
 LEARNED = SCALES["learned scales, rate 0.01"]
 BOTH = LEARNED | PURE
-CLOSER = {"distillation.losses": ["eakld", {"like": "feature", "relative": True, "weight": 30.0}]}
-SLOWER = SCALES["learned scales, rate 0.003"]
-OTHER_LAYERS = {"last layer": {"name": "fixed", "layers": [-1]}, "all layers": {"name": "all"}}
+CLOSER = _closer()
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
@@ -141,11 +139,14 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant(OURS, bits, changes=CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant(WITH_SCALES, bits, changes=LEARNED | CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
     *(
-        Contestant(f"{WITH_SCALES}, {name}", 1.88, changes=_closer_layers(layers))
-        for name, layers in OTHER_LAYERS.items()
+        Contestant(f"{WITH_SCALES}, {name}", 1.88, changes=LEARNED | _closer(layers={**selector}))
+        for name, selector in (("last layer", {"name": "fixed", "layers": [-1]}), ("all layers", {"name": "all"}))
     ),
     *(Contestant(f"cross entropy alone, {times} x tokens", 1.88, changes=QAT, times=times) for times in (4, 10)),
-    *(Contestant(f"{WITH_SCALES}, rate 0.003", bits, changes=SLOWER | CLOSER) for bits in (1.88, 1.58)),
+    *(
+        Contestant(f"{WITH_SCALES}, rate 0.003", bits, changes=SCALES["learned scales, rate 0.003"] | CLOSER)
+        for bits in (1.88, 1.58)
+    ),
     *(Contestant(f"{WITH_SCALES}, 10 x tokens", bits, changes=LEARNED | CLOSER, times=10) for bits in (1.88, 4)),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(

@@ -33,6 +33,21 @@ def test_every_contestant_is_a_recipe_that_differs_from_the_published_one(tmp_pa
     assert len(set(recipes)) == len(recipes)
 
 
+def test_what_the_laboratory_calls_ours_is_what_our_presets_have(tmp_path: Path, registry: Registry) -> None:
+    contestants = import_module("quality_contestants")
+    ours = next(entry for entry in contestants.CONTESTANTS if entry.name == f"{contestants.OURS}, 1.88 bit")
+    (loss,) = [
+        entry
+        for entry in contestants.recipe_of(ours, setting(tmp_path), 0)["distillation"]["losses"]
+        if entry["name"] == "feature_mse"
+    ]
+    content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": "edgerazor-1.88-bit"}
+    distillation = load_recipe(content, registry=registry).distillation
+    assert distillation is not None
+    preset = distillation.losses[1].model_dump()
+    assert (preset["name"], preset["relative"], preset["weight"]) == ("feature_mse", loss["relative"], loss["weight"])
+
+
 def test_differences_are_taken_between_equal_seeds() -> None:
     def unit(method: str, seed: int, kl: float) -> dict[str, Any]:
         facts = {"name": method, "method": method, "bits": 1.88, "kind": "trained", "data": "human", "seed": seed}

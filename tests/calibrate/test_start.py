@@ -77,9 +77,8 @@ def test_codes_that_no_weights_have_are_refused(name: str, values: dict[str, Any
     weight, _ = draw(1)
     quantizer = build(name, **values, group_size=32)
     codes = quantizer.quantize(weight)
-    inner = replace(
-        codes, codes=torch.zeros_like(codes.codes), scale=codes.scale + 1
-    )  # of zeros alone no such scale is
+    # Zeros alone never have such a scale.
+    inner = replace(codes, codes=torch.zeros_like(codes.codes), scale=codes.scale + 1)
     with pytest.raises(PlanError, match="rounds no weights to these codes"):
         latent_weights(inner, weight, quantizer, Matrices.along_last_axis(weight.shape))
 
