@@ -9,10 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
 from edgerazor.data.bad_rows import BadRows
+from edgerazor.models.load import Models
 from edgerazor.schemas.data import Source
 from edgerazor.schemas.synthesis import SynthesisSettings
 from edgerazor.synthesize.drafts import Prompt
@@ -106,6 +108,16 @@ def save_talker(folder: Path) -> Path:
     model.generation_config.eos_token_id = [*range(0, len(words), 16)]
     model.save_pretrained(folder)
     return folder
+
+
+def compute_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have local teachers compute in float64.
+
+    A matrix product sums in another order for another number of rows. In float32 that turns one sampled token in some
+    hundred thousand; here the claim is that nothing else of a batch does.
+    """
+    load = Models.load_teacher
+    monkeypatch.setattr(Models, "load_teacher", lambda self, **options: load(self, **options).double())
 
 
 def completion(text: str | None, reason: str = "stop") -> dict[str, Any]:

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from synthesize_cases import TEMPLATE, dialogue, dialogues, prompts_of, save_teacher, settings, user, write_lines
+from synthesize_cases import (
+    TEMPLATE,
+    compute_in_float64,
+    dialogue,
+    dialogues,
+    prompts_of,
+    save_teacher,
+    settings,
+    user,
+    write_lines,
+)
 from transformers import AutoTokenizer, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from edgerazor.core.discovery import load_plugins
@@ -85,7 +95,8 @@ def test_greedy_turns_are_those_of_a_plain_loop(teacher: Path, write: Write) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_does_not_depend_on_its_batch(temperature: float, write: Write) -> None:
+def test_a_row_does_not_depend_on_its_batch(temperature: float, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute_in_float64(monkeypatch)
     rows = dialogues(5)
     alone = write(rows, 1, temperature=temperature)
     for batch_size in (3, 16):
