@@ -147,12 +147,17 @@ CONTESTANTS: tuple[Contestant, ...] = (
         Contestant(f"{WITH_SCALES}, rate 0.003", bits, changes=SCALES["learned scales, rate 0.003"] | CLOSER)
         for bits in (1.88, 1.58)
     ),
-    *(Contestant(f"{WITH_SCALES}, 10 x tokens", bits, changes=LEARNED | CLOSER, times=10) for bits in (1.88, 4)),
+    *(
+        Contestant(f"{WITH_SCALES}, {times} x tokens", bits, changes=LEARNED | CLOSER, times=times)
+        for times in (10, 40)
+        for bits in (1.88, 4)
+    ),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(
-        Contestant(f"{name} for EAKLD", 1.88, changes=changes, data=data)
+        Contestant(f"{name} for {published}", 1.88, changes=changes, data=data)
         for data in ("teacher", "mixed")
-        for name, changes in LOSSES.items()
+        for published, others in (("EAKLD", LOSSES), ("LAFD", SELECTORS))
+        for name, changes in others.items()
     ),
 )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
@@ -26,7 +27,7 @@ from edgerazor.models.transformers_runtime import TransformersRuntime
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.model import ModelSection
-from edgerazor.schemas.recipe import Recipe, load_recipe
+from edgerazor.schemas.recipe import load_recipe
 
 _CHUNK = 256
 
@@ -81,7 +82,8 @@ def evaluate_exported(
     Args:
         path: file or folder that an exporter wrote.
         registry: loaded plugins.
-        data: what to evaluate on; None takes the held-out data of the recipe in the export.
+        data: what to evaluate on; None takes the held-out data of the recipe in the export. A file of another tool
+            holds no recipe, and needs both data and teacher.
         teacher: 16-bit model to compare with, whose tokenizer reads the data; None takes teacher and tokenizer of the
             recipe.
         evaluation: its batches times its batch size are the rows at most; None takes those of the recipe.
@@ -91,25 +93,27 @@ def evaluate_exported(
     """
     runtime = open_exported(path, registry=registry)
     try:
-        if not runtime.recipe:
-            raise DataError(f"{path}: holds no recipe; export it again, or evaluate the checkpoint it was made of")
-        recipe = load_recipe(dict(runtime.recipe), registry=registry)
-        section = held_out_section(path, recipe.data, data)
+        recipe = load_recipe(dict(runtime.recipe), registry=registry) if runtime.recipe else None
+        if recipe is None and (data is None or teacher is None):
+            raise DataError(
+                f"{path}: holds no recipe, as no file of another tool does; "
+                "give a file to evaluate on with --data, and its 16-bit model with --teacher"
+            )
+        section = held_out_section(path, recipe.data if recipe else None, data)
+        model = recipe.model if recipe else ModelSection(name_or_path=str(teacher))
+        evaluation = evaluation or (recipe.evaluation if recipe else EvaluationSection())
+        device = pick_device(use_cpu=recipe is not None and recipe.training.use_cpu)
         if isinstance(runtime, ClassifierRuntime):
-            given: dict[str, Any] = {
-                "teacher": teacher,
-                "evaluation": evaluation or recipe.evaluation,
-                "registry": registry,
-            }
-            return _of_pictures(path, runtime, recipe, section, **given)
-        theirs = open_teacher(path, recipe.model, teacher, vocabulary=runtime.vocabulary_size, registry=registry)
-        tokenizer = _load_tokenizer(recipe.model, theirs)
+            return _of_pictures(
+                path, runtime, model, section, teacher=teacher, evaluation=evaluation, device=device, registry=registry
+            )
+        theirs = open_teacher(path, model, teacher, vocabulary=runtime.vocabulary_size, registry=registry)
+        tokenizer = _load_tokenizer(model, theirs)
         _check_tokens(runtime, tokenizer, path)
         dataset = load_held_out(section, tokenizer)
-        model: Any = theirs.load_teacher(device=pick_device(use_cpu=recipe.training.use_cpu))
-        evaluation = evaluation or recipe.evaluation
+        loaded: Any = theirs.load_teacher(device=device)
         rows = None if evaluation.batches is None else evaluation.batches * evaluation.batch_size
-        return evaluate_runtime(runtime, TransformersRuntime(model, tokenizer), dataset, rows=rows)
+        return evaluate_runtime(runtime, TransformersRuntime(loaded, tokenizer), dataset, rows=rows)
     finally:
         runtime.close()
 
@@ -117,21 +121,22 @@ def evaluate_exported(
 def _of_pictures(
     path: Path,
     runtime: ClassifierRuntime,
-    recipe: Recipe,
+    model: ModelSection,
     section: DataSection,
     *,
     teacher: str | None,
     evaluation: EvaluationSection,
+    device: torch.device,
     registry: Registry,
 ) -> EvaluationResult:
     """Figures of a classifier, whose image processor lies beside it."""
-    source = ModelSource(str(path), registry=registry, family=recipe.model.family)
-    theirs = open_teacher(path, recipe.model, teacher, vocabulary=runtime.classes, registry=registry)
+    source = ModelSource(str(path), registry=registry, family=model.family)
+    theirs = open_teacher(path, model, teacher, vocabulary=runtime.classes, registry=registry)
     task = task_of(section, source, source.adapter.facts(source.config), source.config)
-    model: Any = theirs.load_teacher(device=pick_device(use_cpu=recipe.training.use_cpu))
+    loaded: Any = theirs.load_teacher(device=device)
     rows = measured_rows(task.load(section))
     return evaluate_classifier(
-        runtime, model, rows, task.collator, batch_size=evaluation.batch_size, batches=evaluation.batches
+        runtime, loaded, rows, task.collator, batch_size=evaluation.batch_size, batches=evaluation.batches
     )
 
 

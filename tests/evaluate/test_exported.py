@@ -1,6 +1,7 @@
 """Exported models are measured on what their recipe holds out, with its teacher at its revision and its tokenizer."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,9 @@ from edgerazor.core.registry import Component, Registry
 from edgerazor.errors import CheckpointError, DataError, PlanError
 from edgerazor.evaluate.checkpoints import evaluate_checkpoint
 from edgerazor.evaluate.exported import evaluate_exported
+from edgerazor.export.export import export_to
 from edgerazor.models.transformers_runtime import TransformersRuntime
+from edgerazor.plugins.exporters.common import RECIPE
 from edgerazor.schemas.components import ExporterParams
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.recipe import load_recipe
@@ -96,6 +99,25 @@ def test_an_export_is_measured_on_the_rows_that_its_checkpoint_is_measured_on(ma
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
     assert found.teacher_loss == pytest.approx(expected.teacher_loss, rel=1e-4)
     assert found.kl_teacher == pytest.approx(expected.kl_teacher, rel=1e-2)
+
+
+@pytest.mark.llamacpp
+def test_a_file_of_another_tool_is_measured_on_data_and_beside_a_teacher_that_are_given(
+    make: Any, registry: Registry, tmp_path: Path
+) -> None:
+    pytest.importorskip("llama_cpp")
+    packed, ours, theirs = make(data={"held_out": 0.2})[0], tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+    export_to(packed, "gguf", ours, registry=registry)
+    content = ours.read_bytes()
+    assert content.count(RECIPE.encode()) == 1
+    theirs.write_bytes(content.replace(RECIPE.encode(), b"x" * len(RECIPE)))
+    given = DataSection.model_validate({"sources": [str(tmp_path / "data.jsonl")], "sequence_length": 48})
+    for data, teacher in ((None, None), (given, None), (None, str(tmp_path / "model"))):
+        with pytest.raises(DataError, match=r"theirs\.gguf: holds no recipe.* --data, and its 16-bit model with --te"):
+            evaluate_exported(theirs, registry=registry, data=data, teacher=teacher)
+    found = evaluate_exported(theirs, registry=registry, data=given, teacher=str(tmp_path / "model"))
+    expected = evaluate_exported(ours, registry=registry, data=given)
+    assert replace(found, tokens_per_second=None) == replace(expected, tokens_per_second=None)
 
 
 def test_the_tokenizer_of_the_recipe_reads_the_data(make: Any, with_other: Registry, tmp_path: Path) -> None:
