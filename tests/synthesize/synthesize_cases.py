@@ -91,12 +91,12 @@ TALKER_TEMPLATE = (
 )
 
 
-def save_talker(folder: Path) -> Path:
+def save_talker(folder: Path, **values: Any) -> Path:
     """A random model that writes ASCII alone, and ends a turn at every 16th token of its vocabulary.
 
     The first coordinate of its hidden states is the same everywhere, and the head turns it against other characters.
     """
-    save_teacher(folder, template=TALKER_TEMPLATE, tie_word_embeddings=False)
+    save_teacher(folder, template=TALKER_TEMPLATE, tie_word_embeddings=False, **values)
     words = tokenizer()
     model: Any = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     ascii_only = torch.tensor([words.decode([token]).isascii() for token in range(len(words))])

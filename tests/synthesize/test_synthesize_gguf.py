@@ -22,16 +22,20 @@ pytestmark = pytest.mark.llamacpp
 TEXTS = ([5, 6, 7, 8], [9, 10], [5, 6, 7, 11, 12, 13, 14])
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Path:
-    """The talker in 8 bit."""
-    folder = tmp_path_factory.mktemp("gguf")
-    save_talker(folder / "float")
-    rules = [{"match": "*", "quantizer": {"name": "int", "bits": 8, "group_size": 32}}]
+def save_gguf(folder: Path, match: str, registry: Registry, **values: Any) -> Path:
+    """The talker; what matches is in 8 bit, the rest in 16."""
+    save_talker(folder / "float", **values)
+    rules = [{"match": match, "quantizer": {"name": "int", "bits": 8, "group_size": 32}}]
     recipe = write_recipe(folder / "recipe.yaml", {"quantization": {**quantization(), "weights": rules}})
     pack_source(str(folder / "float"), registry=registry, output=folder / "packed", recipe=recipe)
     export_to(folder / "packed", "gguf", folder / "teacher.gguf", registry=registry)
     return folder / "teacher.gguf"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Path:
+    """The talker in 8 bit."""
+    return save_gguf(tmp_path_factory.mktemp("gguf"), "*", registry)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,20 @@ def test_texts_side_by_side_have_the_logits_of_each_alone(runtime: Runtime) -> N
     for row, ids in zip([*first, *second], [*TEXTS, [*TEXTS[0], 20], [*TEXTS[2], 21, 22]], strict=True):
         np.testing.assert_allclose(row, alone(runtime, ids), atol=1e-3)
     sequences.close()
+
+
+def test_the_order_in_which_texts_are_given_changes_no_bit(registry: Registry, tmp_path: Path) -> None:
+    """Texts out of line are run apart by llama.cpp, in products that sum otherwise, and its weights read for each."""
+    file = save_gguf(tmp_path, "lm_head", registry, hidden_size=512, intermediate_size=1536)
+    opened, read = open_runtime(file, registry=registry), []
+    for order in (list(range(9)), [4, 0, 8, 7, 6, 5, 3, 2, 1]):
+        sequences = opened.open_sequences(9, 64)
+        sequences.feed({number: sequences.begin(number, [5, 6 + number, 7]) for number in range(9)})
+        logits = sequences.feed({number: [20 + number] for number in order})
+        read.append(logits[np.argsort(order)])
+        sequences.close()
+    opened.close()
+    assert np.array_equal(*read)
 
 
 def test_what_a_place_holds_of_a_text_is_not_read_again(runtime: Runtime) -> None:

@@ -113,10 +113,17 @@ class LlamaCppSequences(Sequences):
         return np.stack(last), following
 
     def _run_all(self, tokens: Sequence[tuple[int, int, int, bool]]) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = []
-        for start in range(0, len(tokens), _BATCH):
-            found += self._run(tokens[start : start + _BATCH])
-        return found
+        """Logits of the wanted tokens, in their order.
+
+        llama.cpp reads its weights once for texts whose numbers follow each other, and anew where one is out of line.
+        """
+        in_line = sorted(range(len(tokens)), key=lambda index: tokens[index][0])
+        found: dict[int, NDArray[np.float32]] = {}
+        for start in range(0, len(in_line), _BATCH):
+            part = in_line[start : start + _BATCH]
+            wanted = [index for index in part if tokens[index][3]]
+            found.update(zip(wanted, self._run([tokens[index] for index in part]), strict=True))
+        return [found[index] for index in sorted(found)]
 
     def close(self) -> None:
         """Free the cache; the model stays loaded."""
