@@ -27,7 +27,7 @@ class Student:
     calibration_rows: int
 
 
-STUDENTS = (Student("4-bit", HERE / "4-bit.yaml", 0.35, 48), Student("2.79-bit", HERE / "2.79-bit.yaml", 0.65, 16))
+STUDENTS = (Student("4-bit", HERE / "4-bit.yaml", 0.25, 48), Student("2.79-bit", HERE / "2.79-bit.yaml", 0.75, 16))
 
 
 @dataclass(frozen=True)
