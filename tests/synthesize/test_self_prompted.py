@@ -75,6 +75,12 @@ def test_batches_of_any_size_write_the_same(talker: Path, tmp_path: Path, monkey
         succeed(*arguments(talker, output, "--batch-size", size))
         written.append((output.read_bytes(), output.with_name(f"{size}.jsonl.refused").read_bytes()))
     assert written[0] == written[1] == written[2] and len(read_lines(output)) == COUNT
+    rows, refused = written[0]
+    output, beside = tmp_path / "cut.jsonl", tmp_path / "cut.jsonl.refused"
+    output.write_bytes(rows[: len(rows) // 2])
+    beside.write_bytes(refused[: len(refused) // 3])
+    succeed(*arguments(talker, output, "--batch-size", 3))
+    assert output.read_bytes() == rows and sorted(beside.read_bytes().splitlines()) == sorted(refused.splitlines())
 
 
 @pytest.mark.parametrize(("rows", "refused"), [(0.4, 0.6), (0.9, 0.0), (0.0, 1.0)])
