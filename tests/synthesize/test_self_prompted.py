@@ -1,9 +1,11 @@
 """`edgerazor synthesize --self-prompted`: the same rows, whatever batch writes them and however often it is killed."""
 
+import contextlib
 import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,28 @@ LIMITS = ("--set", "question_tokens=24", "--set", "min_question=3", "--set", "ma
 
 
 @pytest.fixture(scope="module")
-def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_talker(tmp_path_factory.mktemp("talker"))
-
-
-def arguments(talker: Path, output: Path, *more: object, count: int = COUNT) -> list[object]:
-    """One text at a time, which is written to the last bit alike in every run."""
-    command = ["synthesize", "--self-prompted", count, "--output", output, "--model", talker, "--max-new-tokens", 24]
-    return [*command, "--batch-size", 1, "--temperature", 1.3, "--top-k", 0, "--top-p", 1, *LIMITS, *more]
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "talker"
+    folder.mkdir()
+    return save_talker(folder)
 
 
 @pytest.fixture(scope="module")
-def whole(talker: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+def talker(saved: Path) -> Iterator[str]:
+    """The model by a name that is the same in every run of the tests: candidates depend on it."""
+    with contextlib.chdir(saved.parent):
+        yield saved.name
+
+
+def arguments(talker: str, output: Path, *more: object, count: int = COUNT) -> list[object]:
+    """One text at a time, which is written to the last bit alike in every run."""
+    command: list[object] = ["synthesize", "--self-prompted", count, "--output", output, "--model", talker]
+    command += ["--max-new-tokens", 24, "--batch-size", 1, "--max-attempts", 2000]
+    return [*command, "--temperature", 1.3, "--top-k", 0, "--top-p", 1, *LIMITS, *more]
+
+
+@pytest.fixture(scope="module")
+def whole(talker: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """What an undisturbed run writes: rows, and what was refused."""
     output = tmp_path_factory.mktemp("whole") / "a.jsonl"
     printed = succeed(*arguments(talker, output))
@@ -49,9 +61,8 @@ def kinds(refused: list[dict[str, Any]]) -> set[str]:
     return {row["refused"] for row in refused}
 
 
-def test_rows_say_how_they_were_made_and_train(talker: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_rows_say_how_they_were_made_and_train(talker: str, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
     rows, refused = ([json.loads(line) for line in content.splitlines()] for content in whole)
-    # Which candidates there are depends on the model's name, and so on the folder of this run of the tests.
     assert len(rows) == COUNT and "unfinished" in kinds(refused)
     assert sorted(row["index"] for row in [*rows, *refused]) == [*range(len(rows) + len(refused))]
     assert [row["index"] for row in rows] == sorted(row["index"] for row in rows)
@@ -67,7 +78,7 @@ def test_rows_say_how_they_were_made_and_train(talker: Path, whole: tuple[bytes,
 
 
 @pytest.mark.slow
-def test_batches_of_any_size_write_the_same(talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_any_size_write_the_same(talker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compute_in_float64(monkeypatch)
     written = []
     for size in (1, 5, 8):
@@ -85,7 +96,7 @@ def test_batches_of_any_size_write_the_same(talker: Path, tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("rows", "refused"), [(0.4, 0.6), (0.9, 0.0), (0.0, 1.0)])
 def test_a_run_cut_off_anywhere_goes_on_to_the_same(
-    rows: float, refused: float, talker: Path, whole: tuple[bytes, bytes], tmp_path: Path
+    rows: float, refused: float, talker: str, whole: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     """Files cut at any byte, one earlier than the other, as a power cut leaves them."""
     output = tmp_path / "a.jsonl"
@@ -97,7 +108,7 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same(
     assert indices == sorted(json.loads(line)["index"] for line in whole[1].splitlines())
 
 
-def test_more_rows_go_on_from_those_there(talker: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_more_rows_go_on_from_those_there(talker: str, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
     succeed(*arguments(talker, output, count=3))
     assert whole[0].startswith(output.read_bytes()) and len(read_lines(output)) == 3
@@ -110,7 +121,7 @@ def test_more_rows_go_on_from_those_there(talker: Path, whole: tuple[bytes, byte
 
 @pytest.mark.subprocess
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_rows(talker: Path, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_rows(talker: str, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
     process = start(arguments(talker, output), tmp_path / "log")
     while process.is_alive() and not (output.exists() and output.read_bytes().count(b"\n") >= 2):
@@ -123,7 +134,7 @@ def test_a_killed_run_goes_on_to_the_same_rows(talker: Path, whole: tuple[bytes,
     assert (output.read_bytes(), output.with_name("a.jsonl.refused").read_bytes()) == whole
 
 
-def test_several_turns(talker: Path, tmp_path: Path) -> None:
+def test_several_turns(talker: str, tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
     succeed(*arguments(talker, output, "--turns", 2, "--system-prompt", "Be kind.", count=2))
     for row in read_lines(output):
@@ -131,7 +142,7 @@ def test_several_turns(talker: Path, tmp_path: Path) -> None:
         assert roles == ["system", "user", "assistant", "user", "assistant"] and len(row["finish_reasons"]) == 2
 
 
-def test_attempts_that_are_used_up_are_an_error(talker: Path, tmp_path: Path) -> None:
+def test_attempts_that_are_used_up_are_an_error(talker: str, tmp_path: Path) -> None:
     output = tmp_path / "a.jsonl"
     error = fail(*arguments(talker, output, "--script", "thai", "--max-attempts", 20))
     assert error.startswith(f"{output}: holds 0 of {COUNT} dialogues after 20 attempts; refused were ")
@@ -139,7 +150,7 @@ def test_attempts_that_are_used_up_are_an_error(talker: Path, tmp_path: Path) ->
     assert not output.exists() and len(read_lines(output.with_name("a.jsonl.refused"))) == 20
 
 
-def test_an_interrupt_is_exit_code_130(talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_exit_code_130(talker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal comes while the first batch is written."""
     from edgerazor.synthesize.sampling import TokenSampler
 
@@ -156,7 +167,7 @@ def test_an_interrupt_is_exit_code_130(talker: Path, tmp_path: Path, monkeypatch
     assert said == f"stopped; {output} holds 0 of {COUNT} dialogues. The same command goes on from there.\n"
 
 
-def test_options_that_do_not_go_together_are_errors(talker: Path, tmp_path: Path) -> None:
+def test_options_that_do_not_go_together_are_errors(talker: str, tmp_path: Path) -> None:
     output, source = tmp_path / "a.jsonl", write_lines(tmp_path / "in.jsonl", [{"messages": [user("Why?")]}])
     own = ["synthesize", "--output", output, "--model", talker]
     assert fail(*own).startswith("which questions? name a source")

@@ -103,6 +103,7 @@ def test_long_texts_go_through_in_parts(runtime: Runtime) -> None:
 def test_dialogues_without_data_are_the_same_in_any_batch(teacher: Path, tmp_path: Path) -> None:
     command = ["synthesize", "--self-prompted", 6, "--model", teacher, "--max-new-tokens", 24, "--temperature", 1.3]
     command += ["--top-k", 0, "--top-p", 1, "--set", "question_tokens=24", "--set", "min_question=3"]
+    command += ["--max-attempts", 2000]
     for size in (1, 4):
         succeed(*command, "--batch-size", size, "--output", tmp_path / f"{size}.jsonl")
     rows = read_lines(tmp_path / "1.jsonl")
