@@ -18,16 +18,14 @@ class Student:
         name: as in the report, and of its folder.
         recipe: the file that it is trained by.
         share: of the training time; the further rounding is from the teacher, the more.
-        calibration_rows: of the dialogues, for calibrated rounding; more where training begins there.
     """
 
     name: str
     recipe: Path
     share: float
-    calibration_rows: int
 
 
-STUDENTS = (Student("4-bit", HERE / "4-bit.yaml", 0.25, 48), Student("2.79-bit", HERE / "2.79-bit.yaml", 0.75, 16))
+STUDENTS = (Student("4-bit", HERE / "4-bit.yaml", 0.25), Student("2.79-bit", HERE / "2.79-bit.yaml", 0.75))
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Sizes:
     Attributes:
         changes: of the recipes, as `--set` takes them.
         steps: of training; None is what the time allows.
-        calibration_rows: for calibrated rounding at most; None is what each student takes.
+        calibration_rows: of the dialogues, for calibrated rounding of a student whose training does not begin there.
         probe_steps: that are timed for the plan, after one that is not.
         questions, answer_tokens: how many are asked, and how long an answer may be.
         greedy_prompts, greedy_tokens: how many texts the engines write, and how long these are.
@@ -47,7 +45,7 @@ class Sizes:
 
     changes: tuple[str, ...] = ()
     steps: int | None = None
-    calibration_rows: int | None = None
+    calibration_rows: int = 16
     probe_steps: int = 2
     questions: int = 6
     answer_tokens: int = 64
@@ -58,7 +56,7 @@ class Sizes:
 
 
 SMOKE = Sizes(
-    changes=("data.sequence_length=128", "evaluation.batches=2"),
+    changes=("data.sequence_length=128", "evaluation.batches=2", "training.start_samples=4"),
     steps=4,
     calibration_rows=4,
     probe_steps=1,
