@@ -7,8 +7,7 @@ they get, and the model around them makes the arguments, such as masks and rotat
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -16,27 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.calibrate.head import Head
-from edgerazor.calibrate.inputs import InputMoments, Inputs, sharing_inputs
-from edgerazor.calibrate.residual import SeenSums
+from edgerazor.calibrate.inputs import InputMoments, Inputs
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.plan import Plan
+from edgerazor.kernels.processor import Processor
 from edgerazor.models.stored_weights import StoredWeights
 
 _LAYER = re.compile(r"^((.*\blayers)\.\d+)\.")
-
-
-@dataclass(frozen=True)
-class InputSet:
-    """Matrices of a layer that are given the same tensor.
-
-    Attributes:
-        entries: in the order of their use.
-        added: there is one, and the model adds its output to something, its residual stream.
-    """
-
-    entries: tuple[ModulePlan, ...]
-    added: bool
 
 
 class Decoder:
@@ -46,14 +32,15 @@ class Decoder:
         model: float32, with the plan applied, whose matrices then compute as they are until they are rounded.
         plan: of the model.
         weights: where the model's parameters are on the meta device.
+        dtype: of the products of a layer that states go through.
 
     Attributes:
         layers: names, in the order of the model.
         head: the output head; None where it is not quantized.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, weights: StoredWeights | None):
-        self.model, self.weights, self.layers = model, weights, decoder_layers(plan, model)
+    def __init__(self, model: nn.Module, plan: Plan, weights: StoredWeights | None, dtype: torch.dtype = torch.float32):
+        self.model, self.weights, self.layers, self.dtype = model, weights, decoder_layers(plan, model), dtype
         self.head = Head.of(model, plan)
         container = self.layers[0].rpartition(".")[0]
         self.owner = model.get_submodule(container.rpartition(".")[0])
@@ -152,61 +139,15 @@ class Decoder:
         name = self.layers[index]
         module = self.model.get_submodule(name)
         with self._present([f"{name}.{inner}" for inner, _ in module.named_parameters()]):
-            yield partial(self._through, index)
+            yield partial(self.through, index)
 
-    def input_sets(self, index: int, states: Tensor) -> list[InputSet]:
-        """Matrices of a layer in the order of their use, those that are given the same tensor together."""
-        used: list[tuple[ModulePlan, Tensor]] = []
-        outputs: list[tuple[ModulePlan, Tensor]] = []
-        added: set[str] = set()
+    def calls(self, index: int) -> int:
+        """How often the model runs a layer in a row, as `begin` has seen it."""
+        return max(self._calls[index], 1)
 
-        def see_sum(*terms: Tensor) -> None:
-            added.update(entry.name for entry, output in outputs if any(term is output for term in terms))
-
-        hooks = []
-        for entry in self.entries[self.layers[index]]:
-            matrix = self.matrix(entry)
-            hooks += [
-                matrix.register_forward_pre_hook(lambda _, args, entry=entry: used.append((entry, args[0]))),
-                matrix.register_forward_hook(lambda _, __, output, entry=entry: outputs.append((entry, output))),
-            ]
-        with _removed(hooks), SeenSums(see_sum):
-            self._through(index, states)
-        of_first_call = used[: len(used) // max(self._calls[index], 1)]
-        return [
-            InputSet(tuple(entries), len(entries) == 1 and entries[0].name in added)
-            for entries in sharing_inputs(of_first_call)
-        ]
-
-    def inputs(self, index: int, wanted: InputSet, states: Tensor) -> Inputs:
-        """What matrices are multiplied by, and their output is added to, as states go through their layer."""
-        layer, calls = self.matrix(wanted.entries[0]), max(self._calls[index], 1)
-        rows: list[Tensor] = []
-        residuals: list[Tensor] = []
-        output: Tensor | None = None
-
-        def see_input(_: Any, args: tuple[Any, ...]) -> None:
-            rows.append(_product_rows(layer, args[0]))
-            if len(rows) == calls and not wanted.added:
-                raise _EnoughError
-
-        def see_output(_: Any, __: Any, made: Tensor) -> None:
-            nonlocal output
-            output = made
-
-        def see_sum(first: Tensor, second: Tensor) -> None:
-            if output is not None and (first is output or second is output):
-                residuals.append((second if first is output else first).flatten(0, -2))
-                if len(residuals) == calls:
-                    raise _EnoughError
-
-        hooks = [layer.register_forward_pre_hook(see_input), layer.register_forward_hook(see_output)]
-        with _removed(hooks), SeenSums(see_sum) if wanted.added else nullcontext():
-            self._through(index, states)
-        return Inputs(torch.cat(rows), torch.cat(residuals) if residuals else None)
-
-    def _through(self, index: int, states: Tensor) -> Tensor:
-        left = max(self._calls[index], 1)
+    def through(self, index: int, states: Tensor) -> Tensor:
+        """Float32 states `[1, T, hidden]` behind a layer whose weights are in memory; as given if a hook stops it."""
+        left = self.calls(index)
 
         def run(called: int, given: Tensor, *_: Any, **arguments: Any) -> Tensor:
             nonlocal states, left
@@ -215,12 +156,15 @@ class Decoder:
             output = self._forwards[index](states, **arguments)
             states, left = output[0] if isinstance(output, tuple) else output, left - 1
             if not left:
-                raise _EnoughError
+                raise EnoughError
             return given
 
-        with self._replaced(run), suppress(_EnoughError):
+        with self._replaced(run), suppress(EnoughError), self._arithmetic():
             self.owner(inputs_embeds=states, use_cache=False)
-        return states
+        return states.float()
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32)
 
     @contextmanager
     def _replaced(self, forward: Callable[..., Tensor]) -> Iterator[None]:
@@ -247,8 +191,13 @@ class Decoder:
             yield
 
 
-class _EnoughError(Exception):
-    """The layer has computed."""
+class EnoughError(Exception):
+    """What was asked of the model is there."""
+
+
+def layer_dtype(processor: Processor) -> torch.dtype:
+    """In what states go through layers: what a product loses in bfloat16 is nothing beside what rounding does."""
+    return torch.bfloat16 if processor.bfloat16 else torch.float32
 
 
 def decoder_layers(plan: Plan, model: nn.Module) -> list[str]:
@@ -258,16 +207,6 @@ def decoder_layers(plan: Plan, model: nn.Module) -> list[str]:
         if place and entry.kind == "linear":
             return [f"{place[2]}.{name}" for name, _ in model.get_submodule(place[2]).named_children()]
     return []
-
-
-@contextmanager
-def _removed(hooks: Iterable[Any]) -> Iterator[None]:
-    """After the block the hooks are gone."""
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _product_rows(layer: Any, x: Tensor) -> Tensor:

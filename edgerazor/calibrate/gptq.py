@@ -5,41 +5,57 @@ rounding a column makes is smallest if the later columns move by the error times
 Groups and widths are the quantizer's own. A scale is the quantizer's, of the columns as they are when their group
 begins, or the part of it that makes the error smallest: by the same formula a column's squared error costs the inverse
 square of the factor's diagonal element. The weight of a group that reaches furthest keeps the outermost code, so that
-there are weights which the quantizer itself rounds to what is found, and training can begin at them.
+there are weights which the quantizer itself rounds to what is found, and training can begin at them. What is found is
+then made better code by code (`edgerazor.calibrate.descent`).
 """
 
 import torch
 from torch import Tensor
 
+from edgerazor.calibrate.descent import PASSES, descended
 from edgerazor.calibrate.inputs import damped
 from edgerazor.calibrate.scales import best_scale
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.latent_weights import limits
+from edgerazor.core.layers.matrices import join_rows
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
 
 _BLOCK = 128
+_ROWS_AT_ONCE = 4096  # more would leave the processor's cache at every column
 
 
-def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:
+def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer, passes: int = PASSES) -> QuantizedTensor:
     """Codes and scales of a weight `[R, C]`, for inputs with the second moments `[C, C]` (a sum over tokens).
 
     Args:
         weight: float32.
         moments: float32 or float64, symmetric; a column that is always zero may be anything.
         quantizer: gives groups, scales and widths; its codes have to be evenly spaced.
+        passes: over all codes and scales, to choose them again when all are known.
 
     Raises:
         PlanError: they are not, or widths depend on what the weights are.
     """
-    work = weight.detach().float().clone()
+    factor, curvature = _inverse_factor(moments), damped(moments).float()
+    rows_at_once = _ROWS_AT_ONCE if quantizer.rows_independent else len(weight)
+    parts = []
+    for rows in weight.detach().float().split(rows_at_once):
+        part, kept = _codes_of_rows(rows, factor, quantizer)
+        parts.append(descended(rows, curvature, part, quantizer, kept, passes))
+    return parts[0] if len(parts) == 1 else join_rows(parts)
+
+
+def _codes_of_rows(weight: Tensor, factor: Tensor, quantizer: Quantizer) -> tuple[QuantizedTensor, Tensor]:
+    """By the upper Cholesky factor of the inverse moments; and in each group the place of the code that is kept."""
+    work = weight.clone()
     plain = quantizer.quantize(work)
     lowest, highest = limits(plain.qmax, plain.scale.shape[-1], quantizer)
     if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
-    factor = _inverse_factor(moments)
     importance = factor.diagonal() ** -2
     codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
+    kept = torch.empty_like(plain.scale, dtype=torch.int64)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
     for start in range(0, columns, block):
@@ -47,21 +63,22 @@ def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer) -> Q
         errors = torch.zeros(len(work), end - start)
         for column in range(start, end):
             group = column // size
+            limit = lowest[:, group], highest[:, group]
             if column % size == 0:
-                scale[:, group] = _group_scale(work, plain, quantizer, group)
-                inside, limit = slice(column, column + size), (lowest[:, group], highest[:, group])
-                own_scale, cost = scale[:, group], importance[inside]
-                scale[:, group] = best_scale(work[:, inside], own_scale, *limit, cost, quantizer)
-                place, reached = _outermost(work[:, inside], scale[:, group], *limit)
-            own = scale[:, group].float()
-            code = torch.round(work[:, column] / own).clamp_(lowest[:, group], highest[:, group])
+                inside = slice(column, column + size)
+                own_scale = _group_scale(work, plain, quantizer, group)
+                scale[:, group] = best_scale(work[:, inside], own_scale, *limit, importance[inside], quantizer)
+                own = scale[:, group].float()
+                place, reached = _outermost(work[:, inside], own, *limit)
+                kept[:, group] = place
+            code = torch.round(work[:, column] / own).clamp_(*limit)
             code = torch.where(place == column % size, reached, code)
             codes[:, column] = code.to(torch.int8)
             error = (work[:, column] - code * own) / factor[column, column]
             work[:, column + 1 : end] -= error.unsqueeze(1) * factor[column, column + 1 : end]
             errors[:, column - start] = error
         work[:, end:] -= errors @ factor[start:end, end:]
-    return QuantizedTensor(codes, scale, plain.qmax, size)
+    return QuantizedTensor(codes, scale, plain.qmax, size), kept
 
 
 def codes_of(name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:
@@ -76,7 +93,7 @@ def _outermost(columns: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) 
     """Place in a group and code, each `[R]`, of the weight that reaches furthest; place -1 where none reaches."""
     low, high = lowest.unsqueeze(1), highest.unsqueeze(1)
     place = torch.maximum(columns / high, columns / low).argmax(dim=1, keepdim=True)
-    code = torch.round(columns.gather(1, place) / scale.float().unsqueeze(1))
+    code = torch.round(columns.gather(1, place) / scale.unsqueeze(1))
     code = torch.minimum(torch.maximum(code, low), high)
     reaches = (code == low) | (code == high)
     return torch.where(reaches, place, -1).squeeze(1), code.squeeze(1)

@@ -41,7 +41,7 @@ class InputMoments:
     """
 
     def __init__(self) -> None:
-        self.own, self._missing = torch.zeros(()), torch.zeros(())
+        self.own = self._missing = torch.zeros(())
         self._shortfall: Tensor | None = None
         self._tokens = 0
 
@@ -49,11 +49,15 @@ class InputMoments:
         """Count inputs in the rounded model and, for the same tokens, in the 16-bit one."""
         rows = own.rows.float()
         self._tokens += len(rows)
-        self.own = self.own + rows.T @ rows
-        self._missing = self._missing + (wanted.rows.float() - rows).T @ rows
+        if not self.own.ndim:
+            self.own, self._missing = (torch.zeros(rows.shape[1], rows.shape[1]) for _ in range(2))
+        self.own.addmm_(rows.T, rows)
+        self._missing.addmm_((wanted.rows.float() - rows).T, rows)
         if own.residual is not None and wanted.residual is not None:
-            shortfall = (wanted.residual.float() - own.residual.float()).T @ rows
-            self._shortfall = shortfall if self._shortfall is None else self._shortfall + shortfall
+            shortfall = wanted.residual.float() - own.residual.float()
+            if self._shortfall is None:
+                self._shortfall = torch.zeros(shortfall.shape[1], rows.shape[1])
+            self._shortfall.addmm_(shortfall.T, rows)
 
     def matched(self, weight: Tensor) -> Tensor:
         """The weight `[R, columns]` whose outputs on the rounded model's inputs are nearest to the 16-bit model's.

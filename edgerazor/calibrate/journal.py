@@ -57,6 +57,10 @@ class Journal:
         """Likewise, of a first pass through all layers of the 16-bit model."""
         return RowStates(self.folder / f"ahead-{layer:04d}.bin", self._lengths)
 
+    def inputs_file(self, place: int) -> Path:
+        """For what one set of matrices is given in the layer at hand, while that is not done."""
+        return self.folder / f"inputs-{place:04d}.bin"
+
     def keep(self, name: str, codes: QuantizedTensor) -> None:
         """Keep the codes of a matrix that are found before those of any layer."""
         _save(self.folder / _BEFORE, {name: codes})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.calibrate.classifier import calibration_pictures, round_classifier
-from edgerazor.calibrate.decoder import Decoder, decoder_layers
+from edgerazor.calibrate.decoder import Decoder, decoder_layers, layer_dtype
 from edgerazor.calibrate.journal import Journal
 from edgerazor.calibrate.walk import round_layers
 from edgerazor.checkpoint.folder import check_replaceable
@@ -26,6 +26,7 @@ from edgerazor.core.stored_codes import StoredCodes
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.data import load_data
 from edgerazor.errors import CheckpointError, PlanError
+from edgerazor.kernels.processor import Processor, this_processor
 from edgerazor.models.load import Models
 from edgerazor.models.source import ModelSource
 from edgerazor.schemas.data import DataSection
@@ -90,6 +91,7 @@ def pack_calibrated(
     data: DataSection,
     samples: int = 128,
     show: Callable[[int, int], None] = lambda done, total: None,
+    processor: Processor | None = None,
 ) -> PackResult:
     """Quantize a 16-bit model on texts, or pictures of a classifier, (GPTQ) and write a packed checkpoint.
 
@@ -109,6 +111,7 @@ def pack_calibrated(
             they are; held-out ones are left out.
         samples: at most so many rows or pictures.
         show: called with layers done and layers in all; of a classifier with matrices.
+        processor: the machine's; with bfloat16, states go through layers of a language model in that.
 
     Raises:
         CheckpointError: the model cannot be loaded, or the output cannot be written.
@@ -124,16 +127,17 @@ def pack_calibrated(
         if source.classifies_images:
             codes = _of_pictures(source, plan, calibration_pictures(source, data, samples), registry, show)
             return _write(source, plan, recipe, output, codes, registry)
-        journal = _journal(source, plan, calibration_rows(source, data, samples), output.resolve())
-        codes = _of_texts(source, plan, journal, registry, show)
+        dtype = layer_dtype(processor or this_processor())
+        journal = _journal(source, plan, calibration_rows(source, data, samples), output.resolve(), dtype)
+        codes = _of_texts(source, plan, journal, registry, show, dtype)
         result = _write(source, plan, recipe, output, codes, registry)
         journal.remove()
         return result
 
 
-def _journal(source: ModelSource, plan: Plan, rows: list[Tensor], output: Path) -> Journal:
+def _journal(source: ModelSource, plan: Plan, rows: list[Tensor], output: Path, dtype: torch.dtype) -> Journal:
     """What is done already, beside the output."""
-    made_from = {"recipe": plan.quantization.model_dump(mode="json"), "weights": _weights(source)}
+    made_from = {"recipe": plan.quantization.model_dump(mode="json"), "weights": _weights(source), "dtype": str(dtype)}
     return Journal(output.with_name(f".{output.name}.calibration"), rows, made_from)
 
 
@@ -165,7 +169,12 @@ def _of_pictures(
 
 
 def _of_texts(
-    source: ModelSource, plan: Plan, journal: Journal, registry: Registry, show: Callable[[int, int], None]
+    source: ModelSource,
+    plan: Plan,
+    journal: Journal,
+    registry: Registry,
+    show: Callable[[int, int], None],
+    dtype: torch.dtype,
 ) -> Codes:
     """Codes of the decoder layers and the output head, which the journal holds."""
     model, weights = source.load_by_parts(torch.float32)
@@ -173,7 +182,7 @@ def _of_texts(
         journal.remove()
         raise PlanError("the recipe quantizes no matrix of a decoder layer, so there is nothing to calibrate")
     apply_plan(model, plan, registry=registry)
-    decoder = Decoder(model, plan, weights)
+    decoder = Decoder(model, plan, weights, dtype)
     round_layers(decoder, journal.rows, journal, show)
     codes: dict[str, Callable[[], QuantizedTensor]] = {
         entry.name: partial(journal.codes, index, entry.name)

@@ -4,19 +4,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edgerazor.calibrate.classifier import round_classifier
-from edgerazor.calibrate.decoder import Decoder, decoder_layers
+from edgerazor.calibrate.decoder import Decoder, decoder_layers, layer_dtype
 from edgerazor.calibrate.journal import Journal
 from edgerazor.calibrate.walk import round_layers
 from edgerazor.core.latent_weights import set_latent_weights
 from edgerazor.core.plan import Plan
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.errors import PlanError
+from edgerazor.kernels.processor import Processor, this_processor
 
 
-def start_calibrated(model: Any, plan: Plan, rows: list[Tensor]) -> None:
+def start_calibrated(model: Any, plan: Plan, rows: list[Tensor], processor: Processor | None = None) -> None:
     """Replace latent weights of decoder layers and head, or of a classifier, by those of calibrated rounding, in place.
 
     Quantized, they have the codes and scales that GPTQ finds. Apart from that they are where the weights were.
@@ -25,6 +27,7 @@ def start_calibrated(model: Any, plan: Plan, rows: list[Tensor]) -> None:
         model: float32, whole, with the plan applied.
         plan: of the model.
         rows: token ids `[1, T]`; of a classifier pictures `[1, channels, height, width]`.
+        processor: the machine's, as for `pack_calibrated`.
 
     Raises:
         PlanError: the recipe quantizes no matrix of a decoder layer, or a quantizer has no such latent weights.
@@ -32,16 +35,19 @@ def start_calibrated(model: Any, plan: Plan, rows: list[Tensor]) -> None:
     if rows[0].ndim != 4 and not decoder_layers(plan, model):
         raise PlanError("training.start: calibrated, but the recipe quantizes no matrix of a decoder layer")
     weights = {entry.name: model.get_parameter(entry.parameter_name).data for entry in plan.quantized}
-    codes = round_classifier(model, plan, rows) if rows[0].ndim == 4 else _of_decoder(model, plan, rows)
+    if rows[0].ndim == 4:
+        codes = round_classifier(model, plan, rows)
+    else:
+        codes = _of_decoder(model, plan, rows, layer_dtype(processor or this_processor()))
     for entry in plan.quantized:
         if entry.name in codes:
             model.get_parameter(entry.parameter_name).data = weights[entry.name]
             set_latent_weights(model, entry, codes[entry.name])
 
 
-def _of_decoder(model: Any, plan: Plan, rows: list[Tensor]) -> dict[str, QuantizedTensor]:
+def _of_decoder(model: Any, plan: Plan, rows: list[Tensor], dtype: torch.dtype) -> dict[str, QuantizedTensor]:
     """Codes of matrices in decoder layers, and of the head by the name of the module that owns its weight."""
-    decoder = Decoder(model, plan, None)
+    decoder = Decoder(model, plan, None, dtype)
     names = {entry.name: index for index, layer in enumerate(decoder.layers) for entry in decoder.entries[layer]}
     if decoder.head is not None:
         names[decoder.head.owner] = len(decoder.layers)

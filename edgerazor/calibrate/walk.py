@@ -3,17 +3,21 @@
 What it is to give is what the 16-bit model has there, so it makes up for errors before it as far as it can.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
-from edgerazor.calibrate.decoder import Decoder, InputSet
+from edgerazor.calibrate.decoder import Decoder
 from edgerazor.calibrate.gptq import codes_of
 from edgerazor.calibrate.head import Head
 from edgerazor.calibrate.inputs import InputMoments
 from edgerazor.calibrate.journal import Journal
+from edgerazor.calibrate.layer_inputs import LayerInputs
 from edgerazor.calibrate.round_head import head_codes, tied_codes
+from edgerazor.calibrate.stored_inputs import StoredInputs
 from edgerazor.calibrate.two_weights import TwoWeights
 from edgerazor.core.tensor import QuantizedTensor
 
@@ -81,12 +85,16 @@ def _codes_of_head(decoder: Decoder, head: Head, journal: Journal) -> QuantizedT
 def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) -> dict[str, QuantizedTensor]:
     """Codes of a layer's matrices; unless it is the last, states are taken through it, rounded and as it was."""
     entries = decoder.entries[decoder.layers[index]]
-    unrounded, states = journal.unrounded_states(index), journal.states(index)
+    states = journal.states(index)
     codes: dict[str, QuantizedTensor] = {}
     with decoder.layer(index) as through:
         weights = TwoWeights({entry.name: decoder.matrix(entry) for entry in entries})
-        for together in decoder.input_sets(index, next(iter(states))) if entries else ():
-            moments = _moments(decoder, index, together, journal, weights)
+        inputs = LayerInputs(decoder, index, next(iter(states)))
+        for together, wanted in zip(inputs.sets, _unrounded(inputs, index, journal, last=last), strict=True):
+            moments = InputMoments()
+            for row, unrounded in zip(states, wanted, strict=True):
+                moments.add(inputs.of(together, row), unrounded)
+            wanted.remove()
             for entry in together.entries:
                 weight, quantizer = moments.matched(weights.unrounded[entry.name]), decoder.quantizers[entry.name]
                 codes[entry.name] = codes_of(entry.name, weight, moments.own, quantizer)
@@ -96,16 +104,23 @@ def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) 
                 codes[entry.name] = decoder.quantizers[entry.name].quantize(weights.unrounded[entry.name])
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
         journal.states(index + 1).write([] if last else map(through, states))
-        with weights.as_they_were():
-            journal.unrounded_states(index + 1).write([] if last else map(through, unrounded))
     return codes
 
 
-def _moments(decoder: Decoder, index: int, together: InputSet, journal: Journal, weights: TwoWeights) -> InputMoments:
-    """Of the inputs that matrices of a layer have in the rounded and in the 16-bit model."""
-    moments = InputMoments()
-    for row, unrounded in zip(journal.states(index), journal.unrounded_states(index), strict=True):
-        with weights.as_they_were():
-            wanted = decoder.inputs(index, together, unrounded)
-        moments.add(decoder.inputs(index, together, row), wanted)
-    return moments
+def _unrounded(inputs: LayerInputs, index: int, journal: Journal, *, last: bool) -> list[StoredInputs]:
+    """What the sets of a layer are given in the 16-bit model; unless it is the last, states are taken through it."""
+    stored = [StoredInputs(journal.inputs_file(place)) for place in range(len(inputs.sets))]
+
+    def behind() -> Iterator[Tensor]:
+        with ExitStack() as stack:
+            files = [stack.enter_context(of_one_set.written()) for of_one_set in stored]
+            for states in journal.unrounded_states(index):
+                seen, output = inputs.of_all(states)
+                for add, of_set in zip(files, seen, strict=True):
+                    add(of_set)
+                yield output
+
+    journal.unrounded_states(index + 1).write([] if last else behind())
+    if last:
+        deque(behind(), maxlen=0)
+    return stored

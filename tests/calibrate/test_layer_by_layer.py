@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from edgerazor.calibrate import pack_calibrated, round_head
+from edgerazor.calibrate import pack_calibrated
 from edgerazor.calibrate.decoder import Decoder
 from edgerazor.calibrate.gptq import calibrated_codes
 from edgerazor.calibrate.inputs import damped
@@ -19,15 +19,14 @@ from edgerazor.checkpoint import load_model
 from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import build_plan
 from edgerazor.core.registry import Registry
+from edgerazor.kernels.processor import Processor
 from edgerazor.models.load import Models
-from edgerazor.schemas.data import DataSection
-from edgerazor.schemas.recipe import Recipe, load_recipe
+from tests.calibrate.layer_cases import BFLOAT16, FLOAT32, LAYERS, StoppedError, recipe_of, stop_at, texts
 from tests.families import family_model
 from tests.plugins.quantizer_cases import build
 from tests.runs import save_data, save_model, tokenizer
 
 pytestmark = pytest.mark.slow
-LAYERS = 3
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +36,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "model", num_hidden_layers=LAYERS)
     save_data(folder / "data.jsonl")
     return folder
-
-
-def recipe_of(model: Path, registry: Registry, match: str = "*.layers.*") -> Recipe:
-    rules = [{"match": match, "quantizer": {"name": "int", "bits": 3, "group_size": 32}}]
-    return load_recipe({"model": {"name_or_path": str(model)}, "quantization": {"weights": rules}}, registry=registry)
-
-
-def texts(folder: Path, seed: int = 0) -> Any:
-    section = {"sources": [str(folder / "data.jsonl")], "sequence_length": 32, "seed": seed}
-    return DataSection.model_validate(section)
-
-
-class StoppedError(Exception):
-    """As a signal would."""
-
-
-def stop_at(layer: int, of: int = LAYERS) -> Any:
-    def show(done: int, total: int) -> None:
-        assert total == of
-        if done == layer:
-            raise StoppedError
-
-    return show
 
 
 @pytest.mark.parametrize(
@@ -100,6 +76,31 @@ def test_other_rows_begin_anew(folder: Path, registry: Registry, tmp_path: Path)
     assert found.digest == pack_calibrated(recipe, output=tmp_path / "fresh", data=other, **given).digest
 
 
+@torch.no_grad()
+def test_layers_in_bfloat16_are_nearly_as_close(folder: Path, registry: Registry, tmp_path: Path) -> None:
+    recipe, given = recipe_of(folder / "model", registry), {"registry": registry, "data": texts(folder), "samples": 4}
+    plain: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    rows = calibration_rows(Models(recipe.model, registry).student, texts(folder), 4)
+
+    def distance(processor: Processor) -> float:
+        output = tmp_path / str(processor.bfloat16)
+        pack_calibrated(recipe, output=output, processor=processor, **given)
+        packed: Any = load_model(output, dtype=torch.float32, registry=registry)
+        return sum(float((packed(row).logits - plain(row).logits).square().mean()) for row in rows)
+
+    assert distance(BFLOAT16) == pytest.approx(distance(FLOAT32), rel=0.2)
+
+
+def test_another_processor_begins_anew(folder: Path, registry: Registry, tmp_path: Path) -> None:
+    recipe = recipe_of(folder / "model", registry)
+    given: dict[str, Any] = {"registry": registry, "output": tmp_path / "out", "data": texts(folder), "samples": 4}
+    with pytest.raises(StoppedError):
+        pack_calibrated(recipe, show=stop_at(2), processor=FLOAT32, **given)
+    shown: list[int] = []
+    pack_calibrated(recipe, show=lambda done, _: shown.append(done), processor=BFLOAT16, **given)
+    assert shown[0] == 0
+
+
 def test_a_matrix_that_is_never_used_is_rounded_as_it_is(folder: Path, registry: Registry, tmp_path: Path) -> None:
     recipe = recipe_of(folder / "model", registry)
     source = Models(recipe.model, registry).student
@@ -117,7 +118,9 @@ def test_a_matrix_that_is_never_used_is_rounded_as_it_is(folder: Path, registry:
 
 def test_a_model_in_memory_gives_the_same_codes(folder: Path, registry: Registry, tmp_path: Path) -> None:
     recipe = recipe_of(folder / "model", registry)
-    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(folder), samples=4)
+    pack_calibrated(
+        recipe, registry=registry, output=tmp_path / "out", data=texts(folder), samples=4, processor=FLOAT32
+    )
     source = Models(recipe.model, registry).student
     model: Any = source.load(torch.float32)
     plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
@@ -136,7 +139,8 @@ def test_a_model_in_memory_gives_the_same_codes(folder: Path, registry: Registry
 @torch.no_grad()
 def test_layers_that_stay_at_16_bits_compute_too(folder: Path, registry: Registry, tmp_path: Path) -> None:
     recipe = recipe_of(folder / "model", registry, match="*.layers.2.self_attn.q_proj")
-    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(folder), samples=4)
+    given: dict[str, Any] = {"data": texts(folder), "samples": 4, "processor": FLOAT32}
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", **given)
     plain: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     matrix, moments = plain.model.layers[2].self_attn.q_proj, torch.zeros(())
 
@@ -152,90 +156,6 @@ def test_layers_that_stay_at_16_bits_compute_too(folder: Path, registry: Registr
     packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
     found = packed.model.layers[2].self_attn.q_proj.quantized()
     assert (found.codes == expected.codes).float().mean() > 0.99
-
-
-def calibrated(folder: Path, registry: Registry, tied: bool) -> tuple[Recipe, Any]:
-    """Recipe and packed model of two layers, every matrix rounded on four texts; `folder` then holds all of it."""
-    save_model(folder / "model", num_hidden_layers=2, tie_word_embeddings=tied)
-    save_data(folder / "data.jsonl")
-    recipe = recipe_of(folder / "model", registry, "*")
-    pack_calibrated(recipe, registry=registry, output=folder / "out", data=texts(folder), samples=4)
-    return recipe, load_model(folder / "out", dtype=torch.float32, registry=registry)
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@torch.no_grad()
-def test_the_head_is_rounded_on_what_it_is_given(tied: bool, registry: Registry, tmp_path: Path) -> None:
-    recipe, packed = calibrated(tmp_path, registry, tied)
-    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
-    rows = calibration_rows(Models(recipe.model, registry).student, texts(tmp_path), 4)
-    states = torch.cat([packed.model(input_ids=row)[0][0] for row in rows])
-    owner = packed.model.embed_tokens if tied else packed.lm_head
-    weight, found = plain.lm_head.weight, owner.quantized().dequantize(torch.float32)
-    rounded = build("int", bits=3, group_size=32).quantize(weight).dequantize(torch.float32)
-    assert ((found - weight) @ states.T).norm() < 0.9 * ((rounded - weight) @ states.T).norm()
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@torch.no_grad()
-def test_layers_make_up_for_the_embedding_as_it_will_be(tied: bool, registry: Registry, tmp_path: Path) -> None:
-    recipe, packed = calibrated(tmp_path, registry, tied)
-    source = Models(recipe.model, registry).student
-    model, plain = source.load(torch.float32), source.load(torch.float32)
-    plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
-    apply_plan(model, plan, registry=registry)
-    rows = calibration_rows(source, texts(tmp_path), 4)
-    journal = Journal(tmp_path / "journal", rows, {})
-    with pytest.raises(StoppedError):
-        round_layers(Decoder(model, plan, None), rows, journal, stop_at(0, 3))
-    for row, own, wanted in zip(rows, journal.states(0), journal.unrounded_states(0), strict=True):
-        assert torch.equal(own, packed.model.embed_tokens(row))
-        assert torch.equal(wanted, plain.model.embed_tokens(row))
-    assert torch.equal(model.model.embed_tokens.weight, plain.model.embed_tokens.weight)
-
-
-@pytest.mark.parametrize("name", ["granite3", "gemma3", "llama3"])
-@torch.no_grad()
-def test_moments_of_the_head_are_those_of_the_whole_model(name: str, registry: Registry, tmp_path: Path) -> None:
-    """Some models multiply what they are given in front of the first layer; behind the last there is none of that."""
-    family_model(name, vocab_size=len(tokenizer())).to(torch.bfloat16).save_pretrained(tmp_path / "model")
-    tokenizer().save_pretrained(tmp_path / "model")
-    save_data(tmp_path / "data.jsonl")
-    recipe = recipe_of(tmp_path / "model", registry, "*")
-    source = Models(recipe.model, registry).student
-    model: Any = source.load(torch.float32).eval()
-    plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
-    apply_plan(model, plan, registry=registry)
-    decoder, rows = Decoder(model, plan, None), calibration_rows(source, texts(tmp_path), 4)
-    states = list(decoder.begin(rows))
-    for index in range(len(decoder.layers)):
-        with decoder.layer(index) as through:
-            states = [through(row) for row in states]
-    assert decoder.head is not None
-    given: list[Tensor] = []
-    decoder.head.layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].flatten(0, 1)))
-    for row in rows:
-        model(row)
-    whole = torch.cat(given)
-    moments = decoder.head_moments(zip(states, states, strict=True))
-    torch.testing.assert_close(moments.own, whole.T @ whole, rtol=1e-4, atol=1e-3)
-    assert torch.equal(moments.matched(whole[:4]), whole[:4])
-
-
-def test_a_head_is_rounded_some_rows_at_a_time(
-    folder: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe, given = recipe_of(folder / "model", registry, "*"), {"registry": registry, "samples": 4}
-    pack_calibrated(recipe, output=tmp_path / "whole", data=texts(folder), **given)
-    monkeypatch.setattr(round_head, "_WEIGHTS_AT_ONCE", 7 * 64)
-    pack_calibrated(recipe, output=tmp_path / "parts", data=texts(folder), **given)
-    whole, parts = (
-        load_model(tmp_path / name, dtype=torch.float32, registry=registry).model.embed_tokens.quantized()
-        for name in ("whole", "parts")
-    )
-    assert torch.equal(whole.qmax, parts.qmax) and whole.codes.shape == parts.codes.shape
-    # Sums may differ in the last bit, and a value in the middle between two codes goes the other way.
-    assert (whole.codes == parts.codes).float().mean() > 0.99
 
 
 SETS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
@@ -269,7 +189,8 @@ def test_codes_are_those_of_whole_models_side_by_side(name: str, registry: Regis
     tokenizer().save_pretrained(tmp_path / "model")
     save_data(tmp_path / "data.jsonl")
     recipe = recipe_of(tmp_path / "model", registry)
-    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", data=texts(tmp_path), samples=4)
+    given: dict[str, Any] = {"data": texts(tmp_path), "samples": 4, "processor": FLOAT32}
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", **given)
     packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
     source = Models(recipe.model, registry).student
     plain, other = source.load(torch.float32).eval(), source.load(torch.float32).eval()

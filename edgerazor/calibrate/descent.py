@@ -1,0 +1,88 @@
+"""Codes chosen once more, one after another: coordinate descent from the codes that GPTQ leaves.
+
+GPTQ decides a column before it knows what those after it become. Here every code is chosen with all the others as they
+are, the one for which the error of the outputs, tr((Q - W) H (Q - W)ᵀ) with H the second moments of the inputs, is
+smallest, and every scale likewise by least squares; so the error falls with every step. Behdin et al. 2023,
+arXiv:2309.01885, do so with codes.
+"""
+
+import torch
+from torch import Tensor
+
+from edgerazor.core.contracts import Quantizer
+from edgerazor.core.latent_weights import limits
+from edgerazor.core.tensor import QuantizedTensor
+from edgerazor.kernels.reference import SMALLEST_SCALE, round_scale
+
+PASSES = 3
+_BLOCK = 64
+
+
+def descended(
+    weight: Tensor, moments: Tensor, found: QuantizedTensor, quantizer: Quantizer, kept: Tensor, passes: int = PASSES
+) -> QuantizedTensor:
+    """Codes and scales whose outputs are no further from those of the weight than the given ones' are.
+
+    Args:
+        weight: float32 `[R, C]`.
+        moments: float32 `[C, C]`, positive definite.
+        found: codes and scales to begin at.
+        quantizer: of the matrix; scales are rounded as it rounds them.
+        kept: int64 `[R, G]`, the place in each group of a code that stays, so that the quantizer can give what is
+            found to some weights; -1 where the whole group stays.
+        passes: over all codes and scales.
+    """
+    if not passes:
+        return found
+    descent = _Descent(weight, moments, found, quantizer, kept)
+    for _ in range(passes):
+        for start in range(0, weight.shape[1], _BLOCK):
+            descent.choose_codes(start, min(start + _BLOCK, weight.shape[1]))
+        for group in range(found.scale.shape[1]):
+            descent.choose_scale(group)
+    scale = descent.scale.to(found.scale.dtype)
+    return QuantizedTensor(descent.codes.to(torch.int8), scale, found.qmax, found.group_size)
+
+
+class _Descent:
+    """Where the descent is.
+
+    Attributes:
+        codes, scale: float32.
+        gradient: half of that of the error, by the values `[R, C]`.
+    """
+
+    def __init__(self, weight: Tensor, moments: Tensor, found: QuantizedTensor, quantizer: Quantizer, kept: Tensor):
+        self.codes, self.scale = found.codes.float(), found.scale.float()
+        self.gradient = (found.dequantize(torch.float32) - weight) @ moments
+        self._moments, self._kept, self._size = moments, kept, found.group_size
+        self._lowest, self._highest = limits(found.qmax, found.scale.shape[-1], quantizer)
+        self._scale_dtype = getattr(quantizer.params, "scale_dtype", "float16")
+
+    def choose_codes(self, start: int, end: int) -> None:
+        """Of some columns, one after another."""
+        inside = self.gradient[:, start:end].clone()
+        moved = torch.zeros_like(inside)
+        for column in range(start, end):
+            group, place = column // self._size, column - start
+            code, step, kept = self.codes[:, column], self.scale[:, group], self._kept[:, group]
+            best = torch.round(code - inside[:, place] / (self._moments[column, column] * step))
+            best = torch.minimum(torch.maximum(best, self._lowest[:, group]), self._highest[:, group])
+            best = torch.where((kept == column % self._size) | (kept < 0), code, best)
+            moved[:, place] = (best - code) * step
+            self.codes[:, column] = best
+            inside.addr_(moved[:, place], self._moments[column, start:end])
+        self.gradient.addmm_(moved, self._moments[start:end])
+
+    def choose_scale(self, group: int) -> None:
+        """Of one group in all rows."""
+        inside = slice(group * self._size, (group + 1) * self._size)
+        codes, now = self.codes[:, inside], self.scale[:, group]
+        slope = (codes * self.gradient[:, inside]).sum(dim=1)
+        curvature = ((codes @ self._moments[inside, inside]) * codes).sum(dim=1)
+        wanted = now - slope / curvature.clamp_min(torch.finfo(torch.float32).tiny)
+        new = round_scale(torch.maximum(wanted, now.clamp_max(SMALLEST_SCALE)), self._scale_dtype)
+        closer = (new - wanted).abs() < (now - wanted).abs()
+        new = torch.where(closer & (curvature > 0) & (self._kept[:, group] >= 0), new, now)
+        self.gradient.addmm_((new - now).unsqueeze(1) * codes, self._moments[inside])
+        self.scale[:, group] = new

@@ -1,0 +1,144 @@
+"""What the matrices of a decoder layer are given, as states go through it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgerazor.calibrate.decoder import Decoder, EnoughError
+from edgerazor.calibrate.inputs import Inputs, sharing_inputs
+from edgerazor.calibrate.residual import SeenSums
+from edgerazor.core.layers.table import kind_named
+from edgerazor.core.module_plan import ModulePlan
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """Matrices of a layer that are given the same tensor.
+
+    Attributes:
+        entries: in the order of their use.
+        added: there is one, and the model adds its output to something, its residual stream.
+    """
+
+    entries: tuple[ModulePlan, ...]
+    added: bool
+
+
+class LayerInputs:
+    """Inputs of the matrices of one layer.
+
+    Args:
+        decoder: its layer is in memory.
+        index: of the layer.
+        states: `[1, T, hidden]` of some row, which tell what shares an input.
+
+    Attributes:
+        sets: matrices in the order of their use, those that are given the same tensor together.
+    """
+
+    def __init__(self, decoder: Decoder, index: int, states: Tensor):
+        self._decoder, self._index = decoder, index
+        self.sets = self._find_sets(states)
+
+    def of(self, wanted: InputSet, states: Tensor) -> Inputs:
+        """Of one set; the layer computes no further than that."""
+        (inputs,), _ = self._seen([wanted], states, stop=True)
+        return inputs
+
+    def of_all(self, states: Tensor) -> tuple[list[Inputs], Tensor]:
+        """Of every set, and what the layer makes of the states."""
+        return self._seen(self.sets, states, stop=False)
+
+    def _find_sets(self, states: Tensor) -> list[InputSet]:
+        used: list[tuple[ModulePlan, Tensor]] = []
+        outputs: list[tuple[ModulePlan, Tensor]] = []
+        added: set[str] = set()
+
+        def see_sum(*terms: Tensor) -> None:
+            added.update(entry.name for entry, output in outputs if any(term is output for term in terms))
+
+        hooks = []
+        for entry in self._decoder.entries[self._decoder.layers[self._index]]:
+            matrix = self._decoder.matrix(entry)
+            hooks += [
+                matrix.register_forward_pre_hook(lambda _, args, entry=entry: used.append((entry, args[0]))),
+                matrix.register_forward_hook(lambda _, __, output, entry=entry: outputs.append((entry, output))),
+            ]
+        with _removed(hooks), SeenSums(see_sum):
+            self._decoder.through(self._index, states)
+        of_first_call = used[: len(used) // self._decoder.calls(self._index)]
+        return [
+            InputSet(tuple(entries), len(entries) == 1 and entries[0].name in added)
+            for entries in sharing_inputs(of_first_call)
+        ]
+
+    def _seen(self, sets: Sequence[InputSet], states: Tensor, *, stop: bool) -> tuple[list[Inputs], Tensor]:
+        calls = self._decoder.calls(self._index)
+        watches = [_Watch(self._decoder.matrix(together.entries[0]), together.added) for together in sets]
+
+        def see_sum(first: Tensor, second: Tensor) -> None:
+            for watch in watches:
+                watch.see_sum(first, second)
+            stop_if_enough()
+
+        def see_input(watch: _Watch, args: tuple[Any, ...]) -> None:
+            watch.see_input(args[0])
+            stop_if_enough()
+
+        def stop_if_enough() -> None:
+            if stop and all(watch.saw(calls) for watch in watches):
+                raise EnoughError
+
+        hooks = []
+        for watch in watches:
+            hooks += [
+                watch.layer.register_forward_pre_hook(lambda _, args, watch=watch: see_input(watch, args)),
+                watch.layer.register_forward_hook(lambda _, __, made, watch=watch: watch.see_output(made)),
+            ]
+        sums = SeenSums(see_sum) if any(watch.added for watch in watches) else nullcontext()
+        with _removed(hooks), sums:
+            output = self._decoder.through(self._index, states)
+        return [watch.inputs() for watch in watches], output
+
+
+@dataclass
+class _Watch:
+    """One matrix, what it is given, and what its output is added to where that is asked for."""
+
+    layer: Any
+    added: bool
+    rows: list[Tensor] = field(default_factory=list)
+    residuals: list[Tensor] = field(default_factory=list)
+    output: Tensor | None = None
+
+    def see_input(self, x: Tensor) -> None:
+        rows = kind_named("linear").product_rows(self.layer, x)
+        assert rows is not None
+        self.rows.append(rows)
+
+    def see_output(self, output: Tensor) -> None:
+        self.output = output
+
+    def see_sum(self, first: Tensor, second: Tensor) -> None:
+        if self.added and self.output is not None and (first is self.output or second is self.output):
+            self.residuals.append((second if first is self.output else first).flatten(0, -2))
+
+    def saw(self, calls: int) -> bool:
+        return len(self.residuals if self.added else self.rows) == calls
+
+    def inputs(self) -> Inputs:
+        return Inputs(torch.cat(self.rows), torch.cat(self.residuals) if self.residuals else None)
+
+
+@contextmanager
+def _removed(hooks: Iterable[Any]) -> Iterator[None]:
+    """After the block the hooks are gone."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
