@@ -152,6 +152,15 @@ CONTESTANTS: tuple[Contestant, ...] = (
         for times in (10, 40)
         for bits in (1.88, 4)
     ),
+    *(
+        Contestant(
+            f"{OURS}, calibrated start, rate {rate:g}, 10 x tokens",
+            4,
+            changes=START | CLOSER | {"training.learning_rate": rate},
+            times=10,
+        )
+        for rate in (0.1, 0.03)
+    ),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(
         Contestant(f"{name} for {published}", 1.88, changes=changes, data=data)

@@ -3,7 +3,6 @@
 What it is to give is what the 16-bit model has there, so it makes up for errors before it as far as it can.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -83,14 +82,14 @@ def _codes_of_head(decoder: Decoder, head: Head, journal: Journal) -> QuantizedT
 
 
 def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) -> dict[str, QuantizedTensor]:
-    """Codes of a layer's matrices; unless it is the last, states are taken through it, rounded and as it was."""
+    """Codes of a layer's matrices; states are taken through it as it was and, unless it is the last, rounded."""
     entries = decoder.entries[decoder.layers[index]]
     states = journal.states(index)
     codes: dict[str, QuantizedTensor] = {}
     with decoder.layer(index) as through:
         weights = TwoWeights({entry.name: decoder.matrix(entry) for entry in entries})
         inputs = LayerInputs(decoder, index, next(iter(states)))
-        for together, wanted in zip(inputs.sets, _unrounded(inputs, index, journal, last=last), strict=True):
+        for together, wanted in zip(inputs.sets, _unrounded(inputs, index, journal), strict=True):
             moments = InputMoments()
             for row, unrounded in zip(states, wanted, strict=True):
                 moments.add(inputs.of(together, row), unrounded)
@@ -107,8 +106,8 @@ def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) 
     return codes
 
 
-def _unrounded(inputs: LayerInputs, index: int, journal: Journal, *, last: bool) -> list[StoredInputs]:
-    """What the sets of a layer are given in the 16-bit model; unless it is the last, states are taken through it."""
+def _unrounded(inputs: LayerInputs, index: int, journal: Journal) -> list[StoredInputs]:
+    """What the sets of a layer are given in the 16-bit model, through which states are taken."""
     stored = [StoredInputs(journal.inputs_file(place)) for place in range(len(inputs.sets))]
 
     def behind() -> Iterator[Tensor]:
@@ -120,7 +119,5 @@ def _unrounded(inputs: LayerInputs, index: int, journal: Journal, *, last: bool)
                     add(of_set)
                 yield output
 
-    journal.unrounded_states(index + 1).write([] if last else behind())
-    if last:
-        deque(behind(), maxlen=0)
+    journal.unrounded_states(index + 1).write(behind())
     return stored
