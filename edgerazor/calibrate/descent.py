@@ -40,49 +40,56 @@ def descended(
             descent.choose_codes(start, min(start + _BLOCK, weight.shape[1]))
         for group in range(found.scale.shape[1]):
             descent.choose_scale(group)
-    scale = descent.scale.to(found.scale.dtype)
-    return QuantizedTensor(descent.codes.to(torch.int8), scale, found.qmax, found.group_size)
+    codes, scale = descent.codes.T.contiguous().to(torch.int8), descent.scale.T.contiguous().to(found.scale.dtype)
+    return QuantizedTensor(codes, scale, found.qmax, found.group_size)
 
 
 class _Descent:
-    """Where the descent is.
+    """Where the descent is. Columns of the weight are rows here, so that one of them lies together in memory.
 
     Attributes:
-        codes, scale: float32.
-        gradient: half of that of the error, by the values `[R, C]`.
+        codes: float32 `[C, R]`.
+        scale: float32 `[G, R]`.
+        gradient: half of that of the error by the values, `[C, R]`.
     """
 
     def __init__(self, weight: Tensor, moments: Tensor, found: QuantizedTensor, quantizer: Quantizer, kept: Tensor):
-        self.codes, self.scale = found.codes.float(), found.scale.float()
-        self.gradient = (found.dequantize(torch.float32) - weight) @ moments
-        self._moments, self._kept, self._size = moments, kept, found.group_size
-        self._lowest, self._highest = limits(found.qmax, found.scale.shape[-1], quantizer)
+        self.codes, self.scale = found.codes.T.float().contiguous(), found.scale.T.float().contiguous()
+        self.gradient = moments @ (found.dequantize(torch.float32) - weight).T
+        self._moments, self._diagonal, self._size = moments, moments.diagonal().tolist(), found.group_size
+        self._whole_group_stays = (kept < 0).T
+        places = torch.arange(len(moments)).unsqueeze(1) % self._size
+        wide = kept.T.repeat_interleave(self._size, dim=0)
+        stays = (wide == places) | (wide < 0)
+        self._lowest, self._highest = (
+            torch.where(stays, self.codes, bound.T.repeat_interleave(self._size, dim=0))
+            for bound in limits(found.qmax, found.scale.shape[-1], quantizer)
+        )
         self._scale_dtype = getattr(quantizer.params, "scale_dtype", "float16")
 
     def choose_codes(self, start: int, end: int) -> None:
         """Of some columns, one after another."""
-        inside = self.gradient[:, start:end].clone()
+        inside = self.gradient[start:end].clone()
         moved = torch.zeros_like(inside)
         for column in range(start, end):
-            group, place = column // self._size, column - start
-            code, step, kept = self.codes[:, column], self.scale[:, group], self._kept[:, group]
-            best = torch.round(code - inside[:, place] / (self._moments[column, column] * step))
-            best = torch.minimum(torch.maximum(best, self._lowest[:, group]), self._highest[:, group])
-            best = torch.where((kept == column % self._size) | (kept < 0), code, best)
-            moved[:, place] = (best - code) * step
-            self.codes[:, column] = best
-            inside.addr_(moved[:, place], self._moments[column, start:end])
-        self.gradient.addmm_(moved, self._moments[start:end])
+            place, step, code = column - start, self.scale[column // self._size], self.codes[column]
+            best = torch.addcdiv(code, inside[place], step, value=-1 / self._diagonal[column]).round_()
+            torch.maximum(best, self._lowest[column], out=best)
+            torch.minimum(best, self._highest[column], out=best)
+            torch.mul(best - code, step, out=moved[place])
+            self.codes[column] = best
+            inside[place + 1 :].addr_(self._moments[column, column + 1 : end], moved[place])
+        self.gradient.addmm_(self._moments[:, start:end], moved)
 
     def choose_scale(self, group: int) -> None:
         """Of one group in all rows."""
         inside = slice(group * self._size, (group + 1) * self._size)
-        codes, now = self.codes[:, inside], self.scale[:, group]
-        slope = (codes * self.gradient[:, inside]).sum(dim=1)
-        curvature = ((codes @ self._moments[inside, inside]) * codes).sum(dim=1)
+        codes, now = self.codes[inside], self.scale[group]
+        slope = (codes * self.gradient[inside]).sum(dim=0)
+        curvature = (codes * (self._moments[inside, inside] @ codes)).sum(dim=0)
         wanted = now - slope / curvature.clamp_min(torch.finfo(torch.float32).tiny)
         new = round_scale(torch.maximum(wanted, now.clamp_max(SMALLEST_SCALE)), self._scale_dtype)
         closer = (new - wanted).abs() < (now - wanted).abs()
-        new = torch.where(closer & (curvature > 0) & (self._kept[:, group] >= 0), new, now)
-        self.gradient.addmm_((new - now).unsqueeze(1) * codes, self._moments[inside])
-        self.scale[:, group] = new
+        new = torch.where(closer & (curvature > 0) & ~self._whole_group_stays[group], new, now)
+        self.gradient.addmm_(self._moments[:, inside], (new - now) * codes)
+        self.scale[group] = new
