@@ -154,12 +154,12 @@ CONTESTANTS: tuple[Contestant, ...] = (
     ),
     *(
         Contestant(
-            f"{OURS}, calibrated start, rate {rate:g}, 10 x tokens",
+            f"{OURS}, calibrated start, rate {rate:g}, {times} x tokens",
             4,
             changes=START | CLOSER | {"training.learning_rate": rate},
-            times=10,
+            times=times,
         )
-        for rate in (0.1, 0.03)
+        for rate, times in ((0.1, 10), (0.03, 10), (0.1, 40))
     ),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(
