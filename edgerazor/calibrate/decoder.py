@@ -63,7 +63,7 @@ class Decoder:
         norms = [name for name in self._outside() if not kind_named("embedding").matches(self._module_of(name))]
         with self._present(norms):
             for both in rows:
-                moments.add(*(Inputs(_product_rows(self.head.layer, self._normed(states))) for states in both))
+                moments.add(*(Inputs(product_rows(self.head.layer, self._normed(states))) for states in both))
         return moments
 
     def _normed(self, states: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ def decoder_layers(plan: Plan, model: nn.Module) -> list[str]:
     return []
 
 
-def _product_rows(layer: Any, x: Tensor) -> Tensor:
+def product_rows(layer: Any, x: Tensor) -> Tensor:
     """What a linear layer's weight is multiplied by, `[rows, columns]`."""
     rows = kind_named("linear").product_rows(layer, x)
     assert rows is not None

@@ -37,7 +37,8 @@ def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer, pass
     Raises:
         PlanError: they are not, or widths depend on what the weights are.
     """
-    factor, curvature = _inverse_factor(moments), damped(moments).float()
+    moments = damped(moments)
+    factor, curvature = _inverse_factor(moments), moments.float()
     rows_at_once = _ROWS_AT_ONCE if quantizer.rows_independent else len(weight)
     parts = []
     for rows in weight.detach().float().split(rows_at_once):
@@ -129,6 +130,6 @@ def _group_scale(work: Tensor, plain: QuantizedTensor, quantizer: Quantizer, gro
 
 
 def _inverse_factor(moments: Tensor) -> Tensor:
-    """Upper Cholesky factor of the inverse of the damped moments, float32."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(moments)))
+    """Upper Cholesky factor of the inverse of moments that can be inverted, float32."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     return torch.linalg.cholesky(inverse, upper=True).float()

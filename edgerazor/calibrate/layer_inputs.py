@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgerazor.calibrate.decoder import Decoder, EnoughError
+from edgerazor.calibrate.decoder import Decoder, EnoughError, product_rows
 from edgerazor.calibrate.inputs import Inputs, sharing_inputs
 from edgerazor.calibrate.residual import SeenSums
-from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
 
 
@@ -116,9 +115,7 @@ class _Watch:
     output: Tensor | None = None
 
     def see_input(self, x: Tensor) -> None:
-        rows = kind_named("linear").product_rows(self.layer, x)
-        assert rows is not None
-        self.rows.append(rows)
+        self.rows.append(product_rows(self.layer, x))
 
     def see_output(self, output: Tensor) -> None:
         self.output = output
