@@ -120,6 +120,14 @@ SCALES = {f"learned scales, rate {rate:g}": {"training.scale_learning_rate": rat
 LEARNED = SCALES["learned scales, rate 0.01"]
 BOTH = LEARNED | PURE
 CLOSER = _closer()
+FINE = "groups of 32, embedding int8"
+FINER = {
+    "quantization.weights": [
+        {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 8, "group_size": 32}},
+        {"match": "*", "quantizer": {"name": "int", "bits": 4, "symmetric": False, "group_size": 32}},
+    ],
+    "quantization.activations": {"name": "int", "bits": 8, "group_size": 32},
+}
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
@@ -160,6 +168,17 @@ CONTESTANTS: tuple[Contestant, ...] = (
             times=times,
         )
         for rate, times in ((0.1, 10), (0.03, 10), (0.1, 40))
+    ),
+    Contestant(f"rounding, {FINE}", 4, "rounded", FINER),
+    Contestant(f"calibrated rounding, {FINE}", 4, "calibrated", FINER),
+    *(
+        Contestant(
+            f"{OURS}, calibrated start, rate {rate:g}, {times} x tokens, {FINE}",
+            4,
+            changes=FINER | START | CLOSER | {"training.learning_rate": rate},
+            times=times,
+        )
+        for rate, times in ((0.1, 1), (0.1, 10), (0.03, 10))
     ),
     *(Contestant(PUBLISHED, 1.88, data=data) for data in ("teacher", "mixed")),
     *(

@@ -49,37 +49,35 @@ def calibrated_codes(weight: Tensor, moments: Tensor, quantizer: Quantizer, pass
 
 def _codes_of_rows(weight: Tensor, factor: Tensor, quantizer: Quantizer) -> tuple[QuantizedTensor, Tensor]:
     """By the upper Cholesky factor of the inverse moments; and in each group the place of the code that is kept."""
-    work = weight.clone()
-    plain = quantizer.quantize(work)
+    plain = quantizer.quantize(weight)
     lowest, highest = limits(plain.qmax, plain.scale.shape[-1], quantizer)
-    if not torch.equal(_nearest(work, plain.scale, lowest, highest).to(torch.int8), plain.codes):
+    if not torch.equal(_nearest(weight, plain.scale, lowest, highest).to(torch.int8), plain.codes):
         raise PlanError(f"'{quantizer.params.name}': calibrated rounding needs codes that are evenly spaced")
     importance = factor.diagonal() ** -2
-    codes, scale = torch.empty_like(plain.codes), torch.empty_like(plain.scale)
-    kept = torch.empty_like(plain.scale, dtype=torch.int64)
+    # Columns of the weight are rows here, so that one of them lies together in memory.
+    work, low, high = (found.T.contiguous() for found in (weight, lowest, highest))
+    codes, scale, kept = torch.empty_like(work, dtype=torch.int8), torch.empty_like(low), torch.empty_like(low)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
     for start in range(0, columns, block):
         end = min(start + block, columns)
-        errors = torch.zeros(len(work), end - start)
+        errors = torch.zeros_like(work[start:end])
         for column in range(start, end):
-            group = column // size
-            limit = lowest[:, group], highest[:, group]
-            if column % size == 0:
-                inside = slice(column, column + size)
-                own_scale = _group_scale(work, plain, quantizer, group)
-                scale[:, group] = best_scale(work[:, inside], own_scale, *limit, importance[inside], quantizer)
-                own = scale[:, group].float()
-                place, reached = _outermost(work[:, inside], own, *limit)
-                kept[:, group] = place
-            code = torch.round(work[:, column] / own).clamp_(*limit)
-            code = torch.where(place == column % size, reached, code)
-            codes[:, column] = code.to(torch.int8)
-            error = (work[:, column] - code * own) / factor[column, column]
-            work[:, column + 1 : end] -= error.unsqueeze(1) * factor[column, column + 1 : end]
-            errors[:, column - start] = error
-        work[:, end:] -= errors @ factor[start:end, end:]
-    return QuantizedTensor(codes, scale, plain.qmax, size), kept
+            group, place = divmod(column, size)
+            limit = low[group], high[group]
+            if place == 0:
+                inside = work[column : column + size].T.contiguous()
+                own_scale = _group_scale(inside, work, plain, quantizer, group)
+                scale[group] = best_scale(inside, own_scale, *limit, importance[column : column + size], quantizer)
+                kept[group], reached = _outermost(inside, scale[group], *limit)
+            code = torch.round(work[column] / scale[group]).clamp_(*limit)
+            code = torch.where(kept[group] == place, reached, code)
+            codes[column] = code
+            errors[column - start] = (work[column] - code * scale[group]) / factor[column, column]
+            work[column + 1 : end].addr_(factor[column, column + 1 : end], errors[column - start], alpha=-1)
+        work[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
+    found = QuantizedTensor(codes.T.contiguous(), scale.T.contiguous().to(plain.scale.dtype), plain.qmax, size)
+    return found, kept.T.long()
 
 
 def codes_of(name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:
@@ -114,13 +112,12 @@ def _nearest(values: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> 
     return torch.minimum(torch.maximum(codes, lowest.unsqueeze(-1)), highest.unsqueeze(-1)).flatten(-2)
 
 
-def _group_scale(work: Tensor, plain: QuantizedTensor, quantizer: Quantizer, group: int) -> Tensor:
-    """Scale `[R]` of a group of the columns as they are now."""
-    columns = work[:, group * plain.group_size : (group + 1) * plain.group_size]
-    again = quantizer.quantize(columns) if plain.qmax.ndim == 1 else None
+def _group_scale(inside: Tensor, work: Tensor, plain: QuantizedTensor, quantizer: Quantizer, group: int) -> Tensor:
+    """Scale `[R]` of a group `[R, size]` of the columns as they are now, `[C, R]`."""
+    again = quantizer.quantize(inside) if plain.qmax.ndim == 1 else None
     if again is not None and again.scale.shape[-1] == 1 and torch.equal(again.qmax, plain.qmax):
         return again.scale[:, 0]
-    again = quantizer.quantize(work)
+    again = quantizer.quantize(work.T.contiguous())
     if not torch.equal(again.qmax, plain.qmax):
         raise PlanError(
             f"'{quantizer.params.name}': which codes are wide depends on the weights themselves; calibrated rounding "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ
+_AT_ONCE = 384  # columns of a product that leaves out most of what is the same on both sides of the diagonal
 T = TypeVar("T")
 
 
@@ -36,43 +37,50 @@ class Inputs:
 class InputMoments:
     """Sums over tokens of what the rows of a weight are multiplied by.
 
-    Attributes:
-        own: Σ x' x'ᵀ of the rounded model's inputs, float32 `[columns, columns]`; a single 0 before the first.
+    Args:
+        added: the weight `[R, columns]`, float32, of a matrix whose output is added to a residual stream; None where
+            several matrices have these inputs, or what is done with the output is not known.
     """
 
-    def __init__(self) -> None:
-        self.own = self._missing = torch.zeros(())
-        self._shortfall: Tensor | None = None
-        self._tokens = 0
+    def __init__(self, added: Tensor | None = None):
+        self._added, self._tokens = added, 0
+        self._moments = self._missing = torch.zeros(())
 
     def add(self, own: Inputs, wanted: Inputs) -> None:
         """Count inputs in the rounded model and, for the same tokens, in the 16-bit one."""
         rows = own.rows.float()
+        missing = wanted.rows.float() - rows
+        if self._added is not None:
+            assert own.residual is not None and wanted.residual is not None
+            missing = missing @ self._added.T + (wanted.residual.float() - own.residual.float())
+        if not self._tokens:
+            self._moments, self._missing = (rows.new_zeros(left.shape[1], rows.shape[1]) for left in (rows, missing))
         self._tokens += len(rows)
-        if not self.own.ndim:
-            self.own, self._missing = (torch.zeros(rows.shape[1], rows.shape[1]) for _ in range(2))
-        self.own.addmm_(rows.T, rows)
-        self._missing.addmm_((wanted.rows.float() - rows).T, rows)
-        if own.residual is not None and wanted.residual is not None:
-            shortfall = wanted.residual.float() - own.residual.float()
-            if self._shortfall is None:
-                self._shortfall = torch.zeros(shortfall.shape[1], rows.shape[1])
-            self._shortfall.addmm_(shortfall.T, rows)
+        _add_square(self._moments, rows)
+        self._missing.addmm_(missing.T, rows)
+
+    @property
+    def own(self) -> Tensor:
+        """Σ x' x'ᵀ of the rounded model's inputs, float32 `[columns, columns]`."""
+        upper = self._moments.triu()
+        return upper + upper.triu(1).T
 
     def matched(self, weight: Tensor) -> Tensor:
         """The weight `[R, columns]` whose outputs on the rounded model's inputs are nearest to the 16-bit model's.
 
         In directions of which the inputs tell nothing it stays as it is: the moments are damped.
+
+        Args:
+            weight: float32; the one that is `added`, or any of those that have the inputs.
         """
-        if not bool(self._missing.any()) and self._shortfall is None:
+        if not bool(self._missing.any()):
             return weight
-        matched = weight + weight @ self._change
-        return matched if self._shortfall is None else matched + self._solved(self._shortfall)
+        return weight + (self._change if self._added is not None else weight @ self._change)
 
     @property
     def damping(self) -> float:
         """Of the least squares, as a part of the mean diagonal of the moments: columns over tokens, at least 0.01."""
-        return max(DAMPING, len(self.own) / self._tokens)
+        return max(DAMPING, len(self._moments) / self._tokens)
 
     @cached_property
     def _change(self) -> Tensor:
@@ -85,6 +93,13 @@ class InputMoments:
     def _solved(self, left: Tensor) -> Tensor:
         """`left` times the inverse of the damped moments, float32."""
         return torch.cholesky_solve(left.double().T, self._factor).T.float()
+
+
+def _add_square(moments: Tensor, rows: Tensor) -> None:
+    """Add to the upper triangle of moments, in place; what is below it means nothing."""
+    for start in range(0, len(moments), _AT_ONCE):
+        end = min(start + _AT_ONCE, len(moments))
+        moments[:end, start:end].addmm_(rows[:, :end].T, rows[:, start:end])
 
 
 def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:

@@ -90,13 +90,14 @@ def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) 
         weights = TwoWeights({entry.name: decoder.matrix(entry) for entry in entries})
         inputs = LayerInputs(decoder, index, next(iter(states)))
         for together, wanted in zip(inputs.sets, _unrounded(inputs, index, journal), strict=True):
-            moments = InputMoments()
+            moments = InputMoments(weights.unrounded[together.entries[0].name] if together.added else None)
             for row, unrounded in zip(states, wanted, strict=True):
                 moments.add(inputs.of(together, row), unrounded)
             wanted.remove()
+            own = moments.own
             for entry in together.entries:
                 weight, quantizer = moments.matched(weights.unrounded[entry.name]), decoder.quantizers[entry.name]
-                codes[entry.name] = codes_of(entry.name, weight, moments.own, quantizer)
+                codes[entry.name] = codes_of(entry.name, weight, own, quantizer)
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
         for entry in entries:
             if entry.name not in codes:  # no input is known of what the first row does not use

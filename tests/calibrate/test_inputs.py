@@ -25,8 +25,8 @@ def without_residual(inputs: Inputs) -> Inputs:
     return Inputs(inputs.rows)
 
 
-def moments_of(own: Inputs, wanted: Inputs, parts: int = 1) -> InputMoments:
-    moments = InputMoments()
+def moments_of(weight: Tensor, own: Inputs, wanted: Inputs, parts: int = 1) -> InputMoments:
+    moments = InputMoments(None if own.residual is None else weight)
     for some, reference in zip(_parts(own, parts), _parts(wanted, parts), strict=True):
         moments.add(some, reference)
     return moments
@@ -44,7 +44,7 @@ def test_no_weight_comes_closer(seed: int, error: float, parts: int, residual: b
     weight, own, wanted = draw(seed, error)
     if not residual:
         own, wanted = without_residual(own), without_residual(wanted)
-    given, moments = moments_of(own, wanted, parts), own.rows.T @ own.rows
+    given, moments = moments_of(weight, own, wanted, parts), own.rows.T @ own.rows
     found = given.matched(weight).double()
     rest = damped(moments, given.damping) - moments.double()
 
@@ -67,16 +67,26 @@ def test_no_weight_comes_closer(seed: int, error: float, parts: int, residual: b
 @given(st.integers(0, 2**32 - 1))
 def test_a_weight_with_the_inputs_of_the_model_stays(seed: int) -> None:
     weight, _, wanted = draw(seed, 0.1)
-    assert torch.equal(moments_of(wanted, wanted).matched(weight), weight)
-    assert torch.equal(moments_of(*2 * (without_residual(wanted),)).matched(weight), weight)
+    assert torch.equal(moments_of(weight, wanted, wanted).matched(weight), weight)
+    assert torch.equal(moments_of(weight, *2 * (without_residual(wanted),)).matched(weight), weight)
 
 
 def test_columns_without_input_stay() -> None:
     weight, own, wanted = draw(0, 0.1)
     own.rows[:, 3] = 0.0
-    found = moments_of(own, wanted).matched(weight)
+    found = moments_of(weight, own, wanted).matched(weight)
     assert torch.isfinite(found).all()
     assert torch.equal(found[:, 3], weight[:, 3])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([5, 384, 385, 900]), st.integers(1, 3))
+def test_moments_are_those_of_all_rows(seed: int, columns: int, parts: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(50, columns, generator=generator)
+    own = moments_of(rows, Inputs(rows), Inputs(rows), parts).own
+    torch.testing.assert_close(own.double(), rows.double().T @ rows.double(), rtol=1e-5, atol=1e-4)
+    assert torch.equal(own, own.T)
 
 
 def test_few_tokens_change_less() -> None:
@@ -85,6 +95,6 @@ def test_few_tokens_change_less() -> None:
     for tokens in (20, 200, 2000):
         weight, own, wanted = draw(1, 0.0, tokens=tokens)
         own = Inputs(own.rows, torch.randn(tokens, 5, generator=torch.Generator().manual_seed(2)))
-        changes.append(float((moments_of(own, wanted).matched(weight) - weight).norm() / weight.norm()))
+        changes.append(float((moments_of(weight, own, wanted).matched(weight) - weight).norm() / weight.norm()))
     assert changes[0] < 0.25
     assert changes[0] > changes[1] > changes[2]
