@@ -33,6 +33,11 @@ class Inputs:
     rows: Tensor
     residual: Tensor | None = None
 
+    @property
+    def parts(self) -> list[Tensor]:
+        """What there is of both, from which it can be made again."""
+        return [self.rows] if self.residual is None else [self.rows, self.residual]
+
 
 class InputMoments:
     """Sums over tokens of what the rows of a weight are multiplied by.

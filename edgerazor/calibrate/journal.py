@@ -61,6 +61,10 @@ class Journal:
         """For what one set of matrices is given in the layer at hand, while that is not done."""
         return self.folder / f"inputs-{place:04d}.bin"
 
+    def outputs_file(self, place: int) -> Path:
+        """For what one set of matrices gives in the layer at hand, while that is not done."""
+        return self.folder / f"outputs-{place:04d}.bin"
+
     def keep(self, name: str, codes: QuantizedTensor) -> None:
         """Keep the codes of a matrix that are found before those of any layer."""
         _save(self.folder / _BEFORE, {name: codes})

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,15 +38,26 @@ class LayerInputs:
 
     Attributes:
         sets: matrices in the order of their use, those that are given the same tensor together.
+        runs_once: in a row; what a layer gives the first time is what it is given the second time.
     """
 
     def __init__(self, decoder: Decoder, index: int, states: Tensor):
+        self.runs_once = decoder.calls(index) == 1
         self._decoder, self._index = decoder, index
         self.sets = self._find_sets(states)
 
+    def matrices(self, together: InputSet) -> list[Any]:
+        """The layers of a set."""
+        return [self._decoder.matrix(entry) for entry in together.entries]
+
+    def through(self, states: Tensor) -> Tensor:
+        """States behind the layer."""
+        return self._decoder.through(self._index, states)
+
     def of(self, wanted: InputSet, states: Tensor) -> Inputs:
         """Of one set; the layer computes no further than that."""
-        (inputs,), _ = self._seen([wanted], states, stop=True)
+        with _giving_nothing(self.matrices(wanted) if wanted.added and self.runs_once else []):
+            (inputs,), _ = self._seen([wanted], states, stop=True)
         return inputs
 
     def of_all(self, states: Tensor) -> tuple[list[Inputs], Tensor]:
@@ -129,6 +141,22 @@ class _Watch:
 
     def inputs(self) -> Inputs:
         return Inputs(torch.cat(self.rows), torch.cat(self.residuals) if self.residuals else None)
+
+
+@contextmanager
+def _giving_nothing(matrices: Sequence[Any]) -> Iterator[None]:
+    """For the block the matrices give zeros: only what they are added to is asked for."""
+    for matrix in matrices:
+        matrix.forward = partial(_zeros, matrix)
+    try:
+        yield
+    finally:
+        for matrix in matrices:
+            del matrix.forward
+
+
+def _zeros(matrix: Any, x: Tensor) -> Tensor:
+    return x.new_zeros(*x.shape[:-1], len(matrix.weight))
 
 
 @contextmanager

@@ -12,11 +12,12 @@ from torch import Tensor
 from edgerazor.calibrate.decoder import Decoder
 from edgerazor.calibrate.gptq import codes_of
 from edgerazor.calibrate.head import Head
-from edgerazor.calibrate.inputs import InputMoments
+from edgerazor.calibrate.inputs import InputMoments, Inputs
 from edgerazor.calibrate.journal import Journal
 from edgerazor.calibrate.layer_inputs import LayerInputs
 from edgerazor.calibrate.round_head import head_codes, tied_codes
-from edgerazor.calibrate.stored_inputs import StoredInputs
+from edgerazor.calibrate.rounded_layer import RoundedLayer
+from edgerazor.calibrate.stored_tensors import StoredTensors
 from edgerazor.calibrate.two_weights import TwoWeights
 from edgerazor.core.tensor import QuantizedTensor
 
@@ -86,30 +87,32 @@ def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) 
     entries = decoder.entries[decoder.layers[index]]
     states = journal.states(index)
     codes: dict[str, QuantizedTensor] = {}
-    with decoder.layer(index) as through:
+    with decoder.layer(index):
         weights = TwoWeights({entry.name: decoder.matrix(entry) for entry in entries})
         inputs = LayerInputs(decoder, index, next(iter(states)))
-        for together, wanted in zip(inputs.sets, _unrounded(inputs, index, journal), strict=True):
+        wanted, rounded = _unrounded(inputs, index, journal), RoundedLayer(inputs, journal.outputs_file)
+        for place, together in enumerate(inputs.sets):
             moments = InputMoments(weights.unrounded[together.entries[0].name] if together.added else None)
-            for row, unrounded in zip(states, wanted, strict=True):
-                moments.add(inputs.of(together, row), unrounded)
-            wanted.remove()
-            own = moments.own
+            for own, of_row in zip(rounded.inputs_of(place, states), wanted[place], strict=True):
+                moments.add(own, Inputs(*of_row))
+            wanted[place].remove()
+            own_moments = moments.own
             for entry in together.entries:
                 weight, quantizer = moments.matched(weights.unrounded[entry.name]), decoder.quantizers[entry.name]
-                codes[entry.name] = codes_of(entry.name, weight, own, quantizer)
+                codes[entry.name] = codes_of(entry.name, weight, own_moments, quantizer)
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
         for entry in entries:
             if entry.name not in codes:  # no input is known of what the first row does not use
                 codes[entry.name] = decoder.quantizers[entry.name].quantize(weights.unrounded[entry.name])
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
-        journal.states(index + 1).write([] if last else map(through, states))
+        journal.states(index + 1).write([] if last else rounded.behind(states))
+        rounded.remove()
     return codes
 
 
-def _unrounded(inputs: LayerInputs, index: int, journal: Journal) -> list[StoredInputs]:
+def _unrounded(inputs: LayerInputs, index: int, journal: Journal) -> list[StoredTensors]:
     """What the sets of a layer are given in the 16-bit model, through which states are taken."""
-    stored = [StoredInputs(journal.inputs_file(place)) for place in range(len(inputs.sets))]
+    stored = [StoredTensors(journal.inputs_file(place)) for place in range(len(inputs.sets))]
 
     def behind() -> Iterator[Tensor]:
         with ExitStack() as stack:
@@ -117,7 +120,7 @@ def _unrounded(inputs: LayerInputs, index: int, journal: Journal) -> list[Stored
             for states in journal.unrounded_states(index):
                 seen, output = inputs.of_all(states)
                 for add, of_set in zip(files, seen, strict=True):
-                    add(of_set)
+                    add(of_set.parts)
                 yield output
 
     journal.unrounded_states(index + 1).write(behind())

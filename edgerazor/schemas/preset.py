@@ -86,13 +86,15 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
         return result, [
             ".".join(("preset.group_sizes", *map(str, line["loc"]))) + f": {line['msg']}" for line in error.errors()
         ]
-    sizes = GroupSizes(**{**((adapter and adapter.group_sizes) or WISHES).model_dump(), **written})
     fit = [key for key in GroupSizes.model_fields if key not in written]
     if family is None and fit:
         result.pop("preset")
         return result, [f"preset: {_why_unknown(raw.get('model'), registry)}"]
     template = _template(name)
-    weights = (adapter.presets.get(_published(name)) if adapter else None) or GENERIC_WEIGHTS
+    usual_sizes = ((adapter and adapter.group_sizes) or WISHES).model_dump()
+    sizes = GroupSizes(**{**usual_sizes, **template.pop("group_sizes", {}), **written})
+    like = template.pop("like", _published(name))
+    weights = (adapter.presets.get(like) if adapter else None) or GENERIC_WEIGHTS
     _rename(template, adapter.renamed if adapter else {})
     usual = template.pop("scale_dtype", None)
     scale_dtype = given.get("scale_dtype") or usual

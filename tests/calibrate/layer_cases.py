@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from edgerazor.calibrate.decoder import Decoder
+from edgerazor.calibrate.inputs import Inputs
+from edgerazor.core.apply import apply_plan
+from edgerazor.core.plan import build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.kernels.processor import Processor
+from edgerazor.models.load import Models
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
+from tests.families import family_model
+from tests.runs import tokenizer
 
 LAYERS = 3
 FLOAT32, BFLOAT16 = Processor(), Processor(bfloat16=True)
@@ -33,3 +42,21 @@ def stop_at(layer: int, of: int = LAYERS) -> Any:
             raise StoppedError
 
     return show
+
+
+def decoder_of(name: str, registry: Registry, folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+    """Of a family's model with 4-bit layers, which is in memory."""
+    family_model(name, vocab_size=len(tokenizer())).to(torch.bfloat16).save_pretrained(folder / "model")
+    tokenizer().save_pretrained(folder / "model")
+    rules = [{"match": "*.layers.*", "quantizer": {"name": "int", "bits": 4, "group_size": 32}}]
+    raw = {"model": {"name_or_path": str(folder / "model")}, "quantization": {"weights": rules}}
+    recipe = load_recipe(raw, registry=registry)
+    source = Models(recipe.model, registry).student
+    model: Any = source.load(torch.float32).eval()
+    plan = build_plan(model, recipe.quantization, adapter=source.adapter, registry=registry)
+    apply_plan(model, plan, registry=registry)
+    return Decoder(model, plan, None, dtype)
+
+
+def same_inputs(first: Inputs, second: Inputs) -> bool:
+    return len(first.parts) == len(second.parts) and all(map(torch.equal, first.parts, second.parts))

@@ -26,7 +26,7 @@ def message(registry: Registry, **content: Any) -> list[str]:
     return caught.value.problems
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", [name for name in preset_names() if "mixed" not in name])
 def test_presets_of_qwen3(name: str, registry: Registry) -> None:
     """Group sizes 256, 256 and 128, embedding and head at 4 bits, and the family's loss weights (METHOD 5)."""
     recipe = load(registry, model=QWEN, preset=name)
@@ -52,6 +52,21 @@ def test_the_names_say_the_bits(registry: Registry) -> None:
     assert (body("1.88-bit")["name"], body("1.88-bit")["high_ratio"]) == ("sqmp", 0.125)
     assert (body("2.79-bit")["name"], body("2.79-bit")["high_ratio"]) == ("sqmp", 0.5)
     assert (body("4-bit")["name"], body("4-bit")["bits"]) == ("int", 4)
+
+
+@pytest.mark.parametrize("name", ["4-bit-mixed", "edgerazor-4-bit-mixed"])
+def test_a_mixed_preset_has_eight_bits_where_few_weights_cost_most(name: str, registry: Registry) -> None:
+    recipe = load(registry, model=QWEN, preset=name)
+    rules = [(rule.match, rule.model_dump()["quantizer"]) for rule in recipe.quantization.weights]
+    assert [match for match, _ in rules] == [("*.embed_tokens", "lm_head"), ("*.k_proj", "*.v_proj"), ("*",)]
+    assert [quantizer["bits"] for _, quantizer in rules] == [8, 8, 4]
+    assert {quantizer["group_size"] for _, quantizer in rules} == {32}
+    assert recipe.quantization.activations.group_size == 32  # type: ignore[union-attr]
+    assert recipe.quantization.kv_cache.group_size == 128  # type: ignore[union-attr]
+    assert recipe.distillation.task_weight == 0.05  # type: ignore[union-attr]
+    assert load_recipe(recipe.to_dict(), registry=registry) == recipe
+    wider = load(registry, model=QWEN, preset={"name": name, "group_sizes": {"weights": 64}})
+    assert wider.quantization.weights[2].quantizer.group_size == 64  # type: ignore[union-attr]
 
 
 def test_the_family_is_read_from_the_model_folder(tmp_path: Path, registry: Registry) -> None:

@@ -1,0 +1,52 @@
+"""A layer that is asked set by set gives the same bits as one that computes everything anew, and multiplies less."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgerazor.calibrate.layer_inputs import LayerInputs
+from edgerazor.calibrate.rounded_layer import RoundedLayer
+from edgerazor.core.registry import Registry
+from tests.calibrate.layer_cases import decoder_of, same_inputs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["llama3", "mobilellm-layer-sharing", "olmo2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_what_is_asked_for_in_turn_is_what_the_layer_computes(
+    name: str, dtype: torch.dtype, registry: Registry, tmp_path: Path
+) -> None:
+    decoder = decoder_of(name, registry, tmp_path, dtype)
+    rows = list(decoder.begin([torch.tensor([[1, 5, 9, 2]]), torch.tensor([[7, 3]])]))
+    with decoder.layer(0):
+        inputs = LayerInputs(decoder, 0, rows[0])
+        layer = RoundedLayer(inputs, lambda place: tmp_path / f"{place}.bin")
+        assert inputs.runs_once == (name != "mobilellm-layer-sharing")
+        for place, together in enumerate(inputs.sets):
+            found = list(layer.inputs_of(place, rows))
+            assert all(map(same_inputs, found, (inputs.of(together, row) for row in rows)))
+            for matrix in inputs.matrices(together):
+                matrix.weight.data = torch.round(matrix.weight.data * 20) / 20
+        assert all(map(torch.equal, layer.behind(rows), map(inputs.through, rows)))
+    layer.remove()
+    assert not list(tmp_path.glob("*.bin"))
+
+
+@torch.no_grad()
+def test_rounded_matrices_are_not_multiplied_again(registry: Registry, tmp_path: Path) -> None:
+    decoder = decoder_of("llama3", registry, tmp_path)
+    rows = list(decoder.begin([torch.tensor([[1, 5, 9, 2]])]))
+    with decoder.layer(0):
+        inputs = LayerInputs(decoder, 0, rows[0])
+        layer = RoundedLayer(inputs, lambda place: tmp_path / f"{place}.bin")
+        for place in range(len(inputs.sets)):
+            (found,) = layer.inputs_of(place, rows)
+            assert all(torch.isfinite(part).all() for part in found.parts)
+            if place:
+                for matrix in inputs.matrices(inputs.sets[place - 1]):
+                    matrix.weight.data.fill_(torch.nan)
+        (behind,) = layer.behind(rows)
+        assert torch.isfinite(behind).all()
