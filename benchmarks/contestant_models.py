@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from textbook_gptq import pack_gptq
 
 from edgerazor import train
 from edgerazor.calibrate import pack_calibrated
@@ -27,7 +28,7 @@ def make_checkpoint(
     """The folder of the checkpoint, and what training gave; None where nothing was trained.
 
     Args:
-        kind: "rounded", "calibrated" or "trained".
+        kind: "rounded", "gptq", "calibrated" or "trained".
         recipe: of the contestant.
         work: free folder.
         registry: loaded plugins.
@@ -36,6 +37,8 @@ def make_checkpoint(
     """
     if kind == "rounded":
         pack_model(recipe, registry=registry, output=work)
+    elif kind == "gptq":
+        pack_gptq(recipe, registry=registry, output=work, data=calibration, samples=samples)
     elif kind == "calibrated":
         pack_calibrated(recipe, registry=registry, output=work, data=calibration, samples=samples)
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["rounded", "calibrated", "trained"]
+Kind = Literal["rounded", "gptq", "calibrated", "trained"]
 BODIES: Mapping[float, Mapping[str, Any]] = {
     4: {"name": "int", "bits": 4},
     3: {"name": "int", "bits": 3},
@@ -26,7 +26,7 @@ class Contestant:
     Attributes:
         method: what differs, as the table says it.
         bits: nominal width of the decoder's matrices; embedding and head are int4 in all.
-        kind: rounded and calibrated contestants are not trained.
+        kind: only what is "trained" is.
         changes: values of the recipe by dotted key path; None removes the key.
         times: how often the usual number of steps it is trained.
         data: text by people, by the teacher, or as many documents of each.
@@ -130,6 +130,7 @@ MIX = {  # the preset 4-bit-mixed
 }
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
+    *(Contestant("GPTQ", bits, "gptq") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
     *(Contestant(PUBLISHED, bits) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant("cross entropy alone", bits, changes=QAT) for bits in NARROW),

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from edgerazor.core.registry import Registry
+from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.schemas.recipe import load_recipe
+from tests.plugins.quantizer_cases import build
 from tests.runs import LINES, save_model
 
 
@@ -46,6 +49,26 @@ def test_what_the_laboratory_calls_ours_is_what_our_presets_have(tmp_path: Path,
     assert distillation is not None
     preset = distillation.losses[1].model_dump()
     assert (preset["name"], preset["relative"], preset["weight"]) == ("feature_mse", loss["relative"], loss["weight"])
+
+
+@pytest.mark.parametrize(("name", "options"), [("int", {"bits": 3}), ("ternary", {}), ("sqmp", {"high_ratio": 0.5})])
+def test_textbook_gptq_is_rounding_where_inputs_are_independent_and_closer_elsewhere(
+    name: str, options: dict[str, Any]
+) -> None:
+    gptq_codes = import_module("textbook_gptq").gptq_codes
+    quantizer = build(name, group_size=32, **options)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(12, 96, generator=generator)
+    inputs = torch.randn(400, 96, generator=generator) @ torch.randn(96, 96, generator=generator)
+    moments, plain = (inputs.T @ inputs).double(), quantizer.quantize(weight)
+    alone = gptq_codes(weight, torch.eye(96, dtype=torch.float64), quantizer)
+    assert torch.equal(alone.codes, plain.codes) and torch.equal(alone.scale, plain.scale)
+
+    def error(found: QuantizedTensor) -> float:
+        change = (found.dequantize(torch.float32) - weight).double()
+        return float(((change @ moments) * change).sum())
+
+    assert error(gptq_codes(weight, moments, quantizer)) < 0.7 * error(plain)
 
 
 def test_differences_are_taken_between_equal_seeds() -> None:
