@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 DAMPING = 0.01  # of the mean diagonal, as in GPTQ
+RIDGE = 5.0  # times columns over tokens
 _AT_ONCE = 384  # columns of a product that leaves out most of what is the same on both sides of the diagonal
 T = TypeVar("T")
 
@@ -84,8 +85,8 @@ class InputMoments:
 
     @property
     def damping(self) -> float:
-        """Of the least squares, as a part of the mean diagonal of the moments: columns over tokens, at least 0.01."""
-        return max(DAMPING, len(self._moments) / self._tokens)
+        """Of the least squares, as a part of the mean diagonal of the moments."""
+        return max(DAMPING, RIDGE * len(self._moments) / self._tokens)
 
     @cached_property
     def _change(self) -> Tensor:

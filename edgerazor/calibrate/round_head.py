@@ -12,6 +12,7 @@ from edgerazor.calibrate.journal import Journal
 from edgerazor.core.layers.matrices import join_rows
 from edgerazor.core.tensor import QuantizedTensor
 
+_LARGEST_INT8 = 127
 _WEIGHTS_AT_ONCE = 2**26  # in float32 a quarter of a gigabyte, several times over
 
 
@@ -25,8 +26,12 @@ def head_codes(decoder: Decoder, head: Head, journal: Journal) -> QuantizedTenso
 def tied_codes(decoder: Decoder, head: Head, journal: Journal) -> QuantizedTensor:
     """Of an embedding that is the head, too, on what the layers of the 16-bit model give.
 
-    It is looked up as well, so it makes up for nothing: what a head would need there is no part of an embedding.
+    It is looked up as well, so it makes up for nothing: what a head would need there is no part of an embedding. Of
+    eight bits in all rows it is rounded as it is: that costs nothing, and the model is run once less.
     """
+    with decoder.head_weight() as weight:
+        if min(head.quantizer.widths(tuple(weight.shape))) >= _LARGEST_INT8:
+            return head.quantizer.quantize(weight)
     states: Iterable[Tensor] = journal.unrounded_states(0)
     for index in range(len(decoder.layers)):
         ahead = journal.states_ahead(index + 1)

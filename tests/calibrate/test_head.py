@@ -18,7 +18,7 @@ from edgerazor.core.apply import apply_plan
 from edgerazor.core.plan import build_plan
 from edgerazor.core.registry import Registry
 from edgerazor.models.load import Models
-from edgerazor.schemas.recipe import Recipe
+from edgerazor.schemas.recipe import Recipe, load_recipe
 from tests.calibrate.layer_cases import FLOAT32, StoppedError, recipe_of, stop_at, texts
 from tests.families import family_model
 from tests.plugins.quantizer_cases import build
@@ -48,6 +48,32 @@ def test_the_head_is_rounded_on_what_it_is_given(tied: bool, registry: Registry,
     weight, found = plain.lm_head.weight, owner.quantized().dequantize(torch.float32)
     rounded = build("int", bits=3, group_size=32).quantize(weight).dequantize(torch.float32)
     assert ((found - weight) @ states.T).norm() < 0.9 * ((rounded - weight) @ states.T).norm()
+
+
+@torch.no_grad()
+def test_a_tied_head_of_eight_bits_is_rounded_as_it_is_and_layers_make_up_for_it(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The pass through the 16-bit model that finds its inputs is spared; a row of fewer bits is worth one."""
+    save_model(tmp_path / "model", num_hidden_layers=2, tie_word_embeddings=True)
+    save_data(tmp_path / "data.jsonl")
+    embedding = {"name": "int", "bits": 8, "group_size": 32}
+    rules = [
+        {"match": ["*.embed_tokens", "lm_head"], "quantizer": embedding},
+        {"match": "*", "quantizer": embedding | {"bits": 3}},
+    ]
+    raw = {"model": {"name_or_path": str(tmp_path / "model")}, "quantization": {"weights": rules}}
+    given: dict[str, Any] = {"data": texts(tmp_path), "samples": 4, "processor": FLOAT32}
+    recipe = load_recipe(raw, registry=registry)
+    pack_calibrated(recipe, registry=registry, output=tmp_path / "out", **given)
+    packed: Any = load_model(tmp_path / "out", dtype=torch.float32, registry=registry)
+    plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    found = packed.model.embed_tokens.quantized()
+    expected = build("int", bits=8, group_size=32).quantize(plain.lm_head.weight)
+    assert torch.equal(found.codes, expected.codes) and torch.equal(found.scale, expected.scale)
+    matrix = packed.model.layers[0].self_attn.q_proj.quantized()
+    rounded = build("int", bits=3, group_size=32).quantize(plain.model.layers[0].self_attn.q_proj.weight)
+    assert not torch.equal(matrix.codes, rounded.codes)
 
 
 @pytest.mark.parametrize("tied", [True, False])

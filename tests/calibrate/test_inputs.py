@@ -89,12 +89,12 @@ def test_moments_are_those_of_all_rows(seed: int, columns: int, parts: int) -> N
     assert torch.equal(own, own.T)
 
 
-def test_few_tokens_change_less() -> None:
-    """Errors that have nothing to do with the inputs tell nothing: what is made of them is chance, and stays small."""
+def test_chance_changes_little() -> None:
+    """Errors that have nothing to do with the inputs tell nothing, however few tokens there are to learn them by."""
     changes = []
     for tokens in (20, 200, 2000):
         weight, own, wanted = draw(1, 0.0, tokens=tokens)
         own = Inputs(own.rows, torch.randn(tokens, 5, generator=torch.Generator().manual_seed(2)))
         changes.append(float((moments_of(weight, own, wanted).matched(weight) - weight).norm() / weight.norm()))
-    assert changes[0] < 0.25
-    assert changes[0] > changes[1] > changes[2]
+    assert max(changes) < 0.1
+    assert changes[1] > 1.5 * changes[2]

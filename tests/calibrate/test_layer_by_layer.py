@@ -204,7 +204,7 @@ def test_codes_are_those_of_whole_models_side_by_side(name: str, registry: Regis
                 miss = (wanted - own) @ weight.T
                 if stream is not None:
                     miss += inputs_of(plain, stream, layer, rows) - inputs_of(other, stream, layer, rows)
-                damping = max(0.01, own.shape[1] / len(own))
+                damping = max(0.01, 5 * own.shape[1] / len(own))
                 matched = weight + torch.linalg.solve(damped(own.T @ own, damping), own.T @ miss).T
                 expected = calibrated_codes(matched.float(), (own.T @ own).float(), quantizer).dequantize(torch.float32)
                 found = in_layers(packed, matrix)[layer].weight
