@@ -52,7 +52,7 @@ class RoundedLayer:
         with ExitStack() as stack:
             known = [(sets[before], iter(outputs)) for before, outputs in enumerate(self._outputs[: max(last, 0)])]
             new = range(max(last, 0), min(place, len(self._outputs)))
-            written = [(sets[one], stack.enter_context(self._outputs[one].written())) for one in new]
+            written = [(sets[index], stack.enter_context(self._outputs[index].written())) for index in new]
             for row in states:
                 with ExitStack() as of_row:
                     for matrices, outputs in known:
