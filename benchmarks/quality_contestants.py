@@ -25,7 +25,7 @@ class Contestant:
 
     Attributes:
         method: what differs, as the table says it.
-        bits: nominal width of the decoder's matrices; embedding and head are int4 in all.
+        bits: nominal width of the decoder's matrices; embedding and head are int4 in all but the mixed ones.
         kind: only what is "trained" is.
         changes: values of the recipe by dotted key path; None removes the key.
         times: how often the usual number of steps it is trained.

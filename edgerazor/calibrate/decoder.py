@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgerazor.calibrate.head import Head
+from edgerazor.calibrate.hooks import replaced_forward
 from edgerazor.calibrate.inputs import InputMoments, Inputs
 from edgerazor.core.layers.table import kind_named
 from edgerazor.core.module_plan import ModulePlan
@@ -175,13 +176,8 @@ class Decoder:
             return forward(index, states, **kwargs)
 
         modules = [self.model.get_submodule(name) for name in self.layers]
-        for index, module in enumerate(modules):
-            module.forward = partial(stand_in, index)
-        try:
+        with replaced_forward(modules, lambda index: partial(stand_in, index)):
             yield
-        finally:
-            for module in modules:
-                del module.forward
 
     @contextmanager
     def _present(self, names: Iterable[str]) -> Iterator[None]:

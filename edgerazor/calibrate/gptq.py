@@ -56,7 +56,8 @@ def _codes_of_rows(weight: Tensor, factor: Tensor, quantizer: Quantizer) -> tupl
     importance = factor.diagonal() ** -2
     # Columns of the weight are rows here, so that one of them lies together in memory.
     work, low, high = (found.T.contiguous() for found in (weight, lowest, highest))
-    codes, scale, kept = torch.empty_like(work, dtype=torch.int8), torch.empty_like(low), torch.empty_like(low)
+    codes, scale = torch.empty_like(work, dtype=torch.int8), torch.empty_like(low)
+    kept = torch.empty_like(low, dtype=torch.int64)
     size, columns = plain.group_size, weight.shape[1]
     block = _columns_at_once(size)
     for start in range(0, columns, block):
@@ -77,7 +78,7 @@ def _codes_of_rows(weight: Tensor, factor: Tensor, quantizer: Quantizer) -> tupl
             work[column + 1 : end].addr_(factor[column, column + 1 : end], errors[column - start], alpha=-1)
         work[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     found = QuantizedTensor(codes.T.contiguous(), scale.T.contiguous().to(plain.scale.dtype), plain.qmax, size)
-    return found, kept.T.long()
+    return found, kept.T.contiguous()
 
 
 def codes_of(name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer) -> QuantizedTensor:

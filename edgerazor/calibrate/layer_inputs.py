@@ -1,7 +1,7 @@
 """What the matrices of a decoder layer are given, as states go through it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.calibrate.decoder import Decoder, EnoughError, product_rows
+from edgerazor.calibrate.hooks import removed, replaced_forward
 from edgerazor.calibrate.inputs import Inputs, sharing_inputs
 from edgerazor.calibrate.residual import SeenSums
 from edgerazor.core.module_plan import ModulePlan
@@ -56,7 +57,9 @@ class LayerInputs:
 
     def of(self, wanted: InputSet, states: Tensor) -> Inputs:
         """Of one set; the layer computes no further than that."""
-        with _giving_nothing(self.matrices(wanted) if wanted.added and self.runs_once else []):
+        # What an added matrix itself gives is not asked for, only what it is added to.
+        idle = self.matrices(wanted) if wanted.added and self.runs_once else []
+        with replaced_forward(idle, lambda place: partial(_zeros, idle[place])):
             (inputs,), _ = self._seen([wanted], states, stop=True)
         return inputs
 
@@ -79,7 +82,7 @@ class LayerInputs:
                 matrix.register_forward_pre_hook(lambda _, args, entry=entry: used.append((entry, args[0]))),
                 matrix.register_forward_hook(lambda _, __, output, entry=entry: outputs.append((entry, output))),
             ]
-        with _removed(hooks), SeenSums(see_sum):
+        with removed(hooks), SeenSums(see_sum):
             self._decoder.through(self._index, states)
         of_first_call = used[: len(used) // self._decoder.calls(self._index)]
         return [
@@ -111,7 +114,7 @@ class LayerInputs:
                 watch.layer.register_forward_hook(lambda _, __, made, watch=watch: watch.see_output(made)),
             ]
         sums = SeenSums(see_sum) if any(watch.added for watch in watches) else nullcontext()
-        with _removed(hooks), sums:
+        with removed(hooks), sums:
             output = self._decoder.through(self._index, states)
         return [watch.inputs() for watch in watches], output
 
@@ -143,27 +146,5 @@ class _Watch:
         return Inputs(torch.cat(self.rows), torch.cat(self.residuals) if self.residuals else None)
 
 
-@contextmanager
-def _giving_nothing(matrices: Sequence[Any]) -> Iterator[None]:
-    """For the block the matrices give zeros: only what they are added to is asked for."""
-    for matrix in matrices:
-        matrix.forward = partial(_zeros, matrix)
-    try:
-        yield
-    finally:
-        for matrix in matrices:
-            del matrix.forward
-
-
 def _zeros(matrix: Any, x: Tensor) -> Tensor:
     return x.new_zeros(*x.shape[:-1], len(matrix.weight))
-
-
-@contextmanager
-def _removed(hooks: Iterable[Any]) -> Iterator[None]:
-    """After the block the hooks are gone."""
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

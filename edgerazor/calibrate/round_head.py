@@ -27,7 +27,7 @@ def tied_codes(decoder: Decoder, head: Head, journal: Journal) -> QuantizedTenso
     """Of an embedding that is the head, too, on what the layers of the 16-bit model give.
 
     It is looked up as well, so it makes up for nothing: what a head would need there is no part of an embedding. Of
-    eight bits in all rows it is rounded as it is: that costs nothing, and the model is run once less.
+    eight bits in all rows it is rounded as it is: that costs next to nothing, and the model is run once less.
     """
     with decoder.head_weight() as weight:
         if min(head.quantizer.widths(tuple(weight.shape))) >= _LARGEST_INT8:

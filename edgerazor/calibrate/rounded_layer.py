@@ -6,12 +6,13 @@ twice in a row: what it is given the second time changes with every matrix that 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from edgerazor.calibrate.hooks import removed, replaced_forward
 from edgerazor.calibrate.inputs import Inputs
 from edgerazor.calibrate.layer_inputs import LayerInputs
 from edgerazor.calibrate.stored_tensors import StoredTensors
@@ -67,22 +68,12 @@ def _recorded(matrices: Sequence[Any], write: Callable[[list[Tensor]], None]) ->
     """After the block what the matrices gave is written, in the order of their calls."""
     seen: list[Tensor] = []
     hooks = [matrix.register_forward_hook(lambda _, __, output: seen.append(output)) for matrix in matrices]
-    try:
+    with removed(hooks):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
     write(seen)
 
 
-@contextmanager
-def _replayed(matrices: Sequence[Any], outputs: list[Tensor]) -> Iterator[None]:
+def _replayed(matrices: Sequence[Any], outputs: list[Tensor]) -> AbstractContextManager[None]:
     """For the block the matrices give these, one call after another."""
     left = iter(outputs)
-    for matrix in matrices:
-        matrix.forward = lambda *_, **__: next(left)
-    try:
-        yield
-    finally:
-        for matrix in matrices:
-            del matrix.forward
+    return replaced_forward(matrices, lambda _: lambda *_, **__: next(left))

@@ -93,13 +93,13 @@ def _round_layer(decoder: Decoder, index: int, journal: Journal, *, last: bool) 
         wanted, rounded = _unrounded(inputs, index, journal), RoundedLayer(inputs, journal.outputs_file)
         for place, together in enumerate(inputs.sets):
             moments = InputMoments(weights.unrounded[together.entries[0].name] if together.added else None)
-            for own, of_row in zip(rounded.inputs_of(place, states), wanted[place], strict=True):
-                moments.add(own, Inputs(*of_row))
+            for given, unrounded in zip(rounded.inputs_of(place, states), wanted[place], strict=True):
+                moments.add(given, Inputs(*unrounded))
             wanted[place].remove()
-            own_moments = moments.own
+            own = moments.own
             for entry in together.entries:
                 weight, quantizer = moments.matched(weights.unrounded[entry.name]), decoder.quantizers[entry.name]
-                codes[entry.name] = codes_of(entry.name, weight, own_moments, quantizer)
+                codes[entry.name] = codes_of(entry.name, weight, own, quantizer)
                 weights.put(entry.name, codes[entry.name].dequantize(torch.float32))
         for entry in entries:
             if entry.name not in codes:  # no input is known of what the first row does not use

@@ -51,6 +51,18 @@ def test_what_the_laboratory_calls_ours_is_what_our_presets_have(tmp_path: Path,
     assert (preset["name"], preset["relative"], preset["weight"]) == ("feature_mse", loss["relative"], loss["weight"])
 
 
+def test_what_the_laboratory_calls_mixed_is_the_preset(tmp_path: Path, registry: Registry) -> None:
+    def quantizers(content: dict[str, Any]) -> dict[str, Any]:
+        section = load_recipe(content, registry=registry).quantization
+        found = {pattern: rule.model_dump()["quantizer"] for rule in section.weights for pattern in rule.match}
+        return found | {"activations": section.activations}
+
+    contestants = import_module("quality_contestants")
+    mixed = next(entry for entry in contestants.CONTESTANTS if entry.name == "published, mixed, 4 bit")
+    content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": "4-bit-mixed"}
+    assert quantizers(contestants.recipe_of(mixed, setting(tmp_path), 0)) == quantizers(content)
+
+
 @pytest.mark.parametrize(("name", "options"), [("int", {"bits": 3}), ("ternary", {}), ("sqmp", {"high_ratio": 0.5})])
 def test_textbook_gptq_is_rounding_where_inputs_are_independent_and_closer_elsewhere(
     name: str, options: dict[str, Any]
