@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
         ],
     ),
     "four-levels": ("qwen3", {}, _all(name="int", bits=2, symmetric=False, group_size=32)),
+    "signed-scales": ("qwen3", {}, _all(name="int", bits=4, symmetric=False, scale="signed_absmax", group_size=32)),
     "groups-of-two-kinds": (
         "qwen3",
         {},

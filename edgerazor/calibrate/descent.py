@@ -12,7 +12,7 @@ from torch import Tensor
 from edgerazor.core.contracts import Quantizer
 from edgerazor.core.latent_weights import limits
 from edgerazor.core.tensor import QuantizedTensor
-from edgerazor.kernels.reference import SMALLEST_SCALE, round_scale
+from edgerazor.kernels.reference import SMALLEST_SCALE, round_signed_scale
 
 PASSES = 3
 _BLOCK = 64
@@ -88,7 +88,9 @@ class _Descent:
         slope = (codes * self.gradient[inside]).sum(dim=0)
         curvature = (codes * (self._moments[inside, inside] @ codes)).sum(dim=0)
         wanted = now - slope / curvature.clamp_min(torch.finfo(torch.float32).tiny)
-        new = round_scale(torch.maximum(wanted, now.clamp_max(SMALLEST_SCALE)), self._scale_dtype)
+        smallest = now.abs().clamp_max(SMALLEST_SCALE)
+        kept_sign = torch.copysign(torch.maximum(wanted * now.sign(), smallest), now)
+        new = round_signed_scale(kept_sign, self._scale_dtype)
         closer = (new - wanted).abs() < (now - wanted).abs()
         new = torch.where(closer & (curvature > 0) & ~self._whole_group_stays[group], new, now)
         self.gradient.addmm_(self._moments[:, inside], (new - now) * codes)

@@ -70,7 +70,7 @@ def _codes_of_rows(weight: Tensor, factor: Tensor, quantizer: Quantizer) -> tupl
                 inside = work[column : column + size].T.contiguous()
                 own_scale = _group_scale(inside, work, plain, quantizer, group)
                 scale[group] = best_scale(inside, own_scale, *limit, importance[column : column + size], quantizer)
-                kept[group], reached = _outermost(inside, scale[group], *limit)
+                kept[group], reached = _outermost(inside, scale[group], *limit, quantizer)
             code = torch.round(work[column] / scale[group]).clamp_(*limit)
             code = torch.where(kept[group] == place, reached, code)
             codes[column] = code
@@ -89,11 +89,15 @@ def codes_of(name: str, weight: Tensor, moments: Tensor, quantizer: Quantizer) -
         raise PlanError(f"{name}: {error}") from error
 
 
-def _outermost(columns: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+def _outermost(
+    columns: Tensor, scale: Tensor, lowest: Tensor, highest: Tensor, quantizer: Quantizer
+) -> tuple[Tensor, Tensor]:
     """Place in a group and code, each `[R]`, of the weight that reaches furthest; place -1 where none reaches."""
     low, high = lowest.unsqueeze(1), highest.unsqueeze(1)
-    place = torch.maximum(columns / high, columns / low).argmax(dim=1, keepdim=True)
-    code = torch.round(columns.gather(1, place) / scale.unsqueeze(1))
+    steps = columns / scale.unsqueeze(1)
+    reach = steps / low if quantizer.signed_scale else torch.maximum(steps / high, steps / low)
+    place = reach.argmax(dim=1, keepdim=True)
+    code = torch.round(steps.gather(1, place))
     code = torch.minimum(torch.maximum(code, low), high)
     reaches = (code == low) | (code == high)
     return torch.where(reaches, place, -1).squeeze(1), code.squeeze(1)

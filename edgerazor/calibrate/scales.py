@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from edgerazor.core.contracts import Quantizer
-from edgerazor.kernels.reference import round_scale
+from edgerazor.kernels.reference import round_signed_scale
 
 # The quantizer's own first, which stays where no other is better, down to a half of it; of none larger would the
 # quantizer itself be able to make codes.
@@ -32,7 +32,7 @@ def best_scale(
     low, high = lowest.unsqueeze(1), highest.unsqueeze(1)
     best, least = scale.float(), torch.full_like(lowest, torch.inf)
     for factor in FACTORS:
-        tried = round_scale(scale.float() * factor, kind)
+        tried = round_signed_scale(scale.float() * factor, kind)
         step = tried.unsqueeze(1)
         codes = torch.minimum(torch.maximum(torch.round(values / step), low), high)
         error = (values - codes * step).square_().mul_(importance).sum(dim=1)

@@ -189,7 +189,7 @@ def _packed_faults(tensors: Tensors, wide_rows: int, columns: int) -> Iterator[s
     scale = tensors["weight_scale"].float()
     if not bool(torch.isfinite(scale).all()):
         yield "weight_scale: holds NaN or infinite scales"
-    elif bool(((scale != 0) & (scale < SMALLEST_SCALE)).any()):
+    elif bool(((scale != 0) & (scale.abs() < SMALLEST_SCALE)).any()):
         yield "weight_scale: holds scales below 2^-14"
     if "weight_t5" in tensors:
         packed = tensors["weight_t5"]
@@ -214,6 +214,8 @@ def _range_faults(quantized: QuantizedTensor) -> Iterator[str]:
     outside = (codes > limit) | (codes < -limit - 1)
     if bool(outside.any()):
         yield f"weight: {int(outside.sum())} codes are outside -qmax-1..qmax"
+    if bool((quantized.scale < 0).any()) and quantized.symmetric:
+        yield "weight_scale: holds negative scales, but no code is -qmax-1, as with signed_absmax one of each group is"
 
 
 def _logit_faults(folder: Path, registry: Registry) -> Iterator[str]:

@@ -81,7 +81,10 @@ def _of_matrix(codes: QuantizedTensor, near: Tensor, quantizer: Quantizer) -> Te
     step = codes.scale.float().unsqueeze(-1)
     steps = near.unflatten(-1, (-1, codes.group_size)) / step
     steps = torch.minimum(torch.maximum(steps, groups - _NEAR), groups + _NEAR)
-    of_extremes = (_pinned(steps, groups, lowest, highest) * step).flatten(-2)
+    outermost = groups == lowest
+    if not quantizer.signed_scale:
+        outermost |= groups == highest
+    of_extremes = (_pinned(steps, groups, lowest, highest, outermost) * step).flatten(-2)
     multiplier = getattr(quantizer.params, "scale_multiplier", 2.0)
     of_means = (_with_mean(steps, groups, 1 / multiplier) * step).flatten(-2)
     latent = of_means
@@ -93,10 +96,9 @@ def _of_matrix(codes: QuantizedTensor, near: Tensor, quantizer: Quantizer) -> Te
     return latent
 
 
-def _pinned(steps: Tensor, groups: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+def _pinned(steps: Tensor, groups: Tensor, lowest: Tensor, highest: Tensor, outermost: Tensor) -> Tensor:
     """For scales of the largest weight: none reaches further than the outermost codes, which one reaches exactly."""
     steps = torch.minimum(torch.maximum(steps, lowest), highest)
-    outermost = (groups == lowest) | (groups == highest)
     reach = torch.maximum(steps / lowest, steps / highest).masked_fill(~outermost, -1.0)
     place = reach.argmax(dim=-1, keepdim=True)
     pinned = torch.where(outermost.gather(-1, place), groups.gather(-1, place), steps.gather(-1, place))

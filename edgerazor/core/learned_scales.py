@@ -31,7 +31,8 @@ class LearnedScales(Quantizer):
 
     def __init__(self, quantizer: Quantizer, start: QuantizedTensor):
         super().__init__(quantizer.params)
-        self.symmetric, self._quantizer, self.qmax = quantizer.symmetric, quantizer, start.qmax
+        self.symmetric, self.signed_scale = quantizer.symmetric, quantizer.signed_scale
+        self._quantizer, self.qmax = quantizer, start.qmax
         self.start, self.group_size = start.scale.float(), start.group_size
         self.factors = nn.Parameter(torch.ones_like(self.start))
         widths = quantizer.widths(tuple(start.codes.shape))
@@ -74,7 +75,8 @@ class LearnedScales(Quantizer):
         self.factors.grad = of_scale.mul_(self.start)
 
     def _rule(self) -> GroupRule:
-        scale = reference.round_scale(self.start * self.factors.detach(), self.params.scale_dtype)
+        # A factor may fall below zero; the sign of its scale stays.
+        scale = reference.round_signed_scale(self.start * self.factors.detach().clamp_min(0), self.params.scale_dtype)
         stored = scale.to(reference.stored_dtype(self.params.scale_dtype))
         kind: Literal["given", "given_asymmetric"] = "given" if self.symmetric else "given_asymmetric"
         highest = self.qmax if self._only is None else self._only

@@ -119,16 +119,20 @@ def _recover(weight: Tensor, size: int) -> QuantizedTensor | None:
 
 
 def _scales(groups: Tensor, peak: Tensor, qmax: int, lowest: int) -> Tensor | None:
-    """float16 `[N, 1]` for groups `[N, g]`, the largest magnitude being code qmax or -lowest; None if one has none."""
+    """float16 `[N, 1]` for groups `[N, g]`, the largest magnitude being code qmax or -lowest; None if one has none.
+
+    With a code more on the negative side scales may be negative, as those of llama.cpp's Q4_0 are.
+    """
     if len(groups) > _PROBE and _scales(groups[:_PROBE], peak[:_PROBE], qmax, lowest) is None:
         return None
     scale = torch.zeros_like(peak, dtype=torch.float16)
     missing = torch.ones(len(groups), dtype=torch.bool)
     steps = sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs)
-    for largest, step in product(range(qmax, lowest + 1), steps):
+    signs = (1, -1) if lowest > qmax else (1,)
+    for largest, step, sign in product(range(qmax, lowest + 1), steps, signs):
         if not bool(missing.any()):
             break
-        candidate = ((peak[missing] / largest).half().view(torch.int16) + step).view(torch.float16)
+        candidate = sign * ((peak[missing] / largest).half().view(torch.int16) + step).view(torch.float16)
         fits = _reproduces(groups[missing], candidate.float(), qmax, lowest)
         rows = missing.nonzero().flatten()[fits]
         scale[rows] = candidate[fits]
@@ -140,4 +144,4 @@ def _reproduces(groups: Tensor, scale: Tensor, qmax: int, lowest: int) -> Tensor
     """Which groups `[..., g]` are codes within -lowest and qmax times their scale, rounded once to their dtype."""
     codes = torch.round(groups.float() / scale)
     same = ((codes * scale).to(groups.dtype) == groups) & (codes <= qmax) & (codes >= -lowest)
-    return same.all(dim=-1) & (scale.squeeze(-1) >= SMALLEST_SCALE)
+    return same.all(dim=-1) & (scale.squeeze(-1).abs() >= SMALLEST_SCALE)

@@ -42,7 +42,8 @@ def describe_quantizer(tensor: QuantizedTensor) -> dict[str, Any]:
     if kinds == [1] and tensor.symmetric:
         return {"name": "ternary", **size}
     if len(kinds) == 1:
-        return {"name": "int", "bits": bits, "symmetric": tensor.symmetric, **size}
+        signed = {"scale": "signed_absmax"} if bool((tensor.scale < 0).any()) and not tensor.symmetric else {}
+        return {"name": "int", "bits": bits, "symmetric": tensor.symmetric, **signed, **size}
     wide = (widest == kinds[-1]).nonzero().flatten().tolist()
     return {"name": "sqmp", "placement": "rows", "high_rows": format_rows(wide), "high_bits": bits, **size}
 
@@ -52,7 +53,7 @@ def _float16(codes: Tensor, scale: Tensor, where: str) -> Tensor:
     groups = codes.reshape(len(codes), scale.shape[1], -1)
     used = (groups != 0).any(dim=-1)
     stored = scale.to(torch.float16)
-    exact = (stored.to(torch.float64) == scale.to(torch.float64)) & (stored >= SMALLEST_SCALE)
+    exact = (stored.to(torch.float64) == scale.to(torch.float64)) & (stored.abs() >= SMALLEST_SCALE)
     if bool((used & ~exact).any()):
         row, group = (used & ~exact).nonzero()[0].tolist()
         raise CheckpointError(

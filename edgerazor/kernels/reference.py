@@ -23,8 +23,9 @@ class GroupRule(NamedTuple):
     """How the groups of one tensor get their scales and codes (METHOD 1.3 and 2.1).
 
     Attributes:
-        scale: `absmean` (ternary, qmax 1), `absmax`, `asymmetric` (codes reach -qmax-1), or `mixed`: absmean where qmax
-            is 1, absmax elsewhere. `given` and `given_asymmetric` take no statistics.
+        scale: `absmean` (ternary, qmax 1), `absmax`, `asymmetric` (codes reach -qmax-1), `signed_asymmetric` (so do
+            they, and the number of the largest magnitude has that code, so scales may be negative), or `mixed`: absmean
+            where qmax is 1, absmax elsewhere. `given` and `given_asymmetric` take no statistics.
         qmax: the highest code; for `mixed`, and at will for given scales, int8 `[R]` or `[R, G]`, R the product of the
             leading axes.
         multiplier: of the mean magnitude.
@@ -32,7 +33,7 @@ class GroupRule(NamedTuple):
         given: scales `[R, G]` as `round_scale` leaves them. A NaN in a group does not reach them: its code is 0.
     """
 
-    scale: Literal["absmean", "absmax", "asymmetric", "mixed", "given", "given_asymmetric"]
+    scale: Literal["absmean", "absmax", "asymmetric", "signed_asymmetric", "mixed", "given", "given_asymmetric"]
     qmax: Tensor | int
     multiplier: float = 2.0
     scale_dtype: ScaleDtype = "float16"
@@ -90,6 +91,13 @@ def asymmetric_scale(groups: Tensor, qmax: int) -> Tensor:
     return torch.maximum(highest, lowest).clamp_(min=FLOOR)
 
 
+def signed_scale(groups: Tensor, qmax: int) -> Tensor:
+    """max(max |x|, 1e-5) / (qmax + 1), negative where max x > -min x: the largest magnitude gets code -qmax-1."""
+    highest, lowest = groups.amax(dim=-1, keepdim=True), groups.amin(dim=-1, keepdim=True)
+    size = _quotient(torch.maximum(highest, -lowest).clamp_(min=FLOOR), qmax + 1)
+    return torch.where(highest > -lowest, -size, size)
+
+
 def absolute_sum(groups: Tensor) -> Tensor:
     """Sum of |x| over the last axis in float64, `[..., 1]`, converted tile by tile to stay in cache."""
     if groups.device.type != "cpu" or torch.compiler.is_compiling():
@@ -110,12 +118,17 @@ def stored_dtype(scale_dtype: str) -> torch.dtype:
 
 
 def round_scale(scale: Tensor, scale_dtype: str) -> Tensor:
-    """The scale as it will be stored, in float32: float16 is clamped to its normal numbers and rounded."""
+    """A positive scale as it will be stored, in float32: float16 is clamped to its normal numbers and rounded."""
     if scale_dtype == "float32":
         return scale
     if scale_dtype == "float16_bfloat16":
         return scale.clamp(SMALLEST_SCALE, LARGEST_SHARED_SCALE).to(torch.bfloat16).to(torch.float32)
     return scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).to(torch.float16).to(torch.float32)
+
+
+def round_signed_scale(scale: Tensor, scale_dtype: str) -> Tensor:
+    """As `round_scale`, of magnitudes; the sign stays."""
+    return torch.copysign(round_scale(scale.abs(), scale_dtype), scale)
 
 
 def round_codes(groups: Tensor, scale: Tensor, lowest: Tensor | int, highest: Tensor | int) -> Tensor:
@@ -165,11 +178,14 @@ def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
         return scale, round_codes(groups, scale, *code_range(rule, qmax))
     if isinstance(qmax, Tensor):
         scale = torch.where(qmax == 1, absmean_scale(groups, rule.multiplier), absmax_scale(groups, qmax))
+    elif rule.scale == "signed_asymmetric":
+        scale = signed_scale(groups, qmax)
     elif rule.scale == "asymmetric":
         scale = asymmetric_scale(groups, qmax)
     else:
         scale = absmean_scale(groups, rule.multiplier) if rule.scale == "absmean" else absmax_scale(groups, qmax)
-    scale = round_scale(scale, rule.scale_dtype)
+    rounded = round_signed_scale if rule.scale == "signed_asymmetric" else round_scale
+    scale = rounded(scale, rule.scale_dtype)
     return scale, round_codes(groups, scale, *code_range(rule, qmax))
 
 

@@ -77,11 +77,11 @@ def scales_can_be_stored(quantizer: Any, example: TensorExample) -> None:
     stored = torch.float16 if wanted == _BOTH else getattr(torch, wanted)
     expect(scale.dtype == stored, f"scales are {scale.dtype}, scale_dtype is {wanted}")
     expect(torch.isfinite(scale).all(), "a scale is not finite; clamp it to 65504")
-    expect((scale >= 0).all(), "a scale is negative")
+    expect(quantizer.signed_scale or (scale >= 0).all(), "a scale is negative, and the class does not say signed_scale")
     if wanted == _BOTH:
         expect_equal(scale.to(torch.bfloat16).to(scale.dtype), scale, "bfloat16 has other numbers for the scales")
     if wanted != "float32":
-        tiny = (scale != 0) & (scale < _SMALLEST_SCALE)
+        tiny = (scale != 0) & (scale.abs() < _SMALLEST_SCALE)
         expect(not tiny.any(), "a scale is below 2^-14, the smallest normal float16; clamp it")
 
 

@@ -55,7 +55,7 @@ FAULTS = {
     "code out of range": (change(f"{EMBED}.weight_i4", 4, 2, 0xFF), f"{EMBED}.weight: 2 codes are outside"),
     "infinite scale": (change(f"{UP}.weight_scale", 4, 0, torch.inf), f"{UP}.weight_scale: holds NaN or infinite"),
     "tiny scale": (change(f"{UP}.weight_scale", 4, 0, 2**-15), f"{UP}.weight_scale: holds scales below 2^-14"),
-    "negative scale": (change(f"{UP}.weight_scale", 4, 0, -1.0), f"{UP}.weight_scale: holds scales below 2^-14"),
+    "negative scale": (change(f"{UP}.weight_scale", 4, 0, -1.0), f"{UP}.weight_scale: holds negative scales"),
     "row count": (
         replace(f"{UP}.weight_rows", torch.zeros_like),
         f"{UP}.weight_rows: marks 0 rows, config.json says 12",

@@ -26,6 +26,7 @@ QUANTIZERS: list[dict[str, Any]] = [
     {"name": "ternary"},
     {"name": "int", "bits": 4},
     {"name": "int", "bits": 4, "symmetric": False},
+    {"name": "int", "bits": 4, "symmetric": False, "scale": "signed_absmax"},
     {"name": "sqmp", "high_ratio": 0.25},
     {"name": "int", "bits": 8},
 ]

@@ -36,7 +36,9 @@ def variants() -> dict[str, Variant]:
     """By name, which starts with the name of the module."""
     found = {}
     tile = {"tile_groups": 16, "tile_columns": 256, "scale_dtype": "float16"}
-    for kind, dtype in itertools.product(("absmean", "absmax", "asymmetric", "mixed"), ("fp32", "bf16")):
+    for kind, dtype in itertools.product(
+        ("absmean", "absmax", "asymmetric", "signed_asymmetric", "mixed"), ("fp32", "bf16")
+    ):
         constants = {"kind": kind, "qmax": 7, "group_size": 256 if dtype == "fp32" else 160, **tile}
         absent = ("given_pointer",) if kind == "mixed" else ("qmax_pointer", "given_pointer")
         found[f"quantize-{kind}-{dtype}"] = Variant("quantize", dtype, constants, absent)

@@ -23,6 +23,7 @@ RULES = {
     "inputs": (GroupRule("absmax", 127, scale_dtype="float32"), torch.bfloat16),
     "mixed": (GroupRule("mixed", WIDTHS), torch.float32),
     "scales of bfloat16": (GroupRule("absmean", 1, scale_dtype="float16_bfloat16"), torch.bfloat16),
+    "signed": (GroupRule("signed_asymmetric", 7), torch.bfloat16),
     "given": (GroupRule("given_asymmetric", WIDTHS, given=GIVEN), torch.float32),
 }
 needs_compiler = pytest.mark.skipif(

@@ -27,6 +27,7 @@ QUANTIZERS = {
     "ternary absmax": TernaryQuantizer(TernaryParams(group_size=None, scale="absmax")),
     "int4": IntQuantizer(IntParams(bits=4, group_size=32)),
     "int4 asymmetric": IntQuantizer(IntParams(bits=4, group_size=32, symmetric=False)),
+    "int2 signed": IntQuantizer(IntParams(bits=2, group_size=32, symmetric=False, scale="signed_absmax")),
     "int8 activations": IntQuantizer(IntParams(bits=8, group_size=32, scale_dtype="float32")),
     "sqmp": SQMPQuantizer(SQMPParams(high_ratio=0.125, group_size=32)),
     "sqmp by group": SQMPQuantizer(SQMPParams(high_ratio="1/3", group_size=32, placement="first_groups")),

@@ -18,6 +18,7 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "int": [
         *({"bits": bits, "symmetric": True} for bits in range(2, 9)),
         *({"bits": bits, "symmetric": False} for bits in (2, 4, 8)),
+        *({"bits": bits, "symmetric": False, "scale": "signed_absmax"} for bits in (2, 4, 8)),
     ],
     "ternary": [{"scale": "absmean"}, {"scale": "absmax"}, {"scale": "absmean", "scale_multiplier": 1.5}],
     "sqmp": [

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
 from tests.plugins.quantizer_cases import build
@@ -90,6 +91,33 @@ def test_asymmetric_covers_both_sides(bits: int, seed: int, shift: float) -> Non
     assert bool((x <= (qmax + 1e-4) * step).all()) and bool((x >= -(qmax + 1 + 1e-4) * step).all())
     assert bool(((quantized.codes == qmax) | (quantized.codes == -qmax - 1)).any(dim=-1).all())
     assert float(((quantized.dequantize() - x).abs() / step).max()) <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@given(seed=st.integers(0, 2**32 - 1), shift=st.floats(-3, 3))
+def test_signed_scales_give_the_largest_magnitude_the_longer_side(bits: int, seed: int, shift: float) -> None:
+    x = normal(8, 64, seed) + shift
+    signed = {"symmetric": False, "scale": "signed_absmax", "scale_dtype": "float32"}
+    found = build("int", bits=bits, group_size=64, **signed).quantize(x)
+    place = x.abs().argmax(dim=-1, keepdim=True)
+    largest = x.gather(-1, place)
+    assert bool((found.codes.gather(-1, place) == -(2 ** (bits - 1))).all())
+    assert torch.equal(found.scale, -largest / 2 ** (bits - 1))
+    assert torch.equal(build("int", bits=bits, group_size=64, **signed).quantize(-x).codes, found.codes)
+
+
+def test_signed_scales_round_closer_than_others() -> None:
+    x = normal(256, 32)
+    errors = [
+        float((build("int", bits=4, group_size=32, **values).fake_quantize(x) - x).square().mean())
+        for values in ({}, {"symmetric": False}, {"symmetric": False, "scale": "signed_absmax"})
+    ]
+    assert errors[2] < 0.9 * errors[1] < 0.9 * errors[0]
+
+
+def test_signed_scales_need_the_longer_side() -> None:
+    with pytest.raises(ValidationError, match="scale signed_absmax needs symmetric: false"):
+        build("int", bits=4, scale="signed_absmax")
 
 
 def test_zero_is_a_value_of_the_asymmetric_quantizer() -> None:

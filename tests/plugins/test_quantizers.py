@@ -49,9 +49,10 @@ def test_parts_have_their_shapes_types_and_ranges(name: str, values: dict[str, A
     assert quantized.scale.dtype == SCALE_TYPES[quantizer.params.scale_dtype]
     assert quantized.scale.shape == (*x.shape[:-1], x.shape[-1] // size)
     assert quantized.qmax.shape in {(rows,), (rows, x.shape[-1] // size)}
-    assert bool((quantized.scale > 0).all()) and bool(torch.isfinite(quantized.scale).all())
+    assert bool((quantized.scale != 0).all()) and bool(torch.isfinite(quantized.scale).all())
+    assert quantizer.signed_scale or bool((quantized.scale > 0).all())
     if quantizer.params.scale_dtype != "float32":
-        assert float(quantized.scale.min()) >= 2.0**-14
+        assert float(quantized.scale.abs().min()) >= 2.0**-14
     codes, qmax = groups_of(quantized.codes, size), qmax_of_groups(quantized)
     lowest = -qmax if getattr(quantizer, "symmetric", True) else -qmax - 1
     assert bool((codes <= qmax).all()) and bool((codes >= lowest).all())
@@ -65,7 +66,8 @@ def test_the_error_is_half_a_step_inside_the_range(name: str, values: dict[str, 
     size, qmax = quantized.group_size, qmax_of_groups(quantized)
     scale = quantized.scale.float().reshape(-1, x.shape[-1] // size, 1)
     lowest = -qmax if getattr(quantizer, "symmetric", True) else -qmax - 1
-    groups, value = groups_of(x, size), groups_of(quantized.dequantize(), size)
+    groups, value = (groups_of(values, size) * scale.sign() for values in (x, quantized.dequantize()))
+    scale = scale.abs()
     inside = (groups <= qmax * scale) & (groups >= lowest * scale)
     error = ((groups - value).abs() / scale)[inside]
     assert error.numel() == 0 or float(error.max()) <= 0.5 + 1e-5
@@ -169,9 +171,11 @@ def test_not_a_number_stays_in_its_group_and_is_never_a_code(
 def test_one_huge_element_silences_its_group_alone(name: str, values: dict[str, Any]) -> None:
     x = torch.randn(8, 128, generator=torch.Generator().manual_seed(0))
     x[1, 70] = 6e4
-    quantized = build(name, **values, group_size=32).quantize(x)
+    quantizer = build(name, **values, group_size=32)
+    quantized = quantizer.quantize(x)
     group = quantized.codes.reshape(8, 4, 32)[1, 2]
-    assert int(group[6]) == int(qmax_of_groups(quantized).expand(8, 4, 1)[1, 2, 0])
+    qmax = int(qmax_of_groups(quantized).expand(8, 4, 1)[1, 2, 0])
+    assert int(group[6]) == (-qmax - 1 if quantizer.signed_scale else qmax)
     assert int((group != 0).sum()) == 1 and bool(quantized.codes.reshape(8, 4, 32)[1, 1].any())
 
 

@@ -20,7 +20,8 @@ from tests.calibrate.test_gptq import QUANTIZERS, draw
 from tests.plugins.quantizer_cases import build
 from tests.runs import recipe
 
-CASES = [*QUANTIZERS, ("int", {"bits": 2, "symmetric": False}), ("ternary", {"scale": "absmax"})]
+SIGNED = ("int", {"bits": 4, "symmetric": False, "scale": "signed_absmax"})
+CASES = [*QUANTIZERS, ("int", {"bits": 2, "symmetric": False}), SIGNED, ("ternary", {"scale": "absmax"})]
 
 
 def learned(seed: int, case: tuple[str, dict[str, Any]], group_size: int | None) -> tuple[Any, Any, torch.Tensor]:
@@ -48,7 +49,8 @@ def test_whatever_the_factors_codes_fit_and_scales_can_be_stored(seed: int, case
     found = scales.quantize(weight)
     highest = found.qmax.reshape(len(found.qmax), -1).expand(-1, found.scale.shape[1]).repeat_interleave(32, dim=1)
     assert bool((found.codes <= highest).all() and (found.codes >= -highest - int(not quantizer.symmetric)).all())
-    assert bool(torch.isfinite(found.scale).all() and (found.scale >= 2.0**-14).all())
+    assert bool(torch.isfinite(found.scale).all() and (found.scale.abs() >= 2.0**-14).all())
+    assert quantizer.signed_scale or bool((found.scale > 0).all())
     assert torch.equal(scales.fake_quantize(weight), found.dequantize(weight.dtype))
 
 

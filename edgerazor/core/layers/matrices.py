@@ -125,7 +125,8 @@ class MatricesQuantizer(Quantizer):
 
     def __init__(self, quantizer: Quantizer, matrices: Matrices):
         super().__init__(quantizer.params)
-        self.symmetric, self.rows_independent = quantizer.symmetric, quantizer.rows_independent
+        self.symmetric, self.signed_scale = quantizer.symmetric, quantizer.signed_scale
+        self.rows_independent = quantizer.rows_independent
         self._quantizer, self._matrices = quantizer, matrices
 
     def check_shape(self, shape: tuple[int, ...]) -> None:

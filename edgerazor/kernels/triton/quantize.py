@@ -31,7 +31,9 @@ def _scale_of_data(x, qmax, multiplier, kind: tl.constexpr, scale_dtype: tl.cons
     """Scales `[groups]` of `x [groups, columns]`, rounded as stored; `qmax` is a constant or, if mixed, `[groups]`."""
     magnitude = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     highest = tl.max(magnitude, axis=1).to(tl.float32, bitcast=True)
-    if kind == "asymmetric":
+    if kind == "signed_asymmetric":
+        raw = tl.div_rn(tl.maximum(highest, _FLOOR), qmax + 1.0)
+    elif kind == "asymmetric":
         up, down = tl.div_rn(tl.max(x, axis=1), qmax * 1.0), tl.div_rn(tl.min(x, axis=1), -1.0 - qmax)
         raw = tl.maximum(tl.maximum(up, down), _FLOOR)
     elif kind == "absmax":
@@ -46,6 +48,8 @@ def _scale_of_data(x, qmax, multiplier, kind: tl.constexpr, scale_dtype: tl.cons
     elif scale_dtype == "float16_bfloat16":  # half to even in the upper 16 bits, which every backend does alike
         bits = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST_SHARED).to(tl.int32, bitcast=True)
         raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+    if kind == "signed_asymmetric":
+        raw = tl.where(tl.max(x, axis=1) > -tl.min(x, axis=1), -raw, raw)
     return tl.where(highest == highest, raw, highest)  # noqa: PLR0124
 
 
@@ -95,7 +99,7 @@ def quantize_kernel(  # noqa: PLR0917
     if qmax_pointer is not None:
         highest_code = highest_code[:, None]
     lowest_code = -highest_code
-    if kind == "asymmetric" or kind == "given_asymmetric":  # noqa: PLR1714
+    if kind == "asymmetric" or kind == "signed_asymmetric" or kind == "given_asymmetric":  # noqa: PLR1714
         lowest_code = -1 - highest_code
 
     if kind == "absmean":  # rounding x / scale gives the same without a division

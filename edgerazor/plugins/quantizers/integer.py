@@ -13,15 +13,21 @@ from edgerazor.plugins.quantizers.params import IntParams
 
 
 class IntQuantizer(GroupedQuantizer):
-    """scale = max(max |x|, 1e-5) / qmax, codes in [-qmax, qmax]; `symmetric: false` reaches -qmax-1."""
+    """scale = max(max |x|, 1e-5) / qmax, codes in [-qmax, qmax]; `symmetric: false` reaches -qmax-1.
+
+    With `scale: signed_absmax` the number of the largest magnitude has code -qmax-1, and the scale its sign for that: a
+    finer grid for half of the groups. So does Q4_0 of llama.cpp.
+    """
 
     params: IntParams
 
     def __init__(self, params: IntParams):
         super().__init__(params)
         self.qmax = 2 ** (params.bits - 1) - 1
-        self.symmetric = params.symmetric
-        kind: Literal["absmax", "asymmetric"] = "absmax" if params.symmetric else "asymmetric"
+        self.symmetric, self.signed_scale = params.symmetric, params.scale == "signed_absmax"
+        kind: Literal["absmax", "asymmetric", "signed_asymmetric"] = "absmax" if params.symmetric else "asymmetric"
+        if self.signed_scale:
+            kind = "signed_asymmetric"
         self._groups = GroupRule(kind, self.qmax, scale_dtype=params.scale_dtype)
         # A subclass may round otherwise.
         self._few_rows = dispatch.few_rows(self._groups, params.group_size) if type(self) is IntQuantizer else None

@@ -27,7 +27,22 @@ class IntParams(QuantizerParams):
     symmetric: Annotated[bool, Field(description="false: one more step on the negative side, still no zero point.")] = (
         True
     )
+    scale: Annotated[
+        Literal["absmax", "signed_absmax"],
+        Field(
+            description="signed_absmax: scales may be negative, so that the largest magnitude of a group has the "
+            "outermost, negative code; with symmetric: false."
+        ),
+    ] = "absmax"
     scale_dtype: ScaleDtype = "float16"
+
+    @model_validator(mode="after")
+    def _one_side_longer(self) -> "IntParams":
+        if self.scale == "signed_absmax" and self.symmetric:
+            raise problem(
+                "scale signed_absmax needs symmetric: false, which has the code -qmax-1 that it gives the largest"
+            )
+        return self
 
 
 class UnsignedIntParams(QuantizerParams):

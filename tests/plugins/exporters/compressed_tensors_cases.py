@@ -19,6 +19,7 @@ UNTIED = {"tie_word_embeddings": False}
 CASES: dict[str, dict[str, Any]] = {
     "4-bit": {"weights": rules(BODIES["4"], 32)},
     "asymmetric, untied": {"weights": rules(BODIES["asymmetric"], 256), **UNTIED},
+    "signed scales": {"weights": rules(BODIES["signed"], 32)},
     "8-bit": {"weights": rules(BODIES["8"], 64), "family": "llama"},
     "2.79-bit, untied": {"weights": rules(BODIES["2.79"], 64), **UNTIED, "family": "llama", "attention_bias": True},
     "1.88-bit": {"weights": rules(BODIES["1.88"], 256)},

@@ -51,6 +51,7 @@ def rules(body: Mapping[str, Any], group_size: int) -> list[dict[str, Any]]:
 BODIES: dict[str, dict[str, Any]] = {
     "4": {"name": "int", "bits": 4},
     "asymmetric": {"name": "int", "bits": 4, "symmetric": False},
+    "signed": {"name": "int", "bits": 4, "symmetric": False, "scale": "signed_absmax"},
     "8": {"name": "int", "bits": 8},
     "2.79": {"name": "sqmp", "high_ratio": 0.5},
     "1.88": {"name": "sqmp", "high_ratio": 0.125},
@@ -160,6 +161,7 @@ WIDE = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 512}
 CASES: dict[str, dict[str, Any]] = {
     "qwen3 4-bit g32 tied": {"weights": rules(BODIES["4"], 32)},
     "qwen3 asymmetric g256 untied": {"weights": rules(BODIES["asymmetric"], 256), "tie_word_embeddings": False},
+    "llama signed g32 tied": {"family": "llama", "weights": rules(BODIES["signed"], 32)},
     "qwen3 2.79-bit g64 tied": {"weights": rules(BODIES["2.79"], 64)},
     "qwen3 1.88-bit g128 untied": {"weights": rules(BODIES["1.88"], 128), "tie_word_embeddings": False},
     "qwen3 1.58-bit g256 tied": {"weights": rules(BODIES["1.58"], 256)},

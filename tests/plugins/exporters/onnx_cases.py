@@ -19,6 +19,7 @@ EXPORTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         **SHORT,
     },
+    "qwen3 signed g32 tied": {"weights": rules(BODIES["signed"], 32), **SHORT},
     "qwen3 2.79-bit g64 untied": {"weights": rules(BODIES["2.79"], 64), "tie_word_embeddings": False},
     "qwen3 1.88-bit g128 tied": {"weights": rules(BODIES["1.88"], 128)},
     "qwen3 1.58-bit g256 tied": {"weights": rules(BODIES["1.58"], 256)},

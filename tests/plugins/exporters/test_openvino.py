@@ -30,6 +30,7 @@ QWEN3 = {"family": "qwen3", "tokenizer": byte_level_tokenizer(qwen=True)}
 # name: (case, settings of the export, block types in the file besides F32)
 CASES: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
     "llama, 4 bit": ({**LLAMA, "weights": rules(BODIES["4"], 32), "tie_word_embeddings": False}, [], {"Q4_0"}),
+    "llama, signed scales": ({**LLAMA, "weights": rules(BODIES["signed"], 32)}, [], {"Q4_0"}),
     "llama, 8 bit": ({**LLAMA, "weights": rules(BODIES["8"], 32)}, [], {"Q4_0", "Q8_0"}),
     "qwen2, 4 bit": ({**QWEN2, "weights": rules(BODIES["4"], 256)}, [], {"Q4_0"}),
     "qwen2, 8 bit": ({**QWEN2, "weights": rules(BODIES["8"], 64)}, [], {"Q4_0", "Q8_0"}),
