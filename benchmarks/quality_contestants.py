@@ -30,6 +30,7 @@ class Contestant:
         changes: values of the recipe by dotted key path; None removes the key.
         times: how often the usual number of steps it is trained.
         data: text by people, by the teacher, or as many documents of each.
+        signed: integers of 4 bits have scales of either sign and sixteen codes.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Contestant:
     changes: Mapping[str, Any] = field(default_factory=dict)
     times: float = 1
     data: Literal["human", "teacher", "mixed"] = "human"
+    signed: bool = False
 
     @property
     def name(self) -> str:
@@ -121,10 +123,11 @@ LEARNED = SCALES["learned scales, rate 0.01"]
 BOTH = LEARNED | PURE
 CLOSER = _closer()
 _OF_32 = {"name": "int", "group_size": 32}
+SIGNED = {"bits": 4, "symmetric": False, "scale": "signed_absmax"}
 MIX = {  # the preset 4-bit-mixed
     "quantization.weights": [
         {"match": ["*.embed_tokens", "lm_head", "*.k_proj", "*.v_proj"], "quantizer": _OF_32 | {"bits": 8}},
-        {"match": "*", "quantizer": _OF_32 | {"bits": 4, "symmetric": False}},
+        {"match": "*", "quantizer": _OF_32 | SIGNED},
     ],
     "quantization.activations": _OF_32 | {"bits": 8},
 }
@@ -147,6 +150,9 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("learned scales, forward KL alone", bits, changes=BOTH) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant(OURS, bits, changes=CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant(WITH_SCALES, bits, changes=LEARNED | CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant(f"{OURS}, signed scales", bits, changes=CLOSER, signed=True) for bits in (1.88, 1.58, 2.79, 4)),
+    Contestant("rounding, signed scales", 4, "rounded", signed=True),
+    Contestant("calibrated rounding, signed scales", 4, "calibrated", signed=True),
     *(
         Contestant(f"{WITH_SCALES}, {name}", 1.88, changes=LEARNED | _closer(layers={**selector}))
         for name, selector in (("last layer", {"name": "fixed", "layers": [-1]}), ("all layers", {"name": "all"}))
@@ -195,6 +201,10 @@ CONTESTANTS: tuple[Contestant, ...] = (
 def recipe_of(contestant: Contestant, setting: Setting, seed: int) -> dict[str, Any]:
     """The contestant's recipe; rows and their order depend on the seed and the kind of text alone."""
     raw = _published(contestant.bits, setting, seed)
+    if contestant.signed:
+        for rule in raw["quantization"]["weights"]:
+            if rule["quantizer"].get("bits") == SIGNED["bits"]:
+                rule["quantizer"] |= SIGNED
     raw["data"]["sources"] = _sources(contestant.data, setting.sources)
     raw["training"]["max_steps"] = steps = round(setting.steps * contestant.times)
     raw["evaluation"]["every_steps"] = max(steps // 4, 1)

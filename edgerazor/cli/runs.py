@@ -48,7 +48,7 @@ def pack(
     source: Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="16-bit model, or the folder of a run.")],
     *,
     output: Annotated[Path, typer.Option("--output", help="Folder of the packed checkpoint.", show_default=False)],
-    preset: Annotated[str | None, typer.Option("--preset", help="4-bit, 2.79-bit, 1.88-bit or 1.58-bit.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="4-bit, 1.88-bit, edgerazor-1.88-bit, ...")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Take the quantization section from here.")] = None,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", help="Texts, or pictures, to round on (GPTQ), closer to the model.")

@@ -157,6 +157,9 @@ def _template(name: str) -> dict[str, Any]:
     if published != name:
         changes = _read(OWN)
         template["scale_dtype"] = changes["scale_dtype"]
+        for rule in template["quantization"]["weights"]:
+            quantizer = rule["quantizer"]
+            quantizer.update(changes.get(f"{quantizer['name']}_{quantizer.get('bits')}", {}))
         for loss in template["distillation"]["losses"]:
             loss.update(changes.get(loss["name"], {}))
     return template

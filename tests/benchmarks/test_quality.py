@@ -51,6 +51,23 @@ def test_what_the_laboratory_calls_ours_is_what_our_presets_have(tmp_path: Path,
     assert (preset["name"], preset["relative"], preset["weight"]) == ("feature_mse", loss["relative"], loss["weight"])
 
 
+@pytest.mark.parametrize("bits", [1.58, 1.88, 2.79, 4])
+def test_what_the_laboratory_calls_closer_states_with_signed_scales_has_the_quantizers_of_our_presets(
+    bits: float, tmp_path: Path, registry: Registry
+) -> None:
+    contestants = import_module("quality_contestants")
+    ours = next(
+        entry for entry in contestants.CONTESTANTS if entry.name == f"{contestants.OURS}, signed scales, {bits:g} bit"
+    )
+    content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": f"edgerazor-{bits:g}-bit"}
+    found, expected = (
+        [rule.model_dump()["quantizer"] for rule in load_recipe(raw, registry=registry).quantization.weights]
+        for raw in (contestants.recipe_of(ours, setting(tmp_path), 0), content)
+    )
+    same = {"scale_dtype": "", "group_size": 0}  # the preset's are chosen for engines and for the model
+    assert [values | same for values in found] == [values | same for values in expected]
+
+
 def test_what_the_laboratory_calls_mixed_is_the_preset(tmp_path: Path, registry: Registry) -> None:
     def quantizers(content: dict[str, Any]) -> dict[str, Any]:
         section = load_recipe(content, registry=registry).quantization

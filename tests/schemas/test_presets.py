@@ -41,6 +41,9 @@ def test_presets_of_qwen3(name: str, registry: Registry) -> None:
     task, feature = (0.05, 0.5) if name.endswith("4-bit") else (0.1, 0.1)
     assert weights == (task, 2.0, 30.0 if ours else feature)
     assert distillation.losses[1].relative is ours  # type: ignore[union-attr]
+    quantizers = [rule.quantizer.model_dump() for rule in section.weights if rule.quantizer]
+    scales = {values["scale"] for values in quantizers if values["name"] == "int"}
+    assert scales == {"signed_absmax" if ours else "absmax"}
 
 
 def test_the_names_say_the_bits(registry: Registry) -> None:
