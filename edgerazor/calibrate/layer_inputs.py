@@ -1,7 +1,7 @@
 """What the matrices of a decoder layer are given, as states go through it."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from edgerazor.calibrate.decoder import Decoder, EnoughError, product_rows
 from edgerazor.calibrate.hooks import removed, replaced_forward
 from edgerazor.calibrate.inputs import Inputs, sharing_inputs
+from edgerazor.calibrate.recorded_outputs import can_be_recorded
 from edgerazor.calibrate.residual import SeenSums
 from edgerazor.core.module_plan import ModulePlan
 
@@ -44,12 +45,27 @@ class LayerInputs:
 
     def __init__(self, decoder: Decoder, index: int, states: Tensor):
         self.runs_once = decoder.calls(index) == 1
-        self._decoder, self._index = decoder, index
-        self.sets = self._find_sets(states)
+        self._decoder, self._index, self._name = decoder, index, decoder.layers[index]
+        with self._noting_parts() as self._parts:
+            self.sets = self._find_sets(states)
 
     def matrices(self, together: InputSet) -> list[Any]:
         """The layers of a set."""
         return [self._decoder.matrix(entry) for entry in together.entries]
+
+    def finished(self, place: int) -> list[Any]:
+        """Modules that give all that comes of a set's matrices, when it and those before it are rounded.
+
+        The outermost parts of the layer that have no other matrix, or the matrices themselves.
+        """
+        done = {entry.name for together in self.sets[: place + 1] for entry in together.entries}
+        whole = [part for part, of_part in self._parts.items() if of_part <= done]
+        found = {}
+        for entry in self.sets[place].entries:
+            outermost = next((part for part in whole if entry.name in self._parts[part]), None)
+            matrix = self._decoder.matrix(entry)
+            found[outermost or entry.name] = self._decoder.model.get_submodule(outermost) if outermost else matrix
+        return list(found.values())
 
     def through(self, states: Tensor) -> Tensor:
         """States behind the layer."""
@@ -67,6 +83,37 @@ class LayerInputs:
         """Of every set, and what the layer makes of the states."""
         return self._seen(self.sets, states, stop=False)
 
+    @contextmanager
+    def _noting_parts(self) -> Iterator[dict[str, set[str]]]:
+        """Parts of the layer that rows go through in the block, outer ones first, with the matrices used by each."""
+        matrices = {entry.name: self._decoder.matrix(entry) for entry in self._decoder.entries[self._name]}
+        found: dict[str, set[str]] = {}
+        running: list[str] = []
+
+        def begin(name: str) -> None:
+            found.setdefault(name, {matrix for matrix in matrices if matrix.startswith(f"{name}.")})
+            running.append(name)
+
+        def end(name: str, output: Any) -> None:
+            running.remove(name)
+            if not can_be_recorded(output):
+                found[name].add("")  # none of the matrices: it will never be whole
+
+        def use(matrix: str) -> None:
+            for name in running:
+                found[name].add(matrix)
+
+        hooks = [
+            layer.register_forward_pre_hook(lambda *_, matrix=matrix: use(matrix)) for matrix, layer in matrices.items()
+        ]
+        for inner, part in self._decoder.model.get_submodule(self._name).named_modules():
+            name = f"{self._name}.{inner}"
+            if inner and name not in matrices:
+                hooks.append(part.register_forward_pre_hook(lambda *_, name=name: begin(name)))
+                hooks.append(part.register_forward_hook(lambda _, __, output, name=name: end(name, output)))
+        with removed(hooks):
+            yield found
+
     def _find_sets(self, states: Tensor) -> list[InputSet]:
         used: list[tuple[ModulePlan, Tensor]] = []
         outputs: list[tuple[ModulePlan, Tensor]] = []
@@ -76,7 +123,7 @@ class LayerInputs:
             added.update(entry.name for entry, output in outputs if any(term is output for term in terms))
 
         hooks = []
-        for entry in self._decoder.entries[self._decoder.layers[self._index]]:
+        for entry in self._decoder.entries[self._name]:
             matrix = self._decoder.matrix(entry)
             hooks += [
                 matrix.register_forward_pre_hook(lambda _, args, entry=entry: used.append((entry, args[0]))),

@@ -1,21 +1,19 @@
-"""A layer whose matrices are rounded one set after another: what is multiplied once is not multiplied again.
+"""A layer whose matrices are rounded one set after another: what is computed once is not computed again.
 
-To know what the next matrices are given, all rows go through the layer anew, and the model computes whatever is between
-its matrices. Those that are rounded give what they gave before: it is in files. Not so where the model runs a layer
-twice in a row: what it is given the second time changes with every matrix that is rounded.
+To know what the next matrices are given, all rows go through the layer anew. Matrices that are rounded give what they
+gave before: it is in files. So do whole parts of the layer of which no matrix is left, such as its attention. Not so
+where the model runs a layer twice in a row: what it is given the second time changes with every matrix that is rounded.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from edgerazor.calibrate.hooks import removed, replaced_forward
 from edgerazor.calibrate.inputs import Inputs
 from edgerazor.calibrate.layer_inputs import LayerInputs
-from edgerazor.calibrate.stored_tensors import StoredTensors
+from edgerazor.calibrate.recorded_outputs import RecordedOutputs
 
 
 class RoundedLayer:
@@ -29,7 +27,7 @@ class RoundedLayer:
     def __init__(self, inputs: LayerInputs, file: Callable[[int], Path]):
         self._inputs = inputs
         kept = len(inputs.sets) - 1 if inputs.runs_once else 0
-        self._outputs = [StoredTensors(file(place)) for place in range(kept)]
+        self._outputs = [RecordedOutputs(inputs.finished(place), file(place)) for place in range(kept)]
 
     def inputs_of(self, place: int, states: Iterable[Tensor]) -> Iterator[Inputs]:
         """Of the set at a place, row by row; those before it are rounded, and were asked for before."""
@@ -48,32 +46,16 @@ class RoundedLayer:
 
     def _again(self, place: int, states: Iterable[Tensor]) -> Iterator[Tensor]:
         """Rows; for each, sets give what they gave before, and what the one before `place` gives is written down."""
-        sets = [self._inputs.matrices(together) for together in self._inputs.sets]
-        last = place - 1
+        last = max(place - 1, 0)
+        known, new = self._outputs[:last], self._outputs[last:place]
+        needed = [outputs for index, outputs in enumerate(known) if not any(map(outputs.inside, known[index + 1 :]))]
         with ExitStack() as stack:
-            known = [(sets[before], iter(outputs)) for before, outputs in enumerate(self._outputs[: max(last, 0)])]
-            new = range(max(last, 0), min(place, len(self._outputs)))
-            written = [(sets[index], stack.enter_context(self._outputs[index].written())) for index in new]
+            contexts = [outputs.replayed() for outputs in needed]
+            written = [stack.enter_context(outputs.written()) for outputs in new]
             for row in states:
                 with ExitStack() as of_row:
-                    for matrices, outputs in known:
-                        of_row.enter_context(_replayed(matrices, next(outputs)))
-                    for matrices, write in written:
-                        of_row.enter_context(_recorded(matrices, write))
+                    for of_rows in contexts:
+                        of_row.enter_context(next(of_rows))
+                    for recording in written:
+                        of_row.enter_context(recording())
                     yield row
-
-
-@contextmanager
-def _recorded(matrices: Sequence[Any], write: Callable[[list[Tensor]], None]) -> Iterator[None]:
-    """After the block what the matrices gave is written, in the order of their calls."""
-    seen: list[Tensor] = []
-    hooks = [matrix.register_forward_hook(lambda _, __, output: seen.append(output)) for matrix in matrices]
-    with removed(hooks):
-        yield
-    write(seen)
-
-
-def _replayed(matrices: Sequence[Any], outputs: list[Tensor]) -> AbstractContextManager[None]:
-    """For the block the matrices give these, one call after another."""
-    left = iter(outputs)
-    return replaced_forward(matrices, lambda _: lambda *_, **__: next(left))

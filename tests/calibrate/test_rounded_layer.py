@@ -1,11 +1,13 @@
 """A layer that is asked set by set gives the same bits as one that computes everything anew, and multiplies less."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from edgerazor.calibrate.layer_inputs import LayerInputs
+from edgerazor.calibrate.recorded_outputs import can_be_recorded
 from edgerazor.calibrate.rounded_layer import RoundedLayer
 from edgerazor.core.registry import Registry
 from tests.calibrate.layer_cases import decoder_of, same_inputs
@@ -50,3 +52,36 @@ def test_rounded_matrices_are_not_multiplied_again(registry: Registry, tmp_path:
                     matrix.weight.data.fill_(torch.nan)
         (behind,) = layer.behind(rows)
         assert torch.isfinite(behind).all()
+
+
+@torch.no_grad()
+def test_parts_that_are_rounded_are_not_run_again(registry: Registry, tmp_path: Path) -> None:
+    """The attention of a layer: it is run for its own matrices, and once more to be recorded."""
+    decoder = decoder_of("llama3", registry, tmp_path)
+    rows = list(decoder.begin([torch.tensor([[1, 5, 9, 2]]), torch.tensor([[7, 3]])]))
+    called: list[int] = []
+    with decoder.layer(0):
+        inputs = LayerInputs(decoder, 0, rows[0])
+        layer = RoundedLayer(inputs, lambda place: tmp_path / f"{place}.bin")
+        query = inputs.matrices(inputs.sets[0])[0]
+        query.register_forward_hook(lambda *_: called.append(place))
+        for place in range(len(inputs.sets)):
+            list(layer.inputs_of(place, rows))
+        place = len(inputs.sets)
+        list(layer.behind(rows))
+    assert [len(part) for part in (inputs.finished(0), inputs.finished(1))] == [3, 1]
+    assert called == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (torch.ones(1), True),
+        ((torch.ones(1), None), True),
+        (None, False),
+        ((torch.ones(1), 3), False),
+        ({"states": torch.ones(1)}, False),
+    ],
+)
+def test_tensors_and_tuples_of_them_can_be_recorded(output: Any, expected: bool) -> None:
+    assert can_be_recorded(output) is expected
