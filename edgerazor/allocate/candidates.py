@@ -104,7 +104,9 @@ def candidate_quantizer(text: str, body: QuantizerParams, *, registry: Registry)
     declared = registry.declared("quantizer", str(values["name"]))
     if declared is None:
         raise RecipeError(f"candidate {text}: {unknown_component(registry, 'quantizer', str(values['name']))}")
-    shared = ("group_size", "scale_dtype", "scale_multiplier", "high_bits")
+    shared = ["group_size", "scale_dtype", "scale_multiplier", "high_bits"]
+    if (values["name"], values.get("bits")) == (body.name, getattr(body, "bits", None)):
+        shared += ["symmetric", "scale"]
     inherited = {key: getattr(body, key) for key in shared if key in declared.model_fields and hasattr(body, key)}
     try:
         built: QuantizerParams = registry.params("quantizer", **{**inherited, **values})

@@ -56,10 +56,11 @@ class LayerInputs:
     def finished(self, place: int) -> list[Any]:
         """Modules that give all that comes of a set's matrices, when it and those before it are rounded.
 
-        The outermost parts of the layer that have no other matrix, or the matrices themselves.
+        The outermost parts of the layer that use no other matrix, or the matrices themselves. A part has to run once in
+        a row, and to do nothing but what it gives.
         """
         done = {entry.name for together in self.sets[: place + 1] for entry in together.entries}
-        whole = [part for part, of_part in self._parts.items() if of_part <= done]
+        whole = [part for part, used in self._parts.items() if used <= done]
         found = {}
         for entry in self.sets[place].entries:
             outermost = next((part for part in whole if entry.name in self._parts[part]), None)
@@ -85,19 +86,25 @@ class LayerInputs:
 
     @contextmanager
     def _noting_parts(self) -> Iterator[dict[str, set[str]]]:
-        """Parts of the layer that rows go through in the block, outer ones first, with the matrices used by each."""
+        """Parts of the layer that run once in the block, outer ones first, with the names of the matrices of each.
+
+        Matrices that it uses, and its own that it does not use. Only parts whose outputs can be recorded are there.
+        """
         matrices = {entry.name: self._decoder.matrix(entry) for entry in self._decoder.entries[self._name]}
         found: dict[str, set[str]] = {}
         running: list[str] = []
+        left_out: set[str] = set()
 
         def begin(name: str) -> None:
+            if name in found:
+                left_out.add(name)
             found.setdefault(name, {matrix for matrix in matrices if matrix.startswith(f"{name}.")})
             running.append(name)
 
         def end(name: str, output: Any) -> None:
             running.remove(name)
             if not can_be_recorded(output):
-                found[name].add("")  # none of the matrices: it will never be whole
+                left_out.add(name)
 
         def use(matrix: str) -> None:
             for name in running:
@@ -113,6 +120,8 @@ class LayerInputs:
                 hooks.append(part.register_forward_hook(lambda _, __, output, name=name: end(name, output)))
         with removed(hooks):
             yield found
+        for name in left_out:
+            del found[name]
 
     def _find_sets(self, states: Tensor) -> list[InputSet]:
         used: list[tuple[ModulePlan, Tensor]] = []

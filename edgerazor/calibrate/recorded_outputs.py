@@ -15,7 +15,7 @@ class RecordedOutputs:
     """Of some modules, in a file.
 
     Args:
-        modules: that give tensors, or tuples of tensors and None.
+        modules: whose outputs can be recorded.
         path: of the file.
     """
 
@@ -24,7 +24,7 @@ class RecordedOutputs:
         self._calls: list[list[tuple[int, tuple[bool, ...] | None]]] = []
 
     def inside(self, outer: "RecordedOutputs") -> bool:
-        """Whether none of these modules is called where those of `outer` give what they gave."""
+        """Whether all of these modules are parts of those of `outer`, so not called where the latter are replayed."""
         around = {id(module) for found in outer._modules for module in found.modules()}
         return all(id(module) in around for module in self._modules)
 
@@ -53,7 +53,7 @@ class RecordedOutputs:
             parts = (output,) if isinstance(output, Tensor) else output
             there = tuple(part is not None for part in parts)
             calls.append((place, None if isinstance(output, Tensor) else there))
-            tensors.extend(part for part in parts if part is not None)
+            tensors.extend(part.clone() for part in parts if part is not None)  # the model may go on in place
 
         hooks = [
             module.register_forward_hook(lambda _, __, output, place=place: record(place, output))
@@ -76,6 +76,6 @@ class RecordedOutputs:
 
 
 def can_be_recorded(output: Any) -> bool:
-    """Whether a module gave a tensor, or a tuple of tensors and None."""
-    parts = output if type(output) is tuple else (output,)
-    return all(isinstance(part, Tensor) or (part is None and parts is output) for part in parts)
+    """Whether a module gave a tensor, or a tuple of one tensor and None; probabilities of attention would be large."""
+    parts = [part for part in output if part is not None] if type(output) is tuple else [output]
+    return len(parts) == 1 and isinstance(parts[0], Tensor)

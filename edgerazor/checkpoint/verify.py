@@ -214,8 +214,9 @@ def _range_faults(quantized: QuantizedTensor) -> Iterator[str]:
     outside = (codes > limit) | (codes < -limit - 1)
     if bool(outside.any()):
         yield f"weight: {int(outside.sum())} codes are outside -qmax-1..qmax"
-    if bool((quantized.scale < 0).any()) and quantized.symmetric:
-        yield "weight_scale: holds negative scales, but no code is -qmax-1, as with signed_absmax one of each group is"
+    ternary = (quantized.qmax == 1).reshape(len(codes), -1)
+    if quantized.symmetric and bool(((quantized.scale < 0) & ternary).any()):
+        yield "weight_scale: holds negative scales of ternary codes"
 
 
 def _logit_faults(folder: Path, registry: Registry) -> Iterator[str]:

@@ -11,6 +11,8 @@ from edgerazor.core.tensor import QuantizedTensor, straight_through
 from edgerazor.kernels import dispatch, reference
 from edgerazor.kernels.reference import GroupRule
 
+_SMALLEST_FACTOR = 2.0**-24
+
 
 class LearnedScales(Quantizer):
     """The grid of another quantizer with scales of its own: those of the data, times factors that are trained.
@@ -76,7 +78,8 @@ class LearnedScales(Quantizer):
 
     def _rule(self) -> GroupRule:
         # A factor may fall below zero; the sign of its scale stays.
-        scale = reference.round_signed_scale(self.start * self.factors.detach().clamp_min(0), self.params.scale_dtype)
+        factors = self.factors.detach().clamp_min(_SMALLEST_FACTOR)
+        scale = reference.round_signed_scale(self.start * factors, self.params.scale_dtype)
         stored = scale.to(reference.stored_dtype(self.params.scale_dtype))
         kind: Literal["given", "given_asymmetric"] = "given" if self.symmetric else "given_asymmetric"
         highest = self.qmax if self._only is None else self._only

@@ -4,6 +4,7 @@ Codes and scales are found again where a float16 scale gives every value of a gr
 the dtype of the weights, so the scales of a bfloat16 student are bfloat16 numbers, which float16 holds (METHOD 10, F8).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -121,15 +122,25 @@ def _recover(weight: Tensor, size: int) -> QuantizedTensor | None:
 def _scales(groups: Tensor, peak: Tensor, qmax: int, lowest: int) -> Tensor | None:
     """float16 `[N, 1]` for groups `[N, g]`, the largest magnitude being code qmax or -lowest; None if one has none.
 
-    With a code more on the negative side scales may be negative, as those of llama.cpp's Q4_0 are.
+    With a code more on the negative side scales may be negative, as those of llama.cpp's Q4_0 are; all are positive
+    where they can be.
     """
     if len(groups) > _PROBE and _scales(groups[:_PROBE], peak[:_PROBE], qmax, lowest) is None:
         return None
+    found = _scales_among(groups, peak, qmax, lowest, list(product(range(qmax, lowest + 1), (1,))))
+    if found is None and lowest > qmax:
+        found = _scales_among(groups, peak, qmax, lowest, list(product((lowest, qmax), (1, -1))))
+    return found
+
+
+def _scales_among(
+    groups: Tensor, peak: Tensor, qmax: int, lowest: int, extremes: Sequence[tuple[int, int]]
+) -> Tensor | None:
+    """As `_scales`, for some codes of the largest magnitude, each with a sign of the scale; the first that fit."""
     scale = torch.zeros_like(peak, dtype=torch.float16)
     missing = torch.ones(len(groups), dtype=torch.bool)
     steps = sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs)
-    signs = (1, -1) if lowest > qmax else (1,)
-    for largest, step, sign in product(range(qmax, lowest + 1), steps, signs):
+    for (largest, sign), step in product(extremes, steps):
         if not bool(missing.any()):
             break
         candidate = sign * ((peak[missing] / largest).half().view(torch.int16) + step).view(torch.float16)

@@ -21,9 +21,11 @@ def quantized_tensor(codes: Tensor, scale: Tensor, bits: int, where: str) -> Qua
         where: the tensor, for messages.
 
     Raises:
-        CheckpointError: a scale that is used is no positive normal float16 number.
+        CheckpointError: a scale that is used is no normal float16 number.
     """
     rows, columns = codes.shape
+    if int(codes.min()) > -(2 ** (bits - 1)):
+        codes, scale = _with_positive_scales(codes, scale)
     stored = _float16(codes, scale, where)
     while stored.shape[1] > 1 and stored.shape[1] % 2 == 0 and torch.equal(stored[:, ::2], stored[:, 1::2]):
         stored = stored[:, ::2].contiguous()
@@ -48,6 +50,12 @@ def describe_quantizer(tensor: QuantizedTensor) -> dict[str, Any]:
     return {"name": "sqmp", "placement": "rows", "high_rows": format_rows(wide), "high_bits": bits, **size}
 
 
+def _with_positive_scales(codes: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The same values where codes reach as far on both sides, as those of ternary and symmetric rows do."""
+    signs = torch.where(scale < 0, -1, 1)
+    return codes * signs.repeat_interleave(codes.shape[1] // scale.shape[1], dim=1).to(codes.dtype), scale.abs()
+
+
 def _float16(codes: Tensor, scale: Tensor, where: str) -> Tensor:
     """Scales in float16; that of a group whose codes are all zero may be anything."""
     groups = codes.reshape(len(codes), scale.shape[1], -1)
@@ -57,7 +65,7 @@ def _float16(codes: Tensor, scale: Tensor, where: str) -> Tensor:
     if bool((used & ~exact).any()):
         row, group = (used & ~exact).nonzero()[0].tolist()
         raise CheckpointError(
-            f"{where}: the scale {float(scale[row, group]):.6g} of row {row}, group {group} is no float16 number of at "
-            "least 2^-14, so that no packed checkpoint can hold it exactly"
+            f"{where}: the scale {float(scale[row, group]):.6g} of row {row}, group {group} is no float16 number of "
+            "magnitude 2^-14 or more, so that no packed checkpoint can hold it exactly"
         )
     return torch.where(used, stored, torch.tensor(SMALLEST_SCALE, dtype=torch.float16))

@@ -91,11 +91,21 @@ def asymmetric_scale(groups: Tensor, qmax: int) -> Tensor:
     return torch.maximum(highest, lowest).clamp_(min=FLOOR)
 
 
-def signed_scale(groups: Tensor, qmax: int) -> Tensor:
-    """max(max |x|, 1e-5) / (qmax + 1), negative where max x > -min x: the largest magnitude gets code -qmax-1."""
+def signed_scale(groups: Tensor, qmax: int, scale_dtype: str) -> Tensor:
+    """max(max |x|, 1e-5) / (qmax + 1), negative where max x > -min x: the largest magnitude gets code -qmax-1.
+
+    Positive where the largest magnitude is too small to say what the scale will be.
+    """
     highest, lowest = groups.amax(dim=-1, keepdim=True), groups.amin(dim=-1, keepdim=True)
-    size = _quotient(torch.maximum(highest, -lowest).clamp_(min=FLOOR), qmax + 1)
-    return torch.where(highest > -lowest, -size, size)
+    largest = torch.maximum(highest, -lowest)
+    negative = (highest > -lowest) & (largest >= smallest_signed(qmax, scale_dtype))
+    size = _quotient(largest.clamp_(min=FLOOR), qmax + 1)
+    return torch.where(negative, -size, size)
+
+
+def smallest_signed(qmax: int, scale_dtype: str) -> float:
+    """The least of a group's largest magnitudes from which the scale follows, and takes a sign."""
+    return FLOOR if scale_dtype == "float32" else max(FLOOR, SMALLEST_SCALE * (qmax + 1))
 
 
 def absolute_sum(groups: Tensor) -> Tensor:
@@ -179,7 +189,7 @@ def _scale_and_codes(groups: Tensor, rule: GroupRule) -> tuple[Tensor, Tensor]:
     if isinstance(qmax, Tensor):
         scale = torch.where(qmax == 1, absmean_scale(groups, rule.multiplier), absmax_scale(groups, qmax))
     elif rule.scale == "signed_asymmetric":
-        scale = signed_scale(groups, qmax)
+        scale = signed_scale(groups, qmax, rule.scale_dtype)
     elif rule.scale == "asymmetric":
         scale = asymmetric_scale(groups, qmax)
     else:

@@ -24,6 +24,14 @@ def test_a_candidate_takes_from_the_body_rule_what_it_does_not_say(text, expecte
     assert {key: getattr(params, key) for key in expected} == expected
 
 
+def test_integers_of_the_body_s_width_are_those_of_the_body(registry):
+    signed = {"symmetric": False, "scale": "signed_absmax"}
+    body = registry.params("quantizer", name="int", bits=4, group_size=32, **signed)
+    same, narrower = (candidate_quantizer(text, body, registry=registry) for text in ("int4", "int3"))
+    assert same == body
+    assert (narrower.symmetric, narrower.scale) == (True, "absmax")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -78,10 +78,11 @@ def test_parts_that_are_rounded_are_not_run_again(registry: Registry, tmp_path: 
     [
         (torch.ones(1), True),
         ((torch.ones(1), None), True),
+        ((torch.ones(1), torch.ones(1)), False),
         (None, False),
         ((torch.ones(1), 3), False),
         ({"states": torch.ones(1)}, False),
     ],
 )
-def test_tensors_and_tuples_of_them_can_be_recorded(output: Any, expected: bool) -> None:
+def test_a_tensor_alone_can_be_recorded(output: Any, expected: bool) -> None:
     assert can_be_recorded(output) is expected

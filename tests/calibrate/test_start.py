@@ -45,6 +45,17 @@ def test_the_codes_are_reached_to_the_bit(
     assert torch.equal(found.codes, codes.codes) and torch.equal(found.scale, codes.scale)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-5, 1e-4, 4e-4])
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] == "int"])
+def test_rows_that_are_nearly_zero_have_latent_weights_too(case: tuple[str, dict[str, Any]], size: float) -> None:
+    weight, inputs = draw(3, rows=32)
+    weight[::4] *= size
+    quantizer = build(case[0], **case[1], group_size=32)
+    codes = calibrated_codes(weight, inputs.T @ inputs, quantizer)
+    found = quantizer.quantize(latent_weights(codes, weight, quantizer, Matrices.along_last_axis(weight.shape)))
+    assert torch.equal(found.codes, codes.codes) and torch.equal(found.scale, codes.scale)
+
+
 @pytest.mark.parametrize(("name", "values"), CASES)
 def test_weights_that_have_the_codes_stay_where_they_are(name: str, values: dict[str, Any]) -> None:
     weight, _ = draw(1)

@@ -162,7 +162,13 @@ def test_other_schemes_are_one_line_and_exit_code_two(config: dict[str, Any], sa
 
 
 @pytest.mark.parametrize(
-    "quantizer", [{"name": "ternary"}, {"name": "sqmp", "high_ratio": 0.25}, {"name": "int", "bits": 4}]
+    "quantizer",
+    [
+        {"name": "ternary"},
+        {"name": "sqmp", "high_ratio": 0.25},
+        {"name": "int", "bits": 4},
+        {"name": "int", "bits": 4, "symmetric": False, "scale": "signed_absmax"},
+    ],
 )
 def test_our_own_export_comes_back_with_its_digest(quantizer: Any, registry: Registry, tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", num_hidden_layers=1, tie_word_embeddings=False)

@@ -44,6 +44,7 @@ def test_presets_of_qwen3(name: str, registry: Registry) -> None:
     quantizers = [rule.quantizer.model_dump() for rule in section.weights if rule.quantizer]
     scales = {values["scale"] for values in quantizers if values["name"] == "int"}
     assert scales == {"signed_absmax" if ours else "absmax"}
+    assert not any("scale" in values for values in quantizers if values["name"] == "sqmp")
 
 
 def test_the_names_say_the_bits(registry: Registry) -> None:
@@ -63,6 +64,7 @@ def test_a_mixed_preset_has_eight_bits_where_few_weights_cost_most(name: str, re
     rules = [(rule.match, rule.model_dump()["quantizer"]) for rule in recipe.quantization.weights]
     assert [match for match, _ in rules] == [("*.embed_tokens", "lm_head"), ("*.k_proj", "*.v_proj"), ("*",)]
     assert [quantizer["bits"] for _, quantizer in rules] == [8, 8, 4]
+    assert [quantizer["scale"] for _, quantizer in rules] == ["absmax", "absmax", "signed_absmax"]
     assert {quantizer["group_size"] for _, quantizer in rules} == {32}
     assert recipe.quantization.activations.group_size == 32  # type: ignore[union-attr]
     assert recipe.quantization.kv_cache.group_size == 128  # type: ignore[union-attr]

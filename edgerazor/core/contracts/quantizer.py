@@ -20,7 +20,7 @@ class Quantizer(ABC):
         symmetric: True if codes stay within -qmax and qmax; False if they reach -qmax-1.
         rows_independent: True if a row quantized alone gives what it gives among others. Only such quantizers serve
             activations and the key/value cache.
-        signed_scale: True if scales may be negative: in every group the largest magnitude has code -qmax-1.
+        signed_scale: True if scales may be negative, so that the largest magnitude of a group has code -qmax-1.
         signed: False if codes of a group without a negative number reach 2 * qmax + 1. Such codes are int16 and are
             never stored: the quantizer serves activations alone.
     """
