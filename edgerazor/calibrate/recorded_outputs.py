@@ -10,6 +10,9 @@ from torch import Tensor
 from edgerazor.calibrate.hooks import removed, replaced_forward
 from edgerazor.calibrate.stored_tensors import StoredTensors
 
+# The place of a module among the recorded ones, and which parts of the tuple it gave are tensors; None for a tensor.
+_Call = tuple[int, tuple[bool, ...] | None]
+
 
 class RecordedOutputs:
     """Of some modules, in a file.
@@ -21,7 +24,7 @@ class RecordedOutputs:
 
     def __init__(self, modules: Sequence[Any], path: Path):
         self._modules, self._tensors = modules, StoredTensors(path)
-        self._calls: list[list[tuple[int, tuple[bool, ...] | None]]] = []
+        self._calls: list[list[_Call]] = []
 
     def inside(self, outer: "RecordedOutputs") -> bool:
         """Whether all of these modules are parts of those of `outer`, so not called where the latter are replayed."""
@@ -46,7 +49,7 @@ class RecordedOutputs:
 
     @contextmanager
     def _recording(self, write: Callable[[list[Tensor]], None]) -> Iterator[None]:
-        calls: list[tuple[int, tuple[bool, ...] | None]] = []
+        calls: list[_Call] = []
         tensors: list[Tensor] = []
 
         def record(place: int, output: Any) -> None:
@@ -64,9 +67,7 @@ class RecordedOutputs:
         self._calls.append(calls)
         write(tensors)
 
-    def _replaying(
-        self, calls: list[tuple[int, tuple[bool, ...] | None]], tensors: Iterator[Tensor]
-    ) -> AbstractContextManager[None]:
+    def _replaying(self, calls: list[_Call], tensors: Iterator[Tensor]) -> AbstractContextManager[None]:
         of_modules: list[list[Any]] = [[] for _ in self._modules]
         for place, there in calls:
             parts = (next(tensors),) if there is None else tuple(next(tensors) if found else None for found in there)

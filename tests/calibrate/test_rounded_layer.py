@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from edgerazor.calibrate import layer_inputs
 from edgerazor.calibrate.layer_inputs import LayerInputs
 from edgerazor.calibrate.recorded_outputs import can_be_recorded
 from edgerazor.calibrate.rounded_layer import RoundedLayer
@@ -15,7 +16,7 @@ from tests.calibrate.layer_cases import decoder_of, same_inputs
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["llama3", "mobilellm-layer-sharing", "olmo2"])
+@pytest.mark.parametrize("name", ["llama3", "mobilellm-layer-sharing", "olmo2", "phi4-mini", "qwen3_moe"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @torch.no_grad()
 def test_what_is_asked_for_in_turn_is_what_the_layer_computes(
@@ -86,3 +87,18 @@ def test_parts_that_are_rounded_are_not_run_again(registry: Registry, tmp_path: 
 )
 def test_a_tensor_alone_can_be_recorded(output: Any, expected: bool) -> None:
     assert can_be_recorded(output) is expected
+
+
+@pytest.mark.parametrize("name", ["llama3", "mobilellm-layer-sharing"])
+@torch.no_grad()
+def test_matrices_are_recorded_where_a_part_cannot_be_or_runs_twice(
+    name: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "llama3":
+        monkeypatch.setattr(layer_inputs, "can_be_recorded", lambda output: False)
+    decoder = decoder_of(name, registry, tmp_path)
+    rows = list(decoder.begin([torch.tensor([[1, 5, 9, 2]])]))
+    with decoder.layer(0):
+        inputs = LayerInputs(decoder, 0, rows[0])
+        for place, together in enumerate(inputs.sets):
+            assert inputs.finished(place) == inputs.matrices(together)
