@@ -91,7 +91,7 @@ def cut(tensors: dict[str, Tensor]) -> None:
     [
         (scramble, f"{Q}.g_idx: columns are ordered by their activations"),
         (shift, f"{Q}.qweight: has zero points"),
-        (shrink, f"{Q}.qweight: the scale 1.01328e-06 of row 3, group 1 is no float16 number of at least 2^-14"),
+        (shrink, f"{Q}.qweight: the scale 1.01328e-06 of row 3, group 1 is no float16 number of magnitude"),
         (lose, f"{Q}.scales: is missing"),
         (cut, f"{Q}.qweight: [8, 63] does not go with scales [2, 64]"),
     ],

@@ -49,8 +49,9 @@ def _scale_of_data(x, qmax, multiplier, kind: tl.constexpr, scale_dtype: tl.cons
         bits = tl.minimum(tl.maximum(raw, _SMALLEST), _LARGEST_SHARED).to(tl.int32, bitcast=True)
         raw = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
     if kind == "signed_asymmetric":
-        least = _FLOOR if scale_dtype == "float32" else tl.maximum(_FLOOR, _SMALLEST * (qmax + 1.0))
-        negative = (tl.max(x, axis=1) > -tl.min(x, axis=1)) & (highest >= least)
+        negative = (tl.max(x, axis=1) > -tl.min(x, axis=1)) & (highest >= _FLOOR)
+        if scale_dtype != "float32":
+            negative = negative & (tl.div_rn(highest, qmax + 1.0) >= _SMALLEST)
         raw = tl.where(negative, -raw, raw)
     return tl.where(highest == highest, raw, highest)  # noqa: PLR0124
 
