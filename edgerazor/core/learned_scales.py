@@ -11,7 +11,7 @@ from edgerazor.core.tensor import QuantizedTensor, straight_through
 from edgerazor.kernels import dispatch, reference
 from edgerazor.kernels.reference import GroupRule
 
-_SMALLEST_FACTOR = 2.0**-24
+_SMALLEST_FACTOR = 2.0**-24  # no scale is zero, whatever dtype it is stored in
 
 
 class LearnedScales(Quantizer):

@@ -24,7 +24,7 @@ def quantized_tensor(codes: Tensor, scale: Tensor, bits: int, where: str) -> Qua
         CheckpointError: a scale that is used is no normal float16 number.
     """
     rows, columns = codes.shape
-    if int(codes.min()) > -(2 ** (bits - 1)):
+    if bool((scale < 0).any()) and int(codes.min()) > -(2 ** (bits - 1)):
         codes, scale = _with_positive_scales(codes, scale)
     stored = _float16(codes, scale, where)
     while stored.shape[1] > 1 and stored.shape[1] % 2 == 0 and torch.equal(stored[:, ::2], stored[:, 1::2]):

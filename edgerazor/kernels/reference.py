@@ -23,8 +23,8 @@ class GroupRule(NamedTuple):
     """How the groups of one tensor get their scales and codes (METHOD 1.3 and 2.1).
 
     Attributes:
-        scale: `absmean` (ternary, qmax 1), `absmax`, `asymmetric` (codes reach -qmax-1), `signed_asymmetric` (so do
-            they, and the number of the largest magnitude has that code, so scales may be negative), or `mixed`: absmean
+        scale: `absmean` (ternary, qmax 1), `absmax`, `asymmetric` (codes reach -qmax-1), `signed_asymmetric` (the
+            same, with scales that may be negative so that the largest magnitude has that code), or `mixed`: absmean
             where qmax is 1, absmax elsewhere. `given` and `given_asymmetric` take no statistics.
         qmax: the highest code; for `mixed`, and at will for given scales, int8 `[R]` or `[R, G]`, R the product of the
             leading axes.
@@ -94,7 +94,7 @@ def asymmetric_scale(groups: Tensor, qmax: int) -> Tensor:
 def signed_scale(groups: Tensor, qmax: int, scale_dtype: str) -> Tensor:
     """max(max |x|, 1e-5) / (qmax + 1), negative where max x > -min x: the largest magnitude gets code -qmax-1.
 
-    Positive where the largest magnitude is too small to say what the scale will be.
+    Positive where the scale will be the smallest there is: no code reaches -qmax-1 there, and none tells the sign.
     """
     highest, lowest = groups.amax(dim=-1, keepdim=True), groups.amin(dim=-1, keepdim=True)
     largest = torch.maximum(highest, -lowest)
@@ -104,7 +104,7 @@ def signed_scale(groups: Tensor, qmax: int, scale_dtype: str) -> Tensor:
 
 
 def smallest_signed(qmax: int, scale_dtype: str) -> float:
-    """The least of a group's largest magnitudes from which the scale follows, and takes a sign."""
+    """The magnitude that a group has to reach for its scale to be negative: below it the scale is the smallest."""
     return FLOOR if scale_dtype == "float32" else max(FLOOR, SMALLEST_SCALE * (qmax + 1))
 
 

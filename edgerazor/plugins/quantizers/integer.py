@@ -15,8 +15,8 @@ from edgerazor.plugins.quantizers.params import IntParams
 class IntQuantizer(GroupedQuantizer):
     """scale = max(max |x|, 1e-5) / qmax, codes in [-qmax, qmax]; `symmetric: false` reaches -qmax-1.
 
-    With `scale: signed_absmax` the number of the largest magnitude has code -qmax-1, and the scale its sign for that: a
-    finer grid for half of the groups. So does Q4_0 of llama.cpp.
+    With `scale: signed_absmax` the largest magnitude of a group has code -qmax-1, and the scale the sign that takes: a
+    finer grid for half of the groups. llama.cpp's Q4_0 does the same.
     """
 
     params: IntParams

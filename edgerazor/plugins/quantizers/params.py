@@ -39,9 +39,7 @@ class IntParams(QuantizerParams):
     @model_validator(mode="after")
     def _one_side_longer(self) -> "IntParams":
         if self.scale == "signed_absmax" and self.symmetric:
-            raise problem(
-                "scale signed_absmax needs symmetric: false, which has the code -qmax-1 that it gives the largest"
-            )
+            raise problem("scale signed_absmax needs symmetric: false: only that has the code -qmax-1")
         return self
 
 
