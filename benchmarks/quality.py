@@ -11,6 +11,7 @@ one, and the same command goes on. A unit whose recipe has changed since is made
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,7 +22,9 @@ from typing import Any
 import torch
 from contest import machine
 from contestant_models import make_checkpoint
-from quality_contestants import CONTESTANTS, Contestant, Setting, recipe_of
+from original_release import NAME as ORIGINAL
+from original_release import installed, train_and_measure
+from quality_contestants import CONTESTANTS, LEARNING, Contestant, Setting, recipe_of
 from quality_report import write_results
 from quality_text import write_teacher_text
 from rich.console import Console
@@ -88,7 +91,7 @@ class Laboratory:
     def _unit(self, contestant: Contestant, seed: int) -> None:
         raw = recipe_of(contestant, self.setting, seed)
         deciding = {**raw, "model": self._weights, "data": [contestant.data, self.setting.sequence_length, seed]}
-        if contestant.kind != "trained":
+        if contestant.kind not in LEARNING:
             deciding |= {"training": None, "evaluation": None}
         facts = {"name": contestant.name, "method": contestant.method, "bits": contestant.bits, "seed": seed}
         facts |= {"kind": contestant.kind, "data": contestant.data}
@@ -109,6 +112,8 @@ class Laboratory:
         shutil.rmtree(work, ignore_errors=True)
         recipe = load_recipe(raw, registry=self.registry)
         torch.manual_seed(recipe.training.seed)
+        if contestant.kind == "original":
+            return self._original(contestant, recipe, work)
         calibration = {**raw["data"], "sources": [str(self.setting.sources["calibration"])], "held_out": None}
         data = self._data(recipe) if contestant.kind == "trained" else None
         started = time.perf_counter()
@@ -127,6 +132,24 @@ class Laboratory:
         figures = {"bytes": size, **_of_training(result), "seconds": seconds, **self._measure(model)}
         shutil.rmtree(work)
         return figures
+
+    def _original(self, contestant: Contestant, recipe: Recipe, work: Path) -> dict[str, Any]:
+        """Figures of the original release's student, whose file would be as large as the teacher's."""
+        teacher = self._teacher_unit()
+        held_out = self.held_out.select(range(min(len(self.held_out), self.batches * ROWS_AT_ONCE)))
+        figures = train_and_measure(
+            contestant.bits,
+            recipe,
+            work,
+            training=self._data(recipe).train,
+            held_out=held_out,
+            length=self.setting.sequence_length,
+            rows_at_once=ROWS_AT_ONCE,
+            teacher_loss=teacher["loss"],
+        )
+        shutil.rmtree(work)
+        tokens = figures["steps"] * self.setting.batch_size * self.setting.sequence_length
+        return {"bytes": teacher["bytes"], "tokens": tokens, "curve": [], **figures}
 
     def _data(self, recipe: Recipe) -> Data:
         """Rows of a recipe, which contestants of one seed and kind of text share; the last are kept."""
@@ -215,6 +238,9 @@ def main(given: Sequence[str] | None = None) -> None:
         for contestant in CONTESTANTS
         if not arguments.only or any(text in contestant.name for text in arguments.only)
     ]
+    if not installed() and any(contestant.kind == "original" for contestant in wanted):
+        print(f"left out: {ORIGINAL}, which is not installed; `python benchmarks/peers.py` does that", file=sys.stderr)
+        wanted = [contestant for contestant in wanted if contestant.kind != "original"]
     if not wanted:
         parser.error("no contestant has such a name; there are: " + "; ".join(entry.name for entry in CONTESTANTS))
     with ExitStack() as stack:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["rounded", "gptq", "calibrated", "trained"]
+from original_release import NAME as ORIGINAL
+
+Kind = Literal["rounded", "gptq", "calibrated", "trained", "original"]
 BODIES: Mapping[float, Mapping[str, Any]] = {
     4: {"name": "int", "bits": 4},
     3: {"name": "int", "bits": 3},
@@ -15,6 +17,7 @@ BODIES: Mapping[float, Mapping[str, Any]] = {
     1.88: {"name": "sqmp", "high_ratio": 0.125},
     1.58: {"name": "ternary"},
 }
+LEARNING: tuple[Kind, ...] = ("trained", "original")
 PUBLISHED, OURS = "published", "closer states"
 WITH_SCALES = f"{OURS}, trained scales"
 
@@ -26,7 +29,7 @@ class Contestant:
     Attributes:
         method: what differs, as the table says it.
         bits: nominal width of the decoder's matrices; embedding and head are int4 in all but the mixed ones.
-        kind: only what is "trained" is.
+        kind: "trained", or by the "original" release; the others are not trained.
         changes: values of the recipe by dotted key path; None removes the key.
         times: how often the usual number of steps it is trained.
         data: text by people, by the teacher, or as many documents of each.
@@ -98,6 +101,7 @@ def _closer(**options: Any) -> dict[str, Any]:
 
 
 QAT = {"distillation": None}
+WIDE_CACHE = {"quantization.kv_cache": None}  # as the original release is trained here
 PURE = {"distillation.task_weight": 0.0, "distillation.losses": [{"name": "forward_kl", "weight": 2.0}]}
 COOLDOWN = {
     "training.lr_scheduler_type": "warmup_stable_decay",
@@ -136,6 +140,11 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("GPTQ", bits, "gptq") for bits in BODIES),
     *(Contestant("calibrated rounding", bits, "calibrated") for bits in BODIES),
     *(Contestant(PUBLISHED, bits) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant(ORIGINAL, bits, "original") for bits in (1.88, 1.58, 2.79, 4)),
+    *(
+        Contestant(f"{PUBLISHED}, without int8 keys and values", bits, changes=WIDE_CACHE)
+        for bits in (1.88, 1.58, 2.79, 4)
+    ),
     *(Contestant("cross entropy alone", bits, changes=QAT) for bits in NARROW),
     *(Contestant(f"{name} for EAKLD", 1.88, changes=changes) for name, changes in LOSSES.items()),
     *(Contestant(f"{name} for LAFD", 1.88, changes=changes) for name, changes in SELECTORS.items()),
@@ -208,7 +217,7 @@ def recipe_of(contestant: Contestant, setting: Setting, seed: int) -> dict[str, 
     raw["data"]["sources"] = _sources(contestant.data, setting.sources)
     raw["training"]["max_steps"] = steps = round(setting.steps * contestant.times)
     raw["evaluation"]["every_steps"] = max(steps // 4, 1)
-    if contestant.kind != "trained":
+    if contestant.kind not in LEARNING:
         raw["distillation"] = None
     usual = {loss["name"].removesuffix("_mse"): loss for loss in (raw["distillation"] or {}).get("losses", ())}
     for path, value in contestant.changes.items():

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quality_contestants import LEARNING
+
 from edgerazor.core.atomic import write_text
 
 FIGURES = ("loss", "kl_teacher", "top1_agreement", "bytes", "tokens", "seconds")
@@ -32,7 +34,7 @@ def summarise(units: Sequence[Unit]) -> list[dict[str, Any]]:
         row["gap"] = row["loss"] - teacher["loss"]
         other = by_name.get(usual.get((first["bits"], first.get("data", "human")), ""), {})
         differences = [seeds[seed]["kl_teacher"] - other[seed]["kl_teacher"] for seed in seeds.keys() & other.keys()]
-        if differences and first["kind"] == "trained" and first["method"] != "published":
+        if differences and first["kind"] in LEARNING and first["method"] != "published":
             row["difference"], row["difference_error"] = mean_error(differences)
         rows.append(row)
     return rows

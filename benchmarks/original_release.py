@@ -1,0 +1,149 @@
+"""The original release 1.3.5 as a contestant: same teacher, rows, order, recipe and steps, in its own environment.
+
+Its trainer is transformers', as ours is, so one seed gives one order of the rows. Keys and values stay at 32 bits, to
+its advantage: with its quantized cache transformers would not keep the documents of a row apart. What is measured is
+the student in float32 as it was trained, by its own rounding; the file that it would be saved as is 16-bit.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import interpreter
+from safetensors.torch import save_file
+
+from edgerazor.data import Collator
+from edgerazor.schemas.recipe import Recipe
+
+NAME = "original release 1.3.5"
+TERNARY = "weight_quant_uniform_symmetric_clip_per_block_int1_58"
+MIXED = "weight_quant_uniform_symmetric_clip_per_block_mp_int1_58_int4_static_row_wise_sparse"
+INT4 = "weight_quant_uniform_symmetric_absmax_per_block_int4"
+INT8_INPUTS = "state_quant_uniform_symmetric_absmax_per_block_int8"
+BODIES: Mapping[float, Mapping[str, Any]] = {
+    4: {"weight_function": INT4},
+    2.79: {"weight_function": MIXED, "w_scale_factor": 2.0, "w_mixed_precision_prop": 0.5},
+    1.88: {"weight_function": MIXED, "w_scale_factor": 2.0, "w_mixed_precision_prop": 0.125},
+    1.58: {"weight_function": TERNARY, "w_scale_factor": 2.0},
+}
+_OF_TRAINING = ("learning_rate", "weight_decay", "lr_scheduler_type", "warmup_steps", "max_steps", "seed")
+_OF_TRAINING += ("per_device_train_batch_size", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm")
+_COLUMNS = ("input_ids", "labels", "position_ids")
+
+
+def installed() -> bool:
+    """Whether `benchmarks/peers.py` has made its environment."""
+    return interpreter("original") is not None
+
+
+def train_and_measure(
+    bits: float,
+    recipe: Recipe,
+    work: Path,
+    *,
+    training: Iterable[Mapping[str, Any]],
+    held_out: Iterable[Mapping[str, Any]],
+    length: int,
+    rows_at_once: int,
+    teacher_loss: float,
+) -> dict[str, Any]:
+    """Figures of a student, as the laboratory keeps them.
+
+    Args:
+        bits: a width of `BODIES`.
+        recipe: the published one at that width.
+        work: free folder.
+        training: all rows, of which the trainer takes what its steps need.
+        held_out: rows that are measured.
+        length: tokens of a row; shorter ones are filled.
+        teacher_loss: of the teacher on the held-out rows, by our own measure.
+
+    Raises:
+        RuntimeError: its process failed, or measures another loss of the teacher than we do.
+    """
+    work.mkdir(parents=True)
+    _write_rows(training, length, work / "rows.safetensors")
+    _write_rows(held_out, length, work / "held_out.safetensors")
+    job = {
+        "teacher": str(Path(recipe.model.name_or_path).resolve()),
+        "quantization": quantization_of(bits, recipe),
+        "distillation": distillation_of(recipe),
+        "training": _training_of(recipe),
+        "rows_at_once": rows_at_once,
+    }
+    (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(interpreter("original")), str(Path(__file__).with_name("original_student.py")), str(work.resolve())]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{NAME}: its process ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads((work / "figures.json").read_text(encoding="utf-8"))
+    theirs = figures.pop("teacher_loss")
+    if abs(theirs - teacher_loss) > 1e-4:
+        raise RuntimeError(f"{NAME}: the teacher has a loss of {theirs:.5f} there and of {teacher_loss:.5f} here")
+    return figures
+
+
+def quantization_of(bits: float, recipe: Recipe) -> dict[str, Any]:
+    """Its configuration of weights and inputs; embedding and head are int4."""
+    sizes = {rule.quantizer.model_dump()["group_size"] for rule in recipe.quantization.weights}
+    (group_size,) = sizes
+    body = {"w_scale_factor": -1, "w_mixed_precision_prop": -1, **BODIES[bits]}
+    head = {"weight_function": INT4, "w_scale_factor": -1, "w_mixed_precision_prop": -1}
+    return {
+        "method": "QAT",
+        "select": {"target_types": ["linear", "embedding"]},
+        "function": {
+            **body,
+            "w_block_size": group_size,
+            "is_w_quantized": False,
+            "activation_function": INT8_INPUTS,
+            "a_block_size": group_size,
+            "epsilon": 1e-5,
+        },
+        "overrides": [{"name": name, **head} for name in (".*embed_tokens", ".*lm_head")],
+    }
+
+
+def distillation_of(recipe: Recipe) -> dict[str, Any]:
+    """Its configuration of the recipe's EAKLD and LAFD."""
+    assert recipe.distillation is not None
+    divergence, features = (loss.model_dump() for loss in recipe.distillation.losses)
+    return {
+        "method": "KD",
+        "loss_task_alpha": recipe.distillation.task_weight,
+        "loss_1": {
+            "loss_type": "logits",
+            "loss_function": "compute_kld_confidence",
+            "alpha": divergence["weight"],
+            "temperature": divergence["temperature"],
+            "use_entropy": True,
+            "confidence_k": divergence["uniform_support"],
+            "reduction": "batch_mean",
+        },
+        "loss_2": {
+            "loss_type": "hidden_states",
+            "loss_function": "compute_mse",
+            "alpha": features["weight"],
+            "layer_index": "adaptive",
+            "layer_index_adaptive_topk": features["layers"]["top_k"],
+            "reduction": "batch_mean",
+        },
+    }
+
+
+def _training_of(recipe: Recipe) -> dict[str, Any]:
+    values = recipe.training.model_dump()
+    told = {name: values[name] for name in _OF_TRAINING if values.get(name) is not None}
+    on_cpu = not torch.cuda.is_available()
+    return told | {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": on_cpu}
+
+
+def _write_rows(rows: Iterable[Mapping[str, Any]], length: int, path: Path) -> None:
+    """Rows as our own batches have them, int32 `[rows, length]` each."""
+    batch = Collator(0, length=length)(list(rows))
+    save_file({name: batch[name].int() for name in _COLUMNS}, path)
