@@ -3,14 +3,14 @@
 GPTQ decides a column before it knows what those after it become. Here every code is chosen with all the others as they
 are, the one for which the error of the outputs, tr((Q - W) H (Q - W)ᵀ) with H the second moments of the inputs, is
 smallest, and every scale likewise by least squares; so the error falls with every step. Behdin et al. 2023,
-arXiv:2309.01885, do so with codes.
+arXiv:2309.01885, do so with codes. At the end ternary groups with fewer zeros than their quantizer leaves get some.
 """
 
 import torch
 from torch import Tensor
 
 from edgerazor.core.contracts import Quantizer
-from edgerazor.core.latent_weights import limits
+from edgerazor.core.latent_weights import limits, most_nonzero
 from edgerazor.core.tensor import QuantizedTensor
 from edgerazor.kernels.reference import SMALLEST_SCALE, round_signed_scale
 
@@ -40,6 +40,7 @@ def descended(
             descent.choose_codes(start, min(start + _BLOCK, weight.shape[1]))
         for group in range(found.scale.shape[1]):
             descent.choose_scale(group)
+    descent.leave_zeros()
     codes, scale = descent.codes.T.contiguous().to(torch.int8), descent.scale.T.contiguous().to(found.scale.dtype)
     return QuantizedTensor(codes, scale, found.qmax, found.group_size)
 
@@ -66,6 +67,8 @@ class _Descent:
             for bound in limits(found.qmax, found.scale.shape[-1], quantizer)
         )
         self._scale_dtype = getattr(quantizer.params, "scale_dtype", "float16")
+        self._stays, self._most = stays, most_nonzero(quantizer, self._size)
+        self._ternary = (found.qmax.reshape(len(found.qmax), -1) == 1).expand_as(found.scale).T
 
     def choose_codes(self, start: int, end: int) -> None:
         """Of some columns, one after another."""
@@ -95,3 +98,17 @@ class _Descent:
         new = torch.where(closer & (curvature > 0) & ~self._whole_group_stays[group], new, now)
         self.gradient.addmm_(self._moments[:, inside], (new - now) * codes)
         self.scale[group] = new
+
+    def leave_zeros(self) -> None:
+        """Where a ternary group has more codes but 0 than its quantizer gives, those become 0 that cost least."""
+        for group in range(len(self.scale)):
+            inside = slice(group * self._size, (group + 1) * self._size)
+            diagonal = torch.tensor(self._diagonal[inside]).unsqueeze(1)
+            codes = self.codes[inside]
+            while bool((over := self._ternary[group] & ((codes != 0).sum(dim=0) > self._most)).any()):
+                values = codes * self.scale[group]
+                cost = diagonal * values.square() - 2 * values * self.gradient[inside]
+                cheapest = cost.masked_fill((codes == 0) | self._stays[inside], torch.inf).argmin(dim=0)
+                taken = torch.zeros_like(codes).scatter_(0, cheapest.unsqueeze(0), 1.0) * over
+                self.gradient.addmm_(self._moments[:, inside], taken * values, alpha=-1)
+                codes.mul_(1 - taken)

@@ -75,6 +75,18 @@ def limits(qmax: Tensor, groups: int, quantizer: Quantizer) -> tuple[Tensor, Ten
     return -highest - int(not quantizer.symmetric), highest
 
 
+def most_nonzero(quantizer: Quantizer, size: int) -> int:
+    """How many weights of a ternary group of that size may have a code but 0, so that the quantizer gives its codes.
+
+    Where the scale is the mean magnitude times m, magnitudes are 1/m of it in the mean, and above 1/2 for codes but 0.
+    """
+    params = quantizer.params
+    multiplier = getattr(params, "scale_multiplier", None)
+    if multiplier is None or getattr(params, "scale", "absmean") != "absmean":
+        return size
+    return min(int(size / (multiplier * (1 - _INSIDE))), size)
+
+
 def _of_matrix(codes: QuantizedTensor, near: Tensor, quantizer: Quantizer) -> Tensor:
     lowest, highest = (bound.unsqueeze(-1) for bound in limits(codes.qmax, codes.scale.shape[-1], quantizer))
     groups = codes.codes.float().unflatten(-1, (-1, codes.group_size))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgerazor import load_model, train
 from edgerazor.calibrate import start_calibrated
 from edgerazor.calibrate.gptq import calibrated_codes
-from edgerazor.core.latent_weights import latent_weights
+from edgerazor.core.latent_weights import latent_weights, limits
 from edgerazor.core.layers.matrices import Matrices, join_rows
 from edgerazor.core.registry import Registry
 from edgerazor.data import load_data
@@ -23,7 +23,13 @@ from tests.calibrate.test_gptq import QUANTIZERS, draw
 from tests.plugins.quantizer_cases import build
 from tests.runs import recipe
 
-CASES = [*QUANTIZERS, ("ternary", {"scale": "absmax"}), ("ternary", {"scale_multiplier": 1.5}), ("int", {"bits": 2})]
+CASES = [
+    *QUANTIZERS,
+    ("ternary", {"scale": "absmax"}),
+    *(("ternary", {"scale_multiplier": multiplier}) for multiplier in (1.5, 3.0)),
+    ("sqmp", {"high_ratio": 0.5, "placement": "strided_groups"}),
+    ("int", {"bits": 2}),
+]
 
 
 @settings(max_examples=60)
@@ -42,6 +48,18 @@ def test_the_codes_are_reached_to_the_bit(
     codes = join_rows([calibrated_codes(rows, inputs.T @ inputs, quantizer) for rows in weight.split(matrices.heights)])
     latent = latent_weights(codes, weight, quantizer, matrices)
     found = matrices.quantize(quantizer, latent)
+    assert torch.equal(found.codes, codes.codes) and torch.equal(found.scale, codes.scale)
+
+
+@pytest.mark.parametrize("group_size", [16, 32])
+@pytest.mark.parametrize(("name", "values"), [case for case in CASES if case[0] in ("ternary", "sqmp")])
+def test_groups_of_few_columns_have_a_zero_where_their_quantizer_leaves_one(
+    name: str, values: dict[str, Any], group_size: int
+) -> None:
+    weight, inputs = draw(0, rows=1000)
+    quantizer = build(name, **values, group_size=group_size)
+    codes = calibrated_codes(weight, inputs.T @ inputs, quantizer)
+    found = quantizer.quantize(latent_weights(codes, weight, quantizer, Matrices.along_last_axis(weight.shape)))
     assert torch.equal(found.codes, codes.codes) and torch.equal(found.scale, codes.scale)
 
 
@@ -79,7 +97,8 @@ def test_codes_that_change_are_out_of_reach_of_small_steps(name: str, values: di
     step = codes.scale.float().repeat_interleave(32, dim=-1)
     noise = 0.1 * step * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
     kept = (latent + noise).div(step).round().sub(codes.codes).abs() < 1
-    beyond = codes.codes.abs() == codes.qmax.unsqueeze(-1)  # outermost codes have no threshold on one side
+    highest = limits(codes.qmax, codes.scale.shape[-1], quantizer)[1].repeat_interleave(32, dim=-1)
+    beyond = codes.codes.abs() == highest  # outermost codes have no threshold on one side
     assert float((kept | beyond)[changed].float().mean()) > 0.9
 
 
