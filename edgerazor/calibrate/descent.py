@@ -101,11 +101,12 @@ class _Descent:
 
     def leave_zeros(self) -> None:
         """Where a ternary group has more codes but 0 than its quantizer gives, those become 0 that cost least."""
+        free = self._ternary & ~self._whole_group_stays
         for group in range(len(self.scale)):
             inside = slice(group * self._size, (group + 1) * self._size)
             diagonal = torch.tensor(self._diagonal[inside]).unsqueeze(1)
             codes = self.codes[inside]
-            while bool((over := self._ternary[group] & ((codes != 0).sum(dim=0) > self._most)).any()):
+            while bool((over := free[group] & ((codes != 0).sum(dim=0) > self._most)).any()):
                 values = codes * self.scale[group]
                 cost = diagonal * values.square() - 2 * values * self.gradient[inside]
                 cheapest = cost.masked_fill((codes == 0) | self._stays[inside], torch.inf).argmin(dim=0)

@@ -84,7 +84,7 @@ def most_nonzero(quantizer: Quantizer, size: int) -> int:
     multiplier = getattr(params, "scale_multiplier", None)
     if multiplier is None or getattr(params, "scale", "absmean") != "absmean":
         return size
-    return min(int(size / (multiplier * (1 - _INSIDE))), size)
+    return max(min(int(size / (multiplier * (1 - _INSIDE))), size), 1)
 
 
 def _of_matrix(codes: QuantizedTensor, near: Tensor, quantizer: Quantizer) -> Tensor:

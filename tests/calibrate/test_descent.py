@@ -94,3 +94,16 @@ def test_rows_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -
     # Products of fewer rows may be summed in another order, and a value between two codes go the other way.
     assert (parts.codes == whole.codes).float().mean() > 0.98
     assert parts.scale.shape == whole.scale.shape and torch.equal(parts.qmax, whole.qmax)
+
+
+def test_a_ternary_group_that_stays_has_as_many_codes_as_it_had() -> None:
+    weight, inputs = draw(5)
+    quantizer = build("ternary", scale="absmean", scale_multiplier=40.0, group_size=16)
+    codes = torch.ones_like(weight, dtype=torch.int8)
+    scale = torch.ones(weight.shape[0], weight.shape[1] // 16, dtype=torch.float16)
+    plain = QuantizedTensor(codes, scale, torch.ones(len(weight), dtype=torch.int8), 16)
+    kept = torch.zeros(scale.shape, dtype=torch.int64)
+    kept[::2] = -1
+    found = descended(weight, inputs.T @ inputs, plain, quantizer, kept)
+    assert torch.equal(found.codes[::2], codes[::2])
+    assert bool((found.codes[1::2].unflatten(-1, (-1, 16)) != 0).sum(dim=-1).eq(1).all())
