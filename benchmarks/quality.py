@@ -23,7 +23,7 @@ import torch
 from contest import machine
 from contestant_models import make_checkpoint
 from original_release import NAME as ORIGINAL
-from original_release import installed, train_and_measure
+from original_release import installed, told_original, train_and_measure
 from quality_contestants import CONTESTANTS, LEARNING, Contestant, Setting, recipe_of
 from quality_report import write_results
 from quality_text import write_teacher_text
@@ -96,6 +96,8 @@ class Laboratory:
         facts = {"name": contestant.name, "method": contestant.method, "bits": contestant.bits, "seed": seed}
         facts |= {"kind": contestant.kind, "data": contestant.data}
         told = [contestant.kind, deciding, self.batches]
+        if contestant.kind == "original":
+            told.append(told_original(contestant.bits, load_recipe(raw, registry=self.registry)))
         unit, made = self.units.unit(facts, contestant.slug, told, lambda: self._make(contestant, raw))
         if not made:
             return
