@@ -102,9 +102,9 @@ class _Descent:
     def leave_zeros(self) -> None:
         """Where a ternary group has more codes but 0 than its quantizer gives, those become 0 that cost least."""
         free = self._ternary & ~self._whole_group_stays
-        for group in range(len(self.scale)):
+        for group in free.any(dim=1).nonzero().flatten().tolist():
             inside = slice(group * self._size, (group + 1) * self._size)
-            diagonal = torch.tensor(self._diagonal[inside]).unsqueeze(1)
+            diagonal = self._moments.diagonal()[inside].unsqueeze(1)
             codes = self.codes[inside]
             while bool((over := free[group] & ((codes != 0).sum(dim=0) > self._most)).any()):
                 values = codes * self.scale[group]
