@@ -23,21 +23,19 @@ from interleaved import (
     ratio,
     shown_ratio,
 )
+from original_config import INT4, INT8_INPUTS, MIXED, TERNARY
+from original_config import NAME as ORIGINAL_NAME
 from peers import interpreter
 from rich.console import Console
 
 SHAPES = {"ternary": [(1536, 512), (4096, 1024), (32000, 512)], "int8": [(512, 512)]}
 SHAPES["int4"] = SHAPES["sqmp"] = SHAPES["ternary"]
 ORIGINAL = {
-    "ternary": ("weight_quant_uniform_symmetric_clip_per_block_int1_58", {"w_scale_factor": 2.0}),
-    "int4": ("weight_quant_uniform_symmetric_absmax_per_block_int4", {}),
-    "int8": ("state_quant_uniform_symmetric_absmax_per_block_int8", {}),
-    "sqmp": (
-        "weight_quant_uniform_symmetric_clip_per_block_mp_int1_58_int4_static_row_wise_sparse",
-        {"w_scale_factor": 2.0, "mixed_precision_prop": 0.125},
-    ),
+    "ternary": (TERNARY, {"w_scale_factor": 2.0}),
+    "int4": (INT4, {}),
+    "int8": (INT8_INPUTS, {}),
+    "sqmp": (MIXED, {"w_scale_factor": 2.0, "mixed_precision_prop": 0.125}),
 }
-ORIGINAL_NAME = "original release 1.3.5"
 NAMES = {
     "ours": sys.executable,
     "definition, compiled": sys.executable,

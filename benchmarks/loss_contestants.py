@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from loss_inputs import SUPPORT, Inputs, defined
+from original_config import NAME as ORIGINAL
 from peers import interpreter
 from torch import Tensor
 from torch.nn import functional
 
 OURS, COMPILED = "ours", "ours, compiled"
 EXACT, PRODUCTS = "plain autograd, float32", "four products alone"
-ORIGINAL, SEPARATE = "original release 1.3.5", "separate passes (our reconstruction)"
+SEPARATE = "separate passes (our reconstruction)"
 LIGER = "Liger-Kernel 0.8.5 (forward KL alone)"
 INTERPRETERS = {
     OURS: sys.executable,

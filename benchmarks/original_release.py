@@ -12,23 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from original_config import NAME, distillation, quantization
 from peers import interpreter
 from safetensors.torch import save_file
 
 from edgerazor.data import Collator
 from edgerazor.schemas.recipe import Recipe
 
-NAME = "original release 1.3.5"
-TERNARY = "weight_quant_uniform_symmetric_clip_per_block_int1_58"
-MIXED = "weight_quant_uniform_symmetric_clip_per_block_mp_int1_58_int4_static_row_wise_sparse"
-INT4 = "weight_quant_uniform_symmetric_absmax_per_block_int4"
-INT8_INPUTS = "state_quant_uniform_symmetric_absmax_per_block_int8"
-BODIES: Mapping[float, Mapping[str, Any]] = {
-    4: {"weight_function": INT4},
-    2.79: {"weight_function": MIXED, "w_scale_factor": 2.0, "w_mixed_precision_prop": 0.5},
-    1.88: {"weight_function": MIXED, "w_scale_factor": 2.0, "w_mixed_precision_prop": 0.125},
-    1.58: {"weight_function": TERNARY, "w_scale_factor": 2.0},
-}
 _OF_TRAINING = ("learning_rate", "weight_decay", "lr_scheduler_type", "warmup_steps", "max_steps", "seed")
 _OF_TRAINING += ("per_device_train_batch_size", "dataloader_drop_last", "optim")
 _OF_TRAINING += ("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm")
@@ -55,7 +45,7 @@ def train_and_measure(
     """Figures of a student, as the laboratory keeps them.
 
     Args:
-        bits: a width of `BODIES`.
+        bits: 1.58, 1.88, 2.79 or 4.
         recipe: the published one at that width.
         work: free folder.
         training: all rows, of which the trainer takes what its steps need.
@@ -86,59 +76,19 @@ def train_and_measure(
 
 def told_original(bits: float, recipe: Recipe) -> dict[str, Any]:
     """What decides a student beside its teacher and rows: quantization, losses and training."""
-    return {
-        "quantization": quantization_of(bits, recipe),
-        "distillation": distillation_of(recipe),
-        "training": _training_of(recipe),
-    }
-
-
-def quantization_of(bits: float, recipe: Recipe) -> dict[str, Any]:
-    """Its configuration of weights and inputs; embedding and head are int4."""
-    sizes = {rule.quantizer.model_dump()["group_size"] for rule in recipe.quantization.weights}
-    (group_size,) = sizes
-    body = {"w_scale_factor": -1, "w_mixed_precision_prop": -1, **BODIES[bits]}
-    head = {"weight_function": INT4, "w_scale_factor": -1, "w_mixed_precision_prop": -1}
-    return {
-        "method": "QAT",
-        "select": {"target_types": ["linear", "embedding"]},
-        "function": {
-            **body,
-            "w_block_size": group_size,
-            "is_w_quantized": False,
-            "activation_function": INT8_INPUTS,
-            "a_block_size": group_size,
-            "epsilon": 1e-5,
-        },
-        "overrides": [{"name": name, **head} for name in (".*embed_tokens", ".*lm_head")],
-    }
-
-
-def distillation_of(recipe: Recipe) -> dict[str, Any]:
-    """Its configuration of the recipe's EAKLD and LAFD."""
     assert recipe.distillation is not None
+    (group_size,) = {rule.quantizer.model_dump()["group_size"] for rule in recipe.quantization.weights}
     divergence, features = (loss.model_dump() for loss in recipe.distillation.losses)
-    return {
-        "method": "KD",
-        "loss_task_alpha": recipe.distillation.task_weight,
-        "loss_1": {
-            "loss_type": "logits",
-            "loss_function": "compute_kld_confidence",
-            "alpha": divergence["weight"],
-            "temperature": divergence["temperature"],
-            "use_entropy": True,
-            "confidence_k": divergence["uniform_support"],
-            "reduction": "batch_mean",
-        },
-        "loss_2": {
-            "loss_type": "hidden_states",
-            "loss_function": "compute_mse",
-            "alpha": features["weight"],
-            "layer_index": "adaptive",
-            "layer_index_adaptive_topk": features["layers"]["top_k"],
-            "reduction": "batch_mean",
-        },
-    }
+    losses = distillation(
+        recipe.distillation.task_weight,
+        divergence["weight"],
+        features["weight"],
+        layers=features["layers"]["top_k"],
+        uniform_support=divergence["uniform_support"],
+        temperature=divergence["temperature"],
+    )
+    quantizers = quantization(bits, group_size)
+    return {"quantization": quantizers, "distillation": losses, "training": _training_of(recipe)}
 
 
 def _training_of(recipe: Recipe) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from contest import machine
 from contestant_models import make_checkpoint
-from original_release import NAME as ORIGINAL
+from original_config import NAME as ORIGINAL
 from original_release import installed, told_original, train_and_measure
 from quality_contestants import CONTESTANTS, LEARNING, Contestant, Setting, recipe_of
 from quality_report import write_results
@@ -72,7 +73,7 @@ class Laboratory:
 
     def run(self, contestants: Sequence[Contestant], seeds: Sequence[int]) -> list[dict[str, Any]]:
         """All units, the first seed of every contestant first; returns the figures of all that are kept."""
-        teacher = self._teacher_unit()
+        teacher = self._teacher_unit
         found = [teacher]
         for place, seed in enumerate(seeds):
             for contestant in contestants:
@@ -83,6 +84,7 @@ class Laboratory:
                 write_results(self.output, found, machine() | {"torch": torch.__version__})
         return found
 
+    @cached_property
     def _teacher_unit(self) -> dict[str, Any]:
         size = 2 * sum(parameter.numel() for parameter in self.teacher.parameters())
         figures = self._measure(self.teacher)
@@ -137,7 +139,7 @@ class Laboratory:
 
     def _original(self, contestant: Contestant, recipe: Recipe, work: Path) -> dict[str, Any]:
         """Figures of the original release's student, whose file would be as large as the teacher's."""
-        teacher = self._teacher_unit()
+        teacher = self._teacher_unit
         held_out = self.held_out.select(range(min(len(self.held_out), self.batches * ROWS_AT_ONCE)))
         figures = train_and_measure(
             contestant.bits,

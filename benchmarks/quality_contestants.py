@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from original_release import NAME as ORIGINAL
+from original_config import NAME as ORIGINAL
 
 Kind = Literal["rounded", "gptq", "calibrated", "trained", "original"]
 BODIES: Mapping[float, Mapping[str, Any]] = {

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import original_config
 import separate_passes
 import torch
+from original_config import NAME as ORIGINAL
 from peers import interpreter
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +22,7 @@ from training_models import Pair
 FULL, FORWARD_KL, OURS = "full precision", "forward KL, plain", "ours"
 COMPILED, AS_TRAINED = "ours, compiled", "ours, allocator of `edgerazor train`"
 TRAINED_SCALES = "ours, trained scales"
-ORIGINAL, SEPARATE = "original release 1.3.5", "separate passes (our reconstruction)"
+SEPARATE = "separate passes (our reconstruction)"
 INTERPRETERS = {
     FULL: sys.executable,
     FORWARD_KL: sys.executable,
@@ -44,44 +46,6 @@ LOSSES = [
     {"name": "eakld", "weight": LOGITS, "uniform_support": SUPPORT},
     {"name": "feature_mse", "weight": FEATURES, "layers": {"name": "lafd", "top_k": LAYERS}},
 ]
-_INT4 = "weight_quant_uniform_symmetric_absmax_per_block_int4"
-ORIGINAL_QAT = {
-    "method": "QAT",
-    "select": {"target_types": ["linear", "embedding"]},
-    "function": {
-        "weight_function": "weight_quant_uniform_symmetric_clip_per_block_int1_58",
-        "w_scale_factor": 2.0,
-        "w_block_size": 256,
-        "activation_function": "state_quant_uniform_symmetric_absmax_per_block_int8",
-        "a_block_size": 256,
-        "epsilon": 1e-5,
-    },
-    "overrides": [
-        {"name": name, "weight_function": _INT4, "w_scale_factor": -1, "w_mixed_precision_prop": -1}
-        for name in ("model.embed_tokens", "lm_head")
-    ],
-}
-ORIGINAL_KD = {
-    "method": "KD",
-    "loss_task_alpha": TASK,
-    "loss_1": {
-        "loss_type": "logits",
-        "loss_function": "compute_kld_confidence",
-        "alpha": LOGITS,
-        "temperature": 1.0,
-        "use_entropy": True,
-        "confidence_k": SUPPORT,
-        "reduction": "batch_mean",
-    },
-    "loss_2": {
-        "loss_type": "hidden_states",
-        "loss_function": "compute_mse",
-        "alpha": FEATURES,
-        "layer_index": "adaptive",
-        "layer_index_adaptive_topk": LAYERS,
-        "reduction": "batch_mean",
-    },
-}
 Loss = Callable[[int], Tensor]
 
 
@@ -177,7 +141,8 @@ def _separate(step: Step) -> Loss:
 def _original(step: Step) -> Loss:
     from edgerazor import EdgeRazor
 
-    original = EdgeRazor(qat_config=ORIGINAL_QAT, kd_config=ORIGINAL_KD)
+    losses = original_config.distillation(TASK, LOGITS, FEATURES, layers=LAYERS, uniform_support=SUPPORT)
+    original = EdgeRazor(qat_config=original_config.quantization(1.58, 256), kd_config=losses)
     step.student = original.quantize(step.student).train()
 
     def loss(shares: int) -> Tensor:

@@ -45,13 +45,15 @@ def test_the_original_release_is_told_what_the_published_recipe_says(
     bits: float, tmp_path: Path, registry: Registry
 ) -> None:
     release, recipe = import_module("original_release"), published(tmp_path, registry, bits)
-    quantization, distillation = release.quantization_of(bits, recipe), release.distillation_of(recipe)
+    told = release.told_original(bits, recipe)
+    quantization, distillation = told["quantization"], told["distillation"]
     assert quantization["function"]["w_block_size"] == quantization["function"]["a_block_size"] == 32
     ratio = {2.79: 0.5, 1.88: 0.125}.get(bits, -1)
     assert quantization["function"]["w_mixed_precision_prop"] == ratio
     assert [entry["name"] for entry in quantization["overrides"]] == [".*embed_tokens", ".*lm_head"]
     weights = (0.05, 0.5) if bits == 4 else (0.1, 0.1)
     assert (distillation["loss_task_alpha"], distillation["loss_2"]["alpha"]) == weights
+    assert told["training"]["max_steps"] == 2 and told["training"]["adam_beta2"] == recipe.training.adam_beta2
     assert distillation["loss_1"]["alpha"] == 2.0 and distillation["loss_2"]["layer_index_adaptive_topk"] == 2
 
 
