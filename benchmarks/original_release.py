@@ -8,6 +8,7 @@ the student in float32 as it was trained, on a CPU, by its own rounding; the fil
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def train_and_measure(
     rows_at_once: int,
     teacher_loss: float,
 ) -> dict[str, Any]:
-    """Figures of a student, as the laboratory keeps them.
+    """Figures of a student, as the laboratory keeps them; seconds are those of its process, from start to end.
 
     Args:
         bits: 1.58, 1.88, 2.79 or 4.
@@ -64,14 +65,16 @@ def train_and_measure(
     (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [str(interpreter("original")), str(Path(__file__).with_name("original_student.py")), str(work.resolve())]
+    started = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
     if done.returncode:
         raise RuntimeError(f"{NAME}: its process ended with status {done.returncode}:\n{done.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads((work / "figures.json").read_text(encoding="utf-8"))
     theirs = figures.pop("teacher_loss")
     if abs(theirs - teacher_loss) > _ALIKE:
         raise RuntimeError(f"{NAME}: the teacher has a loss of {theirs:.5f} there and of {teacher_loss:.5f} here")
-    return figures
+    return {**figures, "seconds": seconds}
 
 
 def told_original(bits: float, recipe: Recipe) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from edgerazor.data import Collator
 from edgerazor.evaluate.checkpoints import evaluate_model
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from tests.families import family_model
-from tests.runs import save_model
+from tests.runs import LINES, save_model
 
 LENGTH, ROWS, SHORT = 24, 6, 17
 
@@ -104,3 +104,19 @@ def test_the_original_release_trains_and_its_teacher_is_ours(tmp_path: Path, reg
     assert figures["steps"] == 2 and figures["kl_teacher"] > 0
     with pytest.raises(RuntimeError, match="the teacher has a loss of"):
         release.train_and_measure(1.88, recipe, tmp_path / "again", **told, teacher_loss=ours + 0.01)
+
+
+@pytest.mark.subprocess
+def test_the_laboratory_goes_on_behind_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not runs(import_module("peers").interpreter("original")):
+        pytest.skip("benchmarks/peers.py has not installed the original release")
+    text = tmp_path / "text"
+    text.mkdir()
+    for index in range(12):
+        (text / f"{index}.txt").write_text("\n".join(LINES[index * 13 : index * 13 + 13]), encoding="utf-8")
+    options = ["--teacher", str(save_model(tmp_path / "model")), "--data", str(text), "--batches", "1", "--steps", "1"]
+    options += ["--length", "32", "--seeds", "0", "--only", "original release 1.3.5, 1.", "GPTQ, 4"]
+    import_module("quality").main([*options, "--output", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    names = ("original release 1.3.5, 1.88 bit", "original release 1.3.5, 1.58 bit", "GPTQ, 4 bit")
+    assert all(f"| {name} | 1 |" in told for name in names)
