@@ -12,6 +12,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -25,7 +26,8 @@ from contest import machine
 from contestant_models import make_checkpoint
 from original_config import NAME as ORIGINAL
 from original_release import installed, told_original, train_and_measure
-from quality_contestants import CONTESTANTS, LEARNING, Contestant, Setting, recipe_of
+from quality_contestants import CONTESTANTS, LEARNING, Contestant
+from quality_recipes import Setting, recipe_of
 from quality_report import write_results
 from quality_text import write_teacher_text
 from rich.console import Console
@@ -41,6 +43,7 @@ from edgerazor.quickstart.corpus import Corpus, load_corpus
 from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
+from edgerazor.training.allocation import allocated_recipe
 
 CALIBRATION_ROWS, CALIBRATION_DOCUMENTS = 128, 160
 ROWS_AT_ONCE = 16
@@ -100,6 +103,8 @@ class Laboratory:
         told = [contestant.kind, deciding, self.batches]
         if contestant.kind == "original":
             told.append(told_original(contestant.bits, load_recipe(raw, registry=self.registry)))
+        if contestant.allocated is not None and contestant.kind not in LEARNING:
+            told.append({"allocation": dict(contestant.allocated)})
         unit, made = self.units.unit(facts, contestant.slug, told, lambda: self._make(contestant, raw))
         if not made:
             return
@@ -118,6 +123,8 @@ class Laboratory:
         torch.manual_seed(recipe.training.seed)
         if contestant.kind == "original":
             return self._original(contestant, recipe, work)
+        if contestant.kind not in LEARNING:
+            recipe = self._allocated(recipe)
         calibration = {**raw["data"], "sources": [str(self.setting.sources["calibration"])], "held_out": None}
         data = self._data(recipe) if contestant.kind == "trained" else None
         started = time.perf_counter()
@@ -136,6 +143,13 @@ class Laboratory:
         figures = {"bytes": size, **_of_training(result), "seconds": seconds, **self._measure(model)}
         shutil.rmtree(work)
         return figures
+
+    def _allocated(self, recipe: Recipe) -> Recipe:
+        """The recipe of what is not trained, with the widths that training would choose."""
+        if recipe.training.allocation is None:
+            return recipe
+        with tempfile.TemporaryDirectory(dir=self.output) as folder:
+            return allocated_recipe(recipe, self._data(recipe), Path(folder), registry=self.registry, resumed=False)
 
     def _original(self, contestant: Contestant, recipe: Recipe, work: Path) -> dict[str, Any]:
         """Figures of the original release's student, whose file would be as large as the teacher's."""

@@ -1,9 +1,7 @@
 """The contestants of the laboratory: each is a small change of the published recipe (docs/design/METHOD.md)."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from original_config import NAME as ORIGINAL
@@ -34,6 +32,7 @@ class Contestant:
         times: how often the usual number of steps it is trained.
         data: text by people, by the teacher, or as many documents of each.
         signed: integers of 4 bits have scales of either sign and sixteen codes.
+        allocated: `training.allocation`, by which the matrices get their widths; None for the recipe's own.
     """
 
     method: str
@@ -43,6 +42,7 @@ class Contestant:
     times: float = 1
     data: Literal["human", "teacher", "mixed"] = "human"
     signed: bool = False
+    allocated: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -58,31 +58,6 @@ class Contestant:
     @property
     def depends_on_seed(self) -> bool:
         return self.kind != "rounded"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all contestants of one teacher share.
-
-    Attributes:
-        teacher: folder of the 16-bit model.
-        group_size: of weights and activations.
-        head_size: group size of keys and values.
-        layers: decoder layers of the teacher.
-        sources: files of documents by kind of text.
-        held_out: file of documents.
-    """
-
-    teacher: Path
-    group_size: int
-    head_size: int
-    layers: int
-    sources: Mapping[str, Path]
-    held_out: Path
-    steps: int
-    sequence_length: int
-    batch_size: int
-    learning_rate: float
 
 
 def _loss(name: str, **options: Any) -> dict[str, Any]:
@@ -135,6 +110,11 @@ MIX = {  # the preset 4-bit-mixed
     ],
     "quantization.activations": _OF_32 | {"bits": 8},
 }
+FREE = {"free": True}
+WHOLE = FREE | {"candidates": ["ternary", "int4"]}
+PRESET = FREE | {"candidates": ["ternary", {"name": "int"} | SIGNED]}
+ALLOCATIONS = {"shares of rows, tied": {}, "shares of rows": FREE, "rows": {"rows": True}, "15 codes": WHOLE}
+MIXED = (1.88, 2.79)  # where there are two widths to choose from
 CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant("rounding", bits, "rounded") for bits in BODIES),
     *(Contestant("GPTQ", bits, "gptq") for bits in BODIES),
@@ -160,6 +140,30 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *(Contestant(OURS, bits, changes=CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant(WITH_SCALES, bits, changes=LEARNED | CLOSER) for bits in (1.88, 1.58, 2.79, 4)),
     *(Contestant(f"{OURS}, signed scales", bits, changes=CLOSER, signed=True) for bits in (1.88, 1.58, 2.79, 4)),
+    *(Contestant("rounding, allocated", bits, "rounded", allocated=WHOLE) for bits in MIXED),
+    *(Contestant("calibrated rounding, allocated", bits, "calibrated", allocated=WHOLE) for bits in MIXED),
+    *(Contestant(f"{PUBLISHED}, allocated", bits, allocated=WHOLE) for bits in MIXED),
+    *(
+        Contestant(f"{OURS}, signed scales, allocated", bits, changes=CLOSER, signed=True, allocated=PRESET)
+        for bits in MIXED
+    ),
+    *(
+        Contestant(
+            f"{OURS}, signed scales, allocated: {name}", 1.88, changes=CLOSER, signed=True, allocated=ALLOCATIONS[name]
+        )
+        for name in ALLOCATIONS
+    ),
+    *(
+        Contestant(
+            f"{WITH_SCALES}, signed scales, allocated" + (f", {times} x tokens" if times > 1 else ""),
+            1.88,
+            changes=LEARNED | CLOSER,
+            times=times,
+            signed=True,
+            allocated=PRESET,
+        )
+        for times in (1, 10, 40)
+    ),
     Contestant("rounding, signed scales", 4, "rounded", signed=True),
     Contestant("calibrated rounding, signed scales", 4, "calibrated", signed=True),
     *(
@@ -205,86 +209,3 @@ CONTESTANTS: tuple[Contestant, ...] = (
         for name, changes in others.items()
     ),
 )
-
-
-def recipe_of(contestant: Contestant, setting: Setting, seed: int) -> dict[str, Any]:
-    """The contestant's recipe; rows and their order depend on the seed and the kind of text alone."""
-    raw = _published(contestant.bits, setting, seed)
-    if contestant.signed:
-        for rule in raw["quantization"]["weights"]:
-            if rule["quantizer"].get("bits") == SIGNED["bits"]:
-                rule["quantizer"] |= SIGNED
-    raw["data"]["sources"] = _sources(contestant.data, setting.sources)
-    raw["training"]["max_steps"] = steps = round(setting.steps * contestant.times)
-    raw["evaluation"]["every_steps"] = max(steps // 4, 1)
-    if contestant.kind not in LEARNING:
-        raw["distillation"] = None
-    usual = {loss["name"].removesuffix("_mse"): loss for loss in (raw["distillation"] or {}).get("losses", ())}
-    for path, value in contestant.changes.items():
-        *sections, key = path.split(".")
-        section = raw
-        for name in sections:
-            section = section[name]
-        section[key] = copy.deepcopy(value)
-    if contestant.changes.get("training.learning_rate"):
-        raw["training"]["learning_rate"] *= setting.learning_rate
-    if raw["training"].get("lr_scheduler_kwargs", {}).get("num_decay_steps") == "half":
-        raw["training"]["lr_scheduler_kwargs"]["num_decay_steps"] = steps // 2
-    if raw["distillation"]:
-        raw["distillation"]["losses"] = [_written(loss, usual) for loss in raw["distillation"]["losses"]]
-    return raw
-
-
-def _written(loss: Any, usual: Mapping[str, Any]) -> Any:
-    """A loss by its name, or one of the usual ones with other values, or one of its own."""
-    if isinstance(loss, str):
-        return usual[loss]
-    changed = dict(loss)
-    return {**usual[changed.pop("like")], **changed} if "like" in loss else changed
-
-
-def _sources(data: str, sources: Mapping[str, Path]) -> list[dict[str, Any]]:
-    if data == "mixed":
-        return [{"path": str(sources[kind]), "ratio": 0.5} for kind in ("human", "teacher")]
-    return [{"path": str(sources[data])}]
-
-
-def _published(bits: float, setting: Setting, seed: int) -> dict[str, Any]:
-    """Quantizers, losses and weights of the publication; learning rate and schedule are those of the quickstart."""
-    head = {"name": "int", "bits": 4, "group_size": setting.group_size}
-    task, feature, rate = (0.05, 0.5, 0.3) if bits == 4 else (0.1, 0.1, 1.0)
-    layers = {"name": "lafd", "top_k": min(3, setting.layers)}
-    return {
-        "model": {"name_or_path": str(setting.teacher)},
-        "data": {
-            "held_out": [{"path": str(setting.held_out)}],
-            "sequence_length": setting.sequence_length,
-            "seed": seed,
-        },
-        "quantization": {
-            "weights": [
-                {"match": ["*.embed_tokens", "lm_head"], "quantizer": head},
-                {"match": "*", "quantizer": {**BODIES[bits], "group_size": setting.group_size}},
-            ],
-            "activations": {"name": "int", "bits": 8, "group_size": setting.group_size},
-            "kv_cache": {"name": "int", "bits": 8, "group_size": setting.head_size},
-        },
-        "distillation": {
-            "task_weight": task,
-            "losses": [
-                {"name": "eakld", "weight": 2.0, "temperature": 1.0, "uniform_support": 16},
-                {"name": "feature_mse", "weight": feature, "layers": layers},
-            ],
-        },
-        "training": {
-            "learning_rate": setting.learning_rate * rate,
-            "weight_decay": 0.0,
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": 0.05,
-            "per_device_train_batch_size": setting.batch_size,
-            "logging_steps": 10,
-            "save_strategy": "no",
-            "seed": seed,
-        },
-        "evaluation": {"batches": 1, "batch_size": 16},
-    }

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "export": [*BASE, "checkpoint", "inference"],
     "evaluate": [*BASE, "kernels", "models", "data", "checkpoint", "inference"],
     "distill": [*BASE, "kernels", "models", "data"],
-    "training": [*BASE, "models", "data", "checkpoint", "distill", "evaluate", "export", "calibrate"],
+    "training": [*BASE, "models", "data", "checkpoint", "distill", "evaluate", "export", "calibrate", "allocate"],
     "recipes": [*BASE, "models", "distill"],
     "calibrate": [*BASE, "kernels", "models", "data", "checkpoint"],
     "convert": BASE,

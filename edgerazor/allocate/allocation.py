@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgerazor.allocate.candidates import DEFAULT_CANDIDATES, Unit, body_rules, tie_modules
+from edgerazor.allocate.candidates import Unit, body_rules, tie_modules
 from edgerazor.allocate.options import HUNDREDTHS, Option, Options
 from edgerazor.allocate.sensitivity import measure_sensitivity, row_losses
 from edgerazor.allocate.solve import solve
@@ -24,6 +25,7 @@ from edgerazor.data.progress import show_progress
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult, evaluate_model
 from edgerazor.models.load import Models, fitted_recipe, pick_device
+from edgerazor.schemas.allocation import DEFAULT_CANDIDATES
 from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import Recipe
 
@@ -35,7 +37,8 @@ class AllocationSettings:
     """What to aim for and what to choose from.
 
     Attributes:
-        target_bits: nominal bits per weight of the body: the matrices of rules with `sqmp` or for `*`.
+        target_bits: nominal bits per weight of the body, the matrices of rules with `sqmp` or for `*`; None for what
+            their own quantizers come to.
         batches: calibration batches, of the recipe's training data and batch size.
         candidates: quantizers to choose from, see `candidate_quantizer`.
         free: q, k, v of a layer need not agree, nor gate and up.
@@ -44,7 +47,7 @@ class AllocationSettings:
         seed: of the labels drawn for the sensitivities.
     """
 
-    target_bits: float
+    target_bits: float | None
     batches: int = 16
     candidates: tuple[str, ...] = DEFAULT_CANDIDATES
     free: bool = False
@@ -116,7 +119,8 @@ def allocate(
     if recipe.data is None:
         raise DataError("the recipe has no data section; sensitivities are measured on its training data")
     body_rules(recipe.quantization)
-    exact_target(settings.target_bits)
+    if settings.target_bits is not None:
+        exact_target(settings.target_bits)
     models = Models(recipe.model, registry)
     if data is None:
         data = load_data(recipe.data, models.student.tokenizer, vocabulary_size=models.student.vocabulary_size)
@@ -139,7 +143,8 @@ class _Allocator:
             raise PlanError("the body rules take no module of this model, so there is nothing to allocate")
 
     def run(self) -> AllocationResult:
-        target, uniform_label = exact_target(self.settings.target_bits)
+        asked = self.settings.target_bits
+        target, uniform_label = exact_target(self._own_bits() if asked is None else asked)
         options, tokens = self._options()
         best = self._best(options, budget_of(target, [unit.weights for unit in self.units]))
         even = [options.of_unit(unit, [uniform_label])[0] for unit in self.units]
@@ -160,6 +165,12 @@ class _Allocator:
             tokens,
             [*notes, *note],
         )
+
+    def _own_bits(self) -> Fraction:
+        """Nominal bits per weight of the body by the recipe's own rules."""
+        own = [module for unit in self.units for module in unit.modules if not module.tied_to]
+        size = sum(round(HUNDREDTHS * module.weights * module.nominal_bits) for module in own)
+        return Fraction(size, HUNDREDTHS * sum(module.weights for module in own))
 
     def _options(self) -> tuple[Options, int]:
         """What builds options from the sensitivities, and the number of tokens these were measured on."""
@@ -197,9 +208,9 @@ class _Allocator:
         costs = [[option.cost for option in unit] for unit in found]
         cheapest = sum(map(min, costs))
         if cheapest > budget:
-            bits = cheapest / HUNDREDTHS / sum(unit.weights for unit in self.units)
+            bits, room = (size / HUNDREDTHS / sum(unit.weights for unit in self.units) for size in (cheapest, budget))
             raise PlanError(
-                f"--target-bits {self.settings.target_bits:g}: the narrowest candidates that fit take {bits:.4f} bits; "
+                f"{room:.4g} bits: the narrowest candidates that fit take {bits:.4f} bits; "
                 "raise the target or add narrower candidates"
             )
         chosen = solve(costs, [[option.loss for option in unit] for unit in found], budget)
@@ -213,7 +224,8 @@ class _Allocator:
         }
         rules_of = {module.name: module.rule for unit in self.units for module in unit.modules}
         section = assigned_section(self.recipe.quantization, rules_of, assignment, self.names)
-        student = self.models.student.load(torch.float32)
+        source = self.models.student
+        student: Any = source.build_meta_model() if held_out is None else source.load(torch.float32)
         plan = self._plan(section, student)
         self._check_assigned(plan, assignment)
         measured = None

@@ -16,7 +16,6 @@ from edgerazor.errors import PlanError, RecipeError
 from edgerazor.schemas.components import QuantizerParams, unknown_component
 from edgerazor.schemas.quantization import QuantizationSection
 
-DEFAULT_CANDIDATES = ("ternary", "1/16", "1/8", "1/4", "1/2", "int4")
 _TIED_ROLES = {"q": "attention input", "k": "attention input", "v": "attention input", "gate": "gate", "up": "gate"}
 _INT, _RATIO = re.compile(r"int([2-8])"), re.compile(r"1/\d+")
 

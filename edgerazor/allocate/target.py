@@ -10,7 +10,7 @@ from edgerazor.errors import RecipeError
 _LOWEST = Fraction(str(TERNARY_BITS))
 
 
-def exact_target(bits: float, *, high_bits: int = 4) -> tuple[Fraction, str]:
+def exact_target(bits: float | Fraction, *, high_bits: int = 4) -> tuple[Fraction, str]:
     """The target as an exact number of nominal bits, and the uniform candidate that has that size or less.
 
     A target of two decimals that a ratio 1/n of int rows rounds or is cut to means that ratio: 1.88 is 1.8825, the
@@ -19,9 +19,11 @@ def exact_target(bits: float, *, high_bits: int = 4) -> tuple[Fraction, str]:
     Raises:
         RecipeError: below ternary, the narrowest there is.
     """
-    target, span = Fraction(str(bits)), high_bits - _LOWEST
+    target, span = bits if isinstance(bits, Fraction) else Fraction(str(bits)), high_bits - _LOWEST
     if target < _LOWEST:
-        raise RecipeError(f"--target-bits {bits:g}: ternary matrices have {TERNARY_BITS} bits, so that is the least")
+        raise RecipeError(
+            f"a target of {float(bits):g} bits: ternary matrices have {TERNARY_BITS} bits, so that is the least"
+        )
     if target >= high_bits:
         return target, f"int{high_bits}"
     if target == _LOWEST:

@@ -54,8 +54,8 @@ def allocate(
     _check_options(output, rows=rows, candidates=candidates)
     from edgerazor.allocate import AllocationSettings
     from edgerazor.allocate import allocate as run
-    from edgerazor.allocate.candidates import DEFAULT_CANDIDATES
     from edgerazor.allocate.write_recipe import write_allocated_recipe
+    from edgerazor.schemas.allocation import DEFAULT_CANDIDATES
 
     among = tuple(candidates or DEFAULT_CANDIDATES)
     settings = AllocationSettings(target_bits, batches, among, free, rows, measure, seed)

@@ -115,7 +115,17 @@ def plan_models(models: Models, recipe: Recipe) -> Plan:
     """As `plan_recipe`, of models that are open already."""
     student, registry = models.student, models.registry
     plan = build_plan(student.build_meta_model(), recipe.quantization, adapter=student.adapter, registry=registry)
-    return replace(plan, notes=(*plan.notes, *_head_notes(student), *_attention_notes(recipe, registry)))
+    return replace(plan, notes=(*plan.notes, *_notes(student, recipe, registry)))
+
+
+def _notes(student: ModelSource, recipe: Recipe, registry: Registry) -> Iterator[str]:
+    yield from _head_notes(student)
+    yield from _attention_notes(recipe, registry)
+    if recipe.training.allocation is not None:
+        yield (
+            "training.allocation: `train` chooses other widths for the decoder, of as many bits in all; "
+            "`edgerazor allocate` shows them"
+        )
 
 
 def _head_notes(student: ModelSource) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from edgerazor.schemas.base import Schema, nearest
 from edgerazor.schemas.components import AdapterParams, Declarations, GroupSizes, PresetWeights
 from edgerazor.schemas.overrides import Override
+from edgerazor.schemas.training import STARTS
 
 WISHES = GroupSizes(weights=256, activations=256, kv_cache=256)
 GENERIC_WEIGHTS = PresetWeights(task=0.1, eakld=2.0, feature=0.1)
@@ -62,6 +63,8 @@ def preset_names() -> list[str]:
 def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[str, Any], list[str]]:
     """Fill `quantization` and `distillation` from the preset; keys that the recipe writes win, whole.
 
+    A preset of ours that mixes widths also fills `training.allocation` where texts are trained on.
+
     Where the recipe writes both, nothing is filled in and the preset only says where the recipe came from, as in the
     resolved recipe of a run; its name has to be one that exists all the same.
 
@@ -91,21 +94,15 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
         result.pop("preset")
         return result, [f"preset: {_why_unknown(raw.get('model'), registry)}"]
     template = _template(name)
-    usual_sizes = ((adapter and adapter.group_sizes) or WISHES).model_dump()
-    sizes = GroupSizes(**{**usual_sizes, **template.pop("group_sizes", {}), **written})
-    like = template.pop("like", _published(name))
-    weights = (adapter.presets.get(like) if adapter else None) or GENERIC_WEIGHTS
-    _rename(template, adapter.renamed if adapter else {})
-    usual = template.pop("scale_dtype", None)
+    usual, allocation = template.pop("scale_dtype", None), template.pop("allocation", None)
     scale_dtype = given.get("scale_dtype") or usual
     if scale_dtype in get_args(PresetScaleDtype):  # anything else is refused with the preset itself
         for rule in template["quantization"]["weights"]:
             rule["quantizer"]["scale_dtype"] = scale_dtype
-    filled = _fill(template, sizes, weights, fit)
-    if adapter is not None:
-        _suit(filled, adapter)
-    for section, content in filled.items():
-        result.setdefault(section, content)
+    training = _with_allocation(result, allocation)
+    result = {**_of_family(template, name, adapter, written, fit), **result}
+    if training is not None:
+        result["training"] = training
     result["preset"] = {"name": name, "group_sizes": written or None, "scale_dtype": scale_dtype}
     return result, []
 
@@ -162,6 +159,8 @@ def _template(name: str) -> dict[str, Any]:
             quantizer.update(changes.get(f"{quantizer['name']}_{quantizer.get('bits')}", {}))
         for loss in template["distillation"]["losses"]:
             loss.update(changes.get(loss["name"], {}))
+        if any(rule["quantizer"]["name"] == "sqmp" for rule in template["quantization"]["weights"]):
+            template["allocation"] = changes["allocation"]
     return template
 
 
@@ -191,6 +190,37 @@ def _rename(template: dict[str, Any], renamed: Mapping[str, str]) -> None:
             parts = [pattern.rpartition(".") for pattern in rule["match"]]
             named = (f"{stem}{dot}{renamed.get(leaf, leaf)}" for stem, dot, leaf in parts)
             rule["match"] = list(dict.fromkeys(named))
+
+
+def _of_family(
+    template: dict[str, Any],
+    name: str,
+    adapter: type[AdapterParams] | None,
+    written: Mapping[str, int],
+    fit: Sequence[str],
+) -> dict[str, Any]:
+    """The sections of a preset in the sizes, weights and names of a family."""
+    usual = ((adapter and adapter.group_sizes) or WISHES).model_dump()
+    sizes = GroupSizes(**{**usual, **template.pop("group_sizes", {}), **written})
+    like = template.pop("like", _published(name))
+    weights = (adapter.presets.get(like) if adapter else None) or GENERIC_WEIGHTS
+    _rename(template, adapter.renamed if adapter else {})
+    filled = _fill(template, sizes, weights, fit)
+    if adapter is not None:
+        _suit(filled, adapter)
+    return filled
+
+
+def _with_allocation(raw: Mapping[str, Any], allocation: Mapping[str, Any] | None) -> Any:
+    """The `training` section of a recipe with the allocation of its preset, where widths are the preset's and texts
+    are trained on.
+    """
+    data, training = raw.get("data"), raw.get("training", {})
+    pictures = isinstance(data, Mapping) and data.get("task", "language_modeling") != "language_modeling"
+    settled = not isinstance(training, Mapping) or training.get("start", "model") not in STARTS
+    if allocation is None or "quantization" in raw or pictures or settled:
+        return raw.get("training")
+    return {"allocation": dict(allocation), **training}
 
 
 def _suit(filled: dict[str, Any], adapter: type[AdapterParams]) -> None:

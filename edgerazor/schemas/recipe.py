@@ -19,7 +19,7 @@ from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.overrides import apply_overrides, parse_overrides
 from edgerazor.schemas.preset import PresetChoice, expand_preset, keep_written_sizes
 from edgerazor.schemas.quantization import QuantizationSection
-from edgerazor.schemas.training import TrainingSection
+from edgerazor.schemas.training import STARTS, TrainingSection
 
 SECTIONS = "sections such as model, data and quantization"
 # Overrides of these decide what a preset fills in; all others change what it filled in.
@@ -81,6 +81,8 @@ def _contradictions(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     texts = recipe.data is not None and recipe.data.task == "language_modeling"
     if texts and recipe.data and recipe.data.packing and recipe.distillation and recipe.distillation.on_policy:
         yield ("distillation", "on_policy"), "packed rows have no prompts of their own; set data.packing: false"
+    if training.allocation is not None and training.start not in STARTS:
+        yield ("training", "allocation"), "the checkpoint of training.start has widths already; set it to null"
     if recipe.data is not None and not texts:
         yield from _only_for_texts(recipe)
     if evaluation.every_steps and recipe.data is not None and recipe.data.held_out is None:
@@ -107,6 +109,8 @@ def _only_for_texts(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], str]]:
     for key in ("on_policy", "teacher_cache"):
         if recipe.distillation is not None and getattr(recipe.distillation, key) is not None:
             yield ("distillation", key), "is for texts; pictures have no tokens to write or to keep; leave it out"
+    if recipe.training.allocation is not None:
+        yield ("training", "allocation"), "is for texts: sensitivities are those of tokens; set it to null"
 
 
 def load_recipe(

@@ -3,8 +3,9 @@
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from edgerazor.schemas.allocation import AllocationSection
 from edgerazor.schemas.base import Schema, nearest
 from edgerazor.schemas.paths import local_path
 
@@ -50,6 +51,10 @@ class TrainingSection(Schema):
         ),
     ] = "model"
     start_samples: Annotated[int, Field(ge=1, description="With start: calibrated; rows of the data.")] = 128
+    allocation: Annotated[
+        AllocationSection | None,
+        Field(description="Chooses the decoder's widths by sensitivity on the first rows of the data."),
+    ] = None
     scale_learning_rate: Annotated[
         float | None,
         Field(gt=0, description="Trains the scales of the decoder's matrices, too; relative to each of them."),
@@ -88,6 +93,11 @@ class TrainingSection(Schema):
     ddp_backend: str | None = None
 
     extra: dict[str, Any] = Field(default_factory=dict, description="Any other transformers.TrainingArguments field.")
+
+    @field_validator("allocation", mode="before", json_schema_input_type=AllocationSection | bool | None)
+    @classmethod
+    def _switched(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 def start_fault(start: str) -> str | None:

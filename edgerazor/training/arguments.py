@@ -13,7 +13,7 @@ from edgerazor.schemas.evaluation import EvaluationSection
 from edgerazor.schemas.training import TrainingSection
 from edgerazor.training.parallelism import check_sharding
 
-OURS = {"extra", "max_seconds", "scale_learning_rate", "start", "start_samples", "train_parameters"}
+OURS = {"allocation", "extra", "max_seconds", "scale_learning_rate", "start", "start_samples", "train_parameters"}
 _SHARES = {"top1_agreement", "top1", "top5"}  # of right answers; all other figures are better the smaller they are
 NO_STEP_LIMIT = 1_000_000_000
 RENAMED = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from edgerazor.checkpoint import qat_config, unquantized_dtype
@@ -18,11 +19,14 @@ from edgerazor.distill import Distiller
 from edgerazor.distill.on_policy import OnPolicySampler
 from edgerazor.distill.teacher_cache.read import CachedTeacherCollator, TeacherCache, numbered
 from edgerazor.errors import PlanError, RecipeError
-from edgerazor.evaluate.task import task_of
+from edgerazor.evaluate.task import Task, task_of
 from edgerazor.models.load import Models, load_student
 from edgerazor.models.share_weights import share_frozen_weights
+from edgerazor.models.source import ModelSource
+from edgerazor.schemas.data import DataSection
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.recipe import Recipe
+from edgerazor.training.allocation import allocated_recipe
 from edgerazor.training.arguments import build_training_arguments
 from edgerazor.training.clock import Clock
 from edgerazor.training.rows import check_labels, check_rows, settle_student
@@ -36,6 +40,8 @@ def build_trainer(
 ) -> tuple[DistillationTrainer, Plan]:
     """Make the trainer, student and teacher loaded, and the plan by which the student is quantized.
 
+    The trainer's recipe says how: where `training.allocation` asks for it, with widths that were chosen here.
+
     Args:
         models: of the recipe.
         output, data, now: as those of `train`.
@@ -48,14 +54,12 @@ def build_trainer(
         raise RecipeError("data: the recipe has no data section; training needs sources")
     arguments = build_training_arguments(recipe.training, recipe.evaluation, output / CHECKPOINTS)
     models.check_vocabularies()
-    config = models.student.config
     distiller = _fitting_distiller(recipe, models)
-    task = task_of(recipe.data, models.student, models.student.adapter.facts(config), config)
+    task = _task_of(recipe.data, models.student)
     data = data or task.load(recipe.data)
-    check_rows(data, arguments, config)
-    if last is not None:
-        check_epoch(Path(last), recipe.training, arguments.world_size, len(data.train))
+    _check_data(data, recipe, arguments, models, last)
     rows, collator = _training_rows(recipe, distiller, data, task.training_collator, models.student.vocabulary_size)
+    recipe = allocated_recipe(recipe, data, output, registry=models.registry, resumed=last is not None)
     ours, theirs = (Signal.ATTENTIONS in signals for signals in (distiller.signals, distiller.teacher_signals))
     student, plan = _load_student(recipe, models, task.processor, data, attentions=ours, resumed=last is not None)
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
@@ -81,6 +85,17 @@ def build_trainer(
     if trainer.teacher is not None and not trainer.sharded:
         share_frozen_weights(student, trainer.teacher)
     return trainer, plan
+
+
+def _task_of(section: DataSection, student: ModelSource) -> Task:
+    return task_of(section, student, student.adapter.facts(student.config), student.config)
+
+
+def _check_data(data: Data, recipe: Recipe, arguments: TrainingArguments, models: Models, last: str | None) -> None:
+    """Rows that suit the model, and, from the checkpoint `last`, an epoch of as many as before."""
+    check_rows(data, arguments, models.student.config)
+    if last is not None:
+        check_epoch(Path(last), recipe.training, arguments.world_size, len(data.train))
 
 
 def _fitting_distiller(recipe: Recipe, models: Models) -> Distiller:

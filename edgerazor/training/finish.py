@@ -16,18 +16,15 @@ from edgerazor.core.run_folder import METRICS, PACKED
 from edgerazor.distill.state import settled_layers
 from edgerazor.errors import CheckpointError
 from edgerazor.models.load import Models, load_student
-from edgerazor.schemas.recipe import Recipe
 from edgerazor.training.trainer import DistillationTrainer
 
 
-def finish_run(
-    trainer: DistillationTrainer, recipe: Recipe, plan: Plan, *, models: Models, output: Path
-) -> Mapping[str, float]:
+def finish_run(trainer: DistillationTrainer, plan: Plan, *, models: Models, output: Path) -> Mapping[str, float]:
     """Measure the finished student, then write packed checkpoint and metrics; returns the held-out figures.
 
     Parameters that stay at 16 bit are rounded to it first, so that what is measured is what is saved.
     """
-    student = _gathered(trainer, recipe, models) if trainer.sharded else trainer.accelerator.unwrap_model(trainer.model)
+    student = _gathered(trainer, models) if trainer.sharded else trainer.accelerator.unwrap_model(trainer.model)
     dtype = unquantized_dtype(trainer.accelerator.unwrap_model(trainer.model).config)
     if student is not None:
         round_unquantized_(student, dtype)
@@ -38,7 +35,7 @@ def finish_run(
         write_checkpoint(
             student,
             output / PACKED,
-            recipe=recipe,
+            recipe=trainer.recipe,
             plan=plan,
             registry=models.registry,
             tokenizer=trainer.processing_class,
@@ -51,14 +48,14 @@ def finish_run(
     return evaluation
 
 
-def _gathered(trainer: DistillationTrainer, recipe: Recipe, models: Models) -> nn.Module | None:
+def _gathered(trainer: DistillationTrainer, models: Models) -> nn.Module | None:
     """A student with the weights of all shards, on the main process; None on the others."""
     state: dict[str, Any] = get_model_state_dict(
         trainer.model_wrapped, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
     if not trainer.is_world_process_zero():
         return None
-    student, _ = load_student(models, recipe)
+    student, _ = load_student(models, trainer.recipe)
     student.generation_config = trainer.accelerator.unwrap_model(trainer.model).generation_config
     compute = _compute_dtype(trainer)
     # The quantizers saw the weights in this dtype; packing must see them alike.

@@ -15,12 +15,13 @@ from edgerazor.core.contracts import Exporter, ExportResult, Progress
 from edgerazor.core.layers.weight_cache import WeightCache, cached_weights
 from edgerazor.core.registry import Registry
 from edgerazor.core.resolved_recipe import write_resolved_recipe
-from edgerazor.core.run_folder import PACKED, RECIPE
+from edgerazor.core.run_folder import ALLOCATION, PACKED, RECIPE
 from edgerazor.data import Data
 from edgerazor.distill.state import settle_layers
 from edgerazor.export.export import build_exporters, export_checkpoint
 from edgerazor.models.load import Models, fitted_recipe
 from edgerazor.schemas.recipe import Recipe
+from edgerazor.training.allocation import said_of
 from edgerazor.training.build import build_trainer
 from edgerazor.training.callbacks import EpochDrawn, Interrupt, LiveProgress, StepsChangeWeights
 from edgerazor.training.date import with_run_date
@@ -90,8 +91,7 @@ def train(
         recipe: a checked recipe with a `data` section.
         registry: loaded plugins.
         output: folder of the run.
-        resume: go on from the newest whole checkpoint in `output`, naming what is wrong with newer ones; without it a
-            folder that holds a run is refused.
+        resume: go on from the newest whole checkpoint in `output`; without it a folder that holds a run is refused.
         data: rows that `load_data` made from the recipe's data section before; None loads them now.
         callbacks: further transformers callbacks.
         console: where progress goes; None is standard error.
@@ -112,16 +112,17 @@ def train(
         trainer, plan = build_trainer(recipe, models, output, data, now, last)
         interrupt, progress = _add_callbacks(trainer, callbacks, console, now)
         started = now()
+        _say_allocation(trainer, recipe, output, console, last)
         _settle_layers(trainer, console, last)
+        _write_recipe(trainer, recipe, output / RECIPE, registry)
         with _cache(trainer) as cache:
-            _write_recipe(trainer, recipe, output / RECIPE, registry)
             _run_steps(trainer, last, cache, interrupt, progress)
             result = _result(trainer, output, now() - started)
             if interrupt.received is not None:
                 return replace(result, interrupted=True)
-            evaluation = finish_run(trainer, recipe, plan, models=models, output=output)
-        result = replace(result, checkpoint=output / PACKED, evaluation=evaluation)
-        return replace(result, exports=_export(trainer, exporters, output / PACKED, registry, export_progress))
+            evaluation = finish_run(trainer, plan, models=models, output=output)
+        exports = _export(trainer, exporters, output / PACKED, registry, export_progress)
+        return replace(result, checkpoint=output / PACKED, evaluation=evaluation, exports=exports)
 
 
 def _result(trainer: DistillationTrainer, output: Path, seconds: float) -> TrainResult:
@@ -182,6 +183,14 @@ def _export(
         results.append(export_checkpoint(checkpoint, exporter, registry=registry, progress=progress, where=where))
     trainer.accelerator.wait_for_everyone()
     return tuple(results)
+
+
+def _say_allocation(
+    trainer: DistillationTrainer, recipe: Recipe, output: Path, console: Console, last: str | None
+) -> None:
+    """What came of `training.allocation`, unless the run goes on from `last` and has said so."""
+    if recipe.training.allocation and last is None and trainer.is_world_process_zero():
+        console.print(said_of(output / ALLOCATION), soft_wrap=True, markup=False, highlight=False)
 
 
 def _settle_layers(trainer: DistillationTrainer, console: Console, last: str | None) -> None:

@@ -96,5 +96,5 @@ def test_a_target_names_a_uniform_mix_of_that_size_or_less(bits, exact, uniform)
 
 
 def test_less_than_ternary_is_refused():
-    with pytest.raises(RecipeError, match=r"--target-bits 1\.5: ternary"):
+    with pytest.raises(RecipeError, match=r"a target of 1\.5 bits: ternary"):
         exact_target(1.5)

@@ -20,12 +20,12 @@ LENGTH, ROWS, SHORT = 24, 6, 17
 
 
 def published(folder: Path, registry: Registry, bits: float = 1.88) -> Recipe:
-    contestants = import_module("quality_contestants")
+    contestants, recipes = import_module("quality_contestants"), import_module("quality_recipes")
     values = {"teacher": folder, "group_size": 32, "head_size": 16, "layers": 2, "held_out": folder / "held.jsonl"}
     sizes = {"steps": 2, "sequence_length": LENGTH, "batch_size": 2, "learning_rate": 1e-3}
-    setting = contestants.Setting(**values, **sizes, sources={"human": folder / "human.jsonl"})
+    setting = recipes.Setting(**values, **sizes, sources={"human": folder / "human.jsonl"})
     (contestant,) = (entry for entry in contestants.CONTESTANTS if entry.name == f"published, {bits:g} bit")
-    return load_recipe(contestants.recipe_of(contestant, setting, 3), registry=registry)
+    return load_recipe(recipes.recipe_of(contestant, setting, 3), registry=registry)
 
 
 def rows(vocabulary: int) -> Dataset:

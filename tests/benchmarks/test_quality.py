@@ -19,7 +19,11 @@ def setting(folder: Path) -> Any:
     values = {"teacher": folder, "group_size": 32, "head_size": 16, "layers": 2, "held_out": folder / "held.jsonl"}
     sources = {kind: folder / f"{kind}.jsonl" for kind in ("human", "teacher")}
     sizes = {"steps": 80, "sequence_length": 64, "batch_size": 2, "learning_rate": 1e-3}
-    return import_module("quality_contestants").Setting(**values, **sizes, sources=sources)
+    return import_module("quality_recipes").Setting(**values, **sizes, sources=sources)
+
+
+def recipe_of(contestant: Any, shared: Any, seed: int) -> Any:
+    return import_module("quality_recipes").recipe_of(contestant, shared, seed)
 
 
 def test_every_contestant_is_a_recipe_that_differs_from_the_published_one(tmp_path: Path, registry: Registry) -> None:
@@ -28,7 +32,7 @@ def test_every_contestant_is_a_recipe_that_differs_from_the_published_one(tmp_pa
     assert len(slugs) == len(contestants.CONTESTANTS)
     recipes = []
     for contestant in contestants.CONTESTANTS:
-        raw = contestants.recipe_of(contestant, setting(tmp_path), 3)
+        raw = recipe_of(contestant, setting(tmp_path), 3)
         recipe = load_recipe(raw, registry=registry)
         assert recipe.training.max_steps == 80 * contestant.times and recipe.training.seed == 3
         if contestant.kind == "trained":
@@ -41,7 +45,7 @@ def test_what_the_laboratory_calls_ours_is_what_our_presets_have(tmp_path: Path,
     ours = next(entry for entry in contestants.CONTESTANTS if entry.name == f"{contestants.OURS}, 1.88 bit")
     (loss,) = [
         entry
-        for entry in contestants.recipe_of(ours, setting(tmp_path), 0)["distillation"]["losses"]
+        for entry in recipe_of(ours, setting(tmp_path), 0)["distillation"]["losses"]
         if entry["name"] == "feature_mse"
     ]
     content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": "edgerazor-1.88-bit"}
@@ -62,10 +66,23 @@ def test_what_the_laboratory_calls_closer_states_with_signed_scales_has_the_quan
     content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": f"edgerazor-{bits:g}-bit"}
     found, expected = (
         [rule.model_dump()["quantizer"] for rule in load_recipe(raw, registry=registry).quantization.weights]
-        for raw in (contestants.recipe_of(ours, setting(tmp_path), 0), content)
+        for raw in (recipe_of(ours, setting(tmp_path), 0), content)
     )
     same = {"scale_dtype": "", "group_size": 0}  # the preset's are chosen for engines and for the model
     assert [values | same for values in found] == [values | same for values in expected]
+
+
+@pytest.mark.parametrize("bits", [1.88, 2.79])
+def test_what_the_laboratory_calls_allocated_chooses_among_what_our_presets_do(
+    bits: float, tmp_path: Path, registry: Registry
+) -> None:
+    contestants = import_module("quality_contestants")
+    name = f"{contestants.OURS}, signed scales, allocated, {bits:g} bit"
+    ours = next(entry for entry in contestants.CONTESTANTS if entry.name == name)
+    content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": f"edgerazor-{bits:g}-bit"}
+    raw = recipe_of(ours, setting(tmp_path), 0)
+    found, expected = (load_recipe(entry, registry=registry).training.allocation for entry in (raw, content))
+    assert found == expected is not None
 
 
 def test_what_the_laboratory_calls_mixed_is_the_preset(tmp_path: Path, registry: Registry) -> None:
@@ -77,7 +94,7 @@ def test_what_the_laboratory_calls_mixed_is_the_preset(tmp_path: Path, registry:
     contestants = import_module("quality_contestants")
     mixed = next(entry for entry in contestants.CONTESTANTS if entry.name == "published, mixed, 4 bit")
     content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": "4-bit-mixed"}
-    assert quantizers(contestants.recipe_of(mixed, setting(tmp_path), 0)) == quantizers(content)
+    assert quantizers(recipe_of(mixed, setting(tmp_path), 0)) == quantizers(content)
 
 
 @pytest.mark.parametrize(("name", "options"), [("int", {"bits": 3}), ("ternary", {}), ("sqmp", {"high_ratio": 0.5})])

@@ -192,3 +192,37 @@ def test_presets_of_image_classifiers_have_no_cache(name: str, family: str, regi
     assert recipe.distillation is not None
     metric = recipe.distillation.losses[1].layers.metric  # type: ignore[attr-defined]
     assert metric == {"vit": "cosine", "resnet": "norm"}[family]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_our_own_presets_choose_widths_where_they_mix_them(name: str, registry: Registry) -> None:
+    recipe = load(registry, model=QWEN, preset=name, training={"seed": 1})
+    mixes = any(rule.quantizer is not None and rule.quantizer.name == "sqmp" for rule in recipe.quantization.weights)
+    allocation = recipe.training.allocation
+    assert (allocation is not None) is (mixes and name.startswith("edgerazor-"))
+    assert recipe.training.seed == 1 and load_recipe(recipe.to_dict(), registry=registry) == recipe
+    if allocation is not None:
+        signed = "{name: int, bits: 4, symmetric: false, scale: signed_absmax}"
+        assert (allocation.free, allocation.candidates) == (True, ("ternary", signed))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"training": {"allocation": False}},
+        {"training": {"allocation": None}},
+        {"training": {"start": "student"}},
+        {"quantization": {"weights": [{"match": "*", "quantizer": {"name": "sqmp", "high_ratio": 0.125}}]}},
+        {"data": {"task": "image_classification", "sources": ["pictures"]}},
+    ],
+    ids=str,
+)
+def test_widths_that_are_settled_are_not_chosen_again(content: dict[str, Any], registry: Registry) -> None:
+    recipe = load(registry, model=QWEN, preset="edgerazor-1.88-bit", **content)
+    assert recipe.training.allocation is None
+
+
+def test_what_a_recipe_writes_of_an_allocation_wins_whole(registry: Registry) -> None:
+    recipe = load(registry, model=QWEN, preset="edgerazor-2.79-bit", training={"allocation": {"rows": True}})
+    assert recipe.training.allocation is not None
+    assert recipe.training.allocation.rows and recipe.training.allocation.candidates is None

@@ -40,6 +40,7 @@ VALUES = {
     "gradient_checkpointing_kwargs": {"use_reentrant": False},
     "scale_learning_rate": 0.01,
     "start": "calibrated",
+    "allocation": {"free": True},
     "train_parameters": "quantized",
     "tf32": True,
     "data_seed": 1,

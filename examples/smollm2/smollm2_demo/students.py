@@ -55,11 +55,16 @@ class Students:
         return {**self._evaluate(self._loaded), "bytes": size, "bits": 16.0}
 
     def time_steps(self, student: Student) -> Mapping[str, float]:
-        """Seconds and tokens of a step, from a few that are thrown away."""
-        steps = self.options.sizes.probe_steps + 1
+        """Seconds and tokens of a step, from a few that are thrown away, and about what choosing widths will take.
+
+        A row takes no longer there than a step of one row.
+        """
+        steps, allocation = self.options.sizes.probe_steps + 1, self.recipe(student).training.allocation
         changes = ("training.start=model", "training.max_seconds=null", f"training.max_steps={steps}")
-        recipe = self.recipe(student, *changes)
-        return probe(recipe, self._training, self.options.output, self.registry)
+        recipe = self.recipe(student, *changes, "training.allocation=null")
+        figures = probe(recipe, self._training, self.options.output, self.registry)
+        rows = allocation.samples / recipe.training.per_device_train_batch_size if allocation else 0.0
+        return {**figures, "before": rows * figures["seconds"]}
 
     def round(self, student: Student) -> Mapping[str, Any]:
         """Pack the teacher as it is, by the quantizers of the recipe, and measure."""
