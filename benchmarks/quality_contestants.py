@@ -149,20 +149,34 @@ CONTESTANTS: tuple[Contestant, ...] = (
     ),
     *(
         Contestant(
+            f"{OURS}, calibrated start, signed scales, allocated",
+            bits,
+            changes=START | CLOSER,
+            signed=True,
+            allocated=PRESET,
+        )
+        for bits in MIXED
+    ),
+    *(
+        Contestant(
             f"{OURS}, signed scales, allocated: {name}", 1.88, changes=CLOSER, signed=True, allocated=ALLOCATIONS[name]
         )
         for name in ALLOCATIONS
     ),
     *(
-        Contestant(
-            f"{WITH_SCALES}, signed scales, allocated" + (f", {times} x tokens" if times > 1 else ""),
-            1.88,
-            changes=LEARNED | CLOSER,
-            times=times,
-            signed=True,
-            allocated=PRESET,
-        )
-        for times in (1, 10, 40)
+        Contestant(f"{OURS}, calibrated start, signed scales", bits, changes=START | CLOSER, signed=True)
+        for bits in (1.58, 4)
+    ),
+    Contestant(
+        f"{WITH_SCALES}, signed scales, allocated", 1.88, changes=LEARNED | CLOSER, signed=True, allocated=PRESET
+    ),
+    Contestant(
+        f"{WITH_SCALES}, signed scales, allocated: shares of rows, 10 x tokens",
+        1.88,
+        changes=LEARNED | CLOSER,
+        times=10,
+        signed=True,
+        allocated=FREE,
     ),
     Contestant("rounding, signed scales", 4, "rounded", signed=True),
     Contestant("calibrated rounding, signed scales", 4, "calibrated", signed=True),

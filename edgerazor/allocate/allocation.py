@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.allocate.candidates import Unit, body_rules, tie_modules
+from edgerazor.allocate.candidates import Unit, body_rules, tie_modules, unreached_note
 from edgerazor.allocate.options import HUNDREDTHS, Option, Options
 from edgerazor.allocate.sensitivity import measure_sensitivity, row_losses
 from edgerazor.allocate.solve import solve
@@ -139,16 +139,17 @@ class _Allocator:
         self.plan = self._plan(recipe.quantization, model)
         rules = body_rules(recipe.quantization)
         self.units = tie_modules(self.plan, rules, adapter=self.adapter, free=settings.free or settings.rows)
+        self.unreached: list[Unit] = []
         if not self.units:
             raise PlanError("the body rules take no module of this model, so there is nothing to allocate")
 
     def run(self) -> AllocationResult:
+        options, tokens = self._options()
         asked = self.settings.target_bits
         target, uniform_label = exact_target(self._own_bits() if asked is None else asked)
-        options, tokens = self._options()
         best = self._best(options, budget_of(target, [unit.weights for unit in self.units]))
         even = [options.of_unit(unit, [uniform_label])[0] for unit in self.units]
-        notes = options.notes
+        notes = [*options.notes, *unreached_note(self.unreached)]
         # Students and teacher need the memory that the model and its Fisher information take.
         del options
         self.model = None
@@ -173,7 +174,10 @@ class _Allocator:
         return Fraction(size, HUNDREDTHS * sum(module.weights for module in own))
 
     def _options(self) -> tuple[Options, int]:
-        """What builds options from the sensitivities, and the number of tokens these were measured on."""
+        """What builds options from the sensitivities, and the number of tokens these were measured on.
+
+        Units that no gradient reaches, such as a tower for pictures, have no sensitivity: they are put aside.
+        """
         assert self.model is not None
         body = [module for unit in self.units for module in unit.modules]
         layers: dict[str, Any] = {module.name: find_layer(self.model, module.name) for module in body}
@@ -184,6 +188,12 @@ class _Allocator:
             adapter=self.adapter,
             seed=self.settings.seed,
         )
+
+        reached = {name for name, squares in sensitivity.fisher.items() if squares.any()}
+        apart = [unit for unit in self.units if not any(module.name in reached for module in unit.modules)]
+        self.units, self.unreached = [unit for unit in self.units if unit not in apart], apart
+        if not self.units:
+            raise PlanError("no gradient of the texts reaches the matrices of the body")
 
         def losses(module: ModulePlan, quantizer: Quantizer) -> Tensor:
             return row_losses(sensitivity.fisher[module.name], layers[module.name].weight, quantizer, module.matrices)
@@ -222,7 +232,9 @@ class _Allocator:
             for unit, option in zip(self.units, picks, strict=True)
             for module, params in zip(unit.modules, option.quantizers, strict=True)
         }
-        rules_of = {module.name: module.rule for unit in self.units for module in unit.modules}
+        kept = [module for unit in self.unreached for module in unit.modules]
+        assignment |= {module.name: module.params for module in kept if module.params is not None}
+        rules_of = {module.name: module.rule for unit in (*self.units, *self.unreached) for module in unit.modules}
         section = assigned_section(self.recipe.quantization, rules_of, assignment, self.names)
         source = self.models.student
         student: Any = source.build_meta_model() if held_out is None else source.load(torch.float32)

@@ -17,6 +17,7 @@ from edgerazor.schemas.components import QuantizerParams, unknown_component
 from edgerazor.schemas.quantization import QuantizationSection
 
 _TIED_ROLES = {"q": "attention input", "k": "attention input", "v": "attention input", "gate": "gate", "up": "gate"}
+MOST_NAMES = 3
 _INT, _RATIO = re.compile(r"int([2-8])"), re.compile(r"1/\d+")
 
 
@@ -85,6 +86,14 @@ def tie_modules(plan: Plan, rules: Sequence[int], *, adapter: ArchitectureAdapte
         keys[module.name] = key
         members.setdefault(key, []).append(module)
     return [Unit(tuple(modules)) for modules in members.values()]
+
+
+def unreached_note(units: Sequence[Unit]) -> list[str]:
+    """One line on units without a sensitivity, which keep the quantizers of their rules; none if there are none."""
+    names = [module.name for unit in units for module in unit.modules]
+    shown = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+    text = f"no gradient of the texts reaches {len(names)} matrices, which keep what their rules say: {shown}"
+    return [text] if names else []
 
 
 def candidate_quantizer(text: str, body: QuantizerParams, *, registry: Registry) -> QuantizerParams:

@@ -123,8 +123,8 @@ def _notes(student: ModelSource, recipe: Recipe, registry: Registry) -> Iterator
     yield from _attention_notes(recipe, registry)
     if recipe.training.allocation is not None:
         yield (
-            "training.allocation: `train` chooses other widths for the decoder, of as many bits in all; "
-            "`edgerazor allocate` shows them"
+            "training.allocation: `train` chooses other widths for the decoder, of as many bits in all; `pack` takes "
+            "these, and `edgerazor allocate` writes a recipe with those chosen"
         )
 
 

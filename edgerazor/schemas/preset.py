@@ -63,7 +63,8 @@ def preset_names() -> list[str]:
 def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[str, Any], list[str]]:
     """Fill `quantization` and `distillation` from the preset; keys that the recipe writes win, whole.
 
-    A preset of ours that mixes widths also fills `training.allocation` where texts are trained on.
+    Presets of ours that are not ternary also say where training on texts begins, and that a run chooses widths where
+    they are mixed.
 
     Where the recipe writes both, nothing is filled in and the preset only says where the recipe came from, as in the
     resolved recipe of a run; its name has to be one that exists all the same.
@@ -94,15 +95,13 @@ def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[
         result.pop("preset")
         return result, [f"preset: {_why_unknown(raw.get('model'), registry)}"]
     template = _template(name)
-    usual, allocation = template.pop("scale_dtype", None), template.pop("allocation", None)
+    usual, ours = template.pop("scale_dtype", None), template.pop("training", {})
     scale_dtype = given.get("scale_dtype") or usual
     if scale_dtype in get_args(PresetScaleDtype):  # anything else is refused with the preset itself
         for rule in template["quantization"]["weights"]:
             rule["quantizer"]["scale_dtype"] = scale_dtype
-    training = _with_allocation(result, allocation)
-    result = {**_of_family(template, name, adapter, written, fit), **result}
-    if training is not None:
-        result["training"] = training
+    training = _training(result, ours)
+    result = {**_of_family(template, name, adapter, written, fit), **result, **training}
     result["preset"] = {"name": name, "group_sizes": written or None, "scale_dtype": scale_dtype}
     return result, []
 
@@ -159,8 +158,10 @@ def _template(name: str) -> dict[str, Any]:
             quantizer.update(changes.get(f"{quantizer['name']}_{quantizer.get('bits')}", {}))
         for loss in template["distillation"]["losses"]:
             loss.update(changes.get(loss["name"], {}))
-        if any(rule["quantizer"]["name"] == "sqmp" for rule in template["quantization"]["weights"]):
-            template["allocation"] = changes["allocation"]
+        body = template["quantization"]["weights"][-1]["quantizer"]["name"]
+        template["training"] = changes["training"] if body != "ternary" else {}
+        if body != "sqmp":
+            template["training"].pop("allocation", None)
     return template
 
 
@@ -211,16 +212,17 @@ def _of_family(
     return filled
 
 
-def _with_allocation(raw: Mapping[str, Any], allocation: Mapping[str, Any] | None) -> Any:
-    """The `training` section of a recipe with the allocation of its preset, where widths are the preset's and texts
-    are trained on.
+def _training(raw: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The `training` section of a recipe with what a preset of ours adds, where quantizers are the preset's and texts
+    are trained on; a student that begins at a packed checkpoint has the widths of that.
     """
     data, training = raw.get("data"), raw.get("training", {})
     pictures = isinstance(data, Mapping) and data.get("task", "language_modeling") != "language_modeling"
-    settled = not isinstance(training, Mapping) or training.get("start", "model") not in STARTS
-    if allocation is None or "quantization" in raw or pictures or settled:
-        return raw.get("training")
-    return {"allocation": dict(allocation), **training}
+    if not ours or "quantization" in raw or pictures or not isinstance(training, Mapping):
+        return {}
+    settled = training.get("start", "model") not in STARTS
+    added = {key: value for key, value in ours.items() if key != "allocation" or not settled}
+    return {"training": {**copy.deepcopy(added), **training}}
 
 
 def _suit(filled: dict[str, Any], adapter: type[AdapterParams]) -> None:

@@ -64,18 +64,20 @@ def _chosen_rules(recipe: Recipe, section: AllocationSection, data: Data, path: 
         "uniform": found.uniform_label,
         "predicted_kl_uniform": round(found.uniform.predicted, 6),
         "tokens": found.tokens,
+        "notes": list(found.notes),
     }
     write_text(path, yaml.safe_dump({**figures, "weights": rules}, sort_keys=False, width=120))
     return rules
 
 
 def said_of(path: Path) -> str:
-    """One line on an allocation that was just made, for the screen."""
+    """What came of an allocation that was just made, for the screen."""
     found = read_mapping(path, expected="an allocation")
-    return (
+    figures = (
         f"allocation: {found['bits']:.4f} bits, predicted KL {found['predicted_kl']:.4f}, "
         f"{found['uniform']} everywhere {found['predicted_kl_uniform']:.4f}; widths are in {path}"
     )
+    return "\n".join([figures, *(f"note: {note}" for note in found["notes"])])
 
 
 def _kept_rules(path: Path) -> Any:

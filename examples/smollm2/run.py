@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="smollm2", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=20.0, help="for everything, by the clock (default: 20)")
+    parser.add_argument("--minutes", type=float, default=25.0, help="for everything, by the clock (default: 25)")
     parser.add_argument("--seed", type=int, default=0, help="of data order and training (default: 0)")
     parser.add_argument("--output", type=Path, default=Path("smollm2"), help="folder of the run (default: smollm2)")
     parser.add_argument("--smoke", action="store_true", help="a few steps only, to see that everything works")

@@ -195,11 +195,16 @@ def test_presets_of_image_classifiers_have_no_cache(name: str, family: str, regi
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_our_own_presets_choose_widths_where_they_mix_them(name: str, registry: Registry) -> None:
+def test_our_own_presets_that_mix_widths_choose_them_and_begin_at_calibrated_rounding(
+    name: str, registry: Registry
+) -> None:
     recipe = load(registry, model=QWEN, preset=name, training={"seed": 1})
     mixes = any(rule.quantizer is not None and rule.quantizer.name == "sqmp" for rule in recipe.quantization.weights)
     allocation = recipe.training.allocation
     assert (allocation is not None) is (mixes and name.startswith("edgerazor-"))
+    ternary = name.endswith("-tensor") or "1.58" in name
+    begins = "calibrated" if name.startswith("edgerazor-") and not ternary else "model"
+    assert recipe.training.start == begins
     assert recipe.training.seed == 1 and load_recipe(recipe.to_dict(), registry=registry) == recipe
     if allocation is not None:
         signed = "{name: int, bits: 4, symmetric: false, scale: signed_absmax}"
@@ -220,6 +225,8 @@ def test_our_own_presets_choose_widths_where_they_mix_them(name: str, registry: 
 def test_widths_that_are_settled_are_not_chosen_again(content: dict[str, Any], registry: Registry) -> None:
     recipe = load(registry, model=QWEN, preset="edgerazor-1.88-bit", **content)
     assert recipe.training.allocation is None
+    untouched = "quantization" in content or "data" in content
+    assert recipe.training.start == content.get("training", {}).get("start", "model" if untouched else "calibrated")
 
 
 def test_what_a_recipe_writes_of_an_allocation_wins_whole(registry: Registry) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -17,11 +18,13 @@ from edgerazor.models.load import plan_recipe
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training import TrainResult, train
 from tests.commands import succeed
+from tests.families import FAMILIES, family_model
 from tests.ranks import end_ranks, start_ranks
-from tests.runs import quantization, recipe, write_recipe
+from tests.runs import SIZES, preset_recipe, quantization, recipe, save_data, tokenizer, write_recipe
 
 SQMP = {"name": "sqmp", "high_ratio": 0.125, "group_size": 32}
 SIGNED = {"name": "int", "bits": 4, "symmetric": False, "scale": "signed_absmax"}
+SMALL_PRESET = {"name": "edgerazor-2.79-bit", "group_sizes": SIZES}
 WHOLE = {"free": True, "candidates": ["ternary", SIGNED], "samples": 8}
 
 
@@ -152,4 +155,27 @@ def test_all_processes_have_the_widths_that_the_first_one_chose(tmp_path: Path) 
         codes, words = end_ranks(start_ranks(["train", path, "--output", tmp_path / "run", *more], logs), logs)
         assert codes == [0, 0], words
         assert ("allocation: " in words[0]) is not bool(more) and "allocation: " not in words[1]
+    assert "ok" in succeed("verify", tmp_path / "run" / "packed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_every_family_trains_by_a_preset_of_ours_that_mixes_widths(
+    name: str, tmp_path: Path, registry: Registry
+) -> None:
+    words = tokenizer(size=280)
+    sizes = {} if name == "omni" else {"vocab_size": len(words)}
+    family_model(name, **sizes).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    raw = preset_recipe(tmp_path / "model", save_data(tmp_path / "data.jsonl"), preset=SMALL_PRESET)
+    raw["training"] |= {"max_steps": 1, "start_samples": 2}
+    layers = {"distillation.losses[1].layers={name: fixed, layers: [-1]}"}
+    loaded = load_recipe(raw, registry=registry, overrides=sorted(layers))
+    assert loaded.training.start == "calibrated" and loaded.training.allocation is not None
+    result = train(loaded, registry=registry, output=tmp_path / "run", console=Console(quiet=True))
+    packed = widths(result, registry)
+    assert {"ternary", "int"} <= {params.name for params in packed.values() if params is not None}
+    # Texts say nothing of pictures and sounds: their towers keep the rows of two widths.
+    mixed = {name for name, params in packed.items() if params is not None and params.name == "sqmp"}
+    assert mixed == {name for name in packed if "visual" in name or "audio" in name}
     assert "ok" in succeed("verify", tmp_path / "run" / "packed")

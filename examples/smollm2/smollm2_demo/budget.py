@@ -52,18 +52,17 @@ def divide(
     Args:
         minutes: for everything.
         elapsed: seconds that are gone.
-        probes: of every student, from `probe`, with the seconds that its run takes before the first step.
+        probes: of every student, from `probe`.
         students: that share what measuring leaves.
 
     Raises:
         TrainingError: too little is left for a few steps each.
     """
     after = FIXED_SECONDS + IN_STEPS * min(figures["seconds"] for figures in probes.values())
-    before = sum(figures.get("before", 0.0) for figures in probes.values())
-    left = 60 * minutes - elapsed - before - after
+    left = 60 * minutes - elapsed - after
     least = max(LEAST_STEPS * probes[student.name]["seconds"] / student.share for student in students)
     if left < least:
-        needed = (elapsed + before + after + least) / 60
+        needed = (elapsed + after + least) / 60
         raise TrainingError(
             f"--minutes {minutes:g} is too short here: {elapsed:.0f} s are gone, exports and measuring take about "
             f"{after:.0f} s, and {LEAST_STEPS} steps of each student {least:.0f} s; give at least {needed + 0.1:.1f}"

@@ -14,12 +14,14 @@ from edgerazor import load_model, load_recipe, train, verify_checkpoint
 from edgerazor.calibrate.pack import pack_calibrated
 from edgerazor.checkpoint import pack_model
 from edgerazor.core.registry import Registry
-from edgerazor.core.run_folder import CHECKPOINTS, PACKED
+from edgerazor.core.run_folder import ALLOCATION, CHECKPOINTS, PACKED
 from edgerazor.data import Data, load_data
 from edgerazor.evaluate.checkpoints import evaluate_model
 from edgerazor.models.load import Models, pick_device
 from edgerazor.schemas.model import ModelSection
+from edgerazor.schemas.quantization import QuantizationSection
 from edgerazor.schemas.recipe import Recipe
+from edgerazor.training.allocation import allocated_recipe
 from smollm2_demo.budget import probe
 from smollm2_demo.options import Options, Student
 
@@ -38,7 +40,26 @@ class Students:
         self.options, self.teacher, self.registry, self.console = options, teacher, registry, console
 
     def recipe(self, student: Student, *changes: str) -> Recipe:
-        """The student's recipe on this run's teacher, dialogues and seed."""
+        """The student's recipe on this run's teacher, dialogues and seed, its widths chosen where it asks for that."""
+        if self._written(student).training.allocation is None:
+            return self._written(student, *changes)
+        recipe = self._written(student, "training.allocation=null", *changes)
+        return recipe.model_copy(update={"quantization": self._widths(student)})
+
+    def _widths(self, student: Student) -> QuantizationSection:
+        """Chosen once for everything that is made of a student, and kept in its folder."""
+        folder = self.options.output / student.name
+        folder.mkdir(parents=True, exist_ok=True)
+        found = allocated_recipe(
+            self._written(student),
+            self._training,
+            folder,
+            registry=self.registry,
+            resumed=(folder / ALLOCATION).is_file(),
+        )
+        return found.quantization
+
+    def _written(self, student: Student, *changes: str) -> Recipe:
         own = (
             f"model.name_or_path={_quoted(self.teacher)}",
             f"data.sources=[{_quoted(self.options.data)}]",
@@ -55,16 +76,11 @@ class Students:
         return {**self._evaluate(self._loaded), "bytes": size, "bits": 16.0}
 
     def time_steps(self, student: Student) -> Mapping[str, float]:
-        """Seconds and tokens of a step, from a few that are thrown away, and about what choosing widths will take.
-
-        A row takes no longer there than a step of one row.
-        """
-        steps, allocation = self.options.sizes.probe_steps + 1, self.recipe(student).training.allocation
+        """Seconds and tokens of a step, from a few that are thrown away."""
+        steps = self.options.sizes.probe_steps + 1
         changes = ("training.start=model", "training.max_seconds=null", f"training.max_steps={steps}")
-        recipe = self.recipe(student, *changes, "training.allocation=null")
-        figures = probe(recipe, self._training, self.options.output, self.registry)
-        rows = allocation.samples / recipe.training.per_device_train_batch_size if allocation else 0.0
-        return {**figures, "before": rows * figures["seconds"]}
+        recipe = self.recipe(student, *changes)
+        return probe(recipe, self._training, self.options.output, self.registry)
 
     def round(self, student: Student) -> Mapping[str, Any]:
         """Pack the teacher as it is, by the quantizers of the recipe, and measure."""
@@ -120,7 +136,7 @@ class Students:
         return {**self._evaluate(model), "bytes": size, "bits": 8 * size / weights}
 
     def _evaluate(self, model: Any) -> dict[str, Any]:
-        recipe = self.recipe(self.options.students[0])
+        recipe = self._written(self.options.students[0])
         figures = evaluate_model(
             model,
             self._loaded,
@@ -147,7 +163,7 @@ class Students:
 
     @cached_property
     def _data(self) -> Data:
-        section = self.recipe(self.options.students[0]).data
+        section = self._written(self.options.students[0]).data
         assert section is not None
         return load_data(section, self._models.teacher.tokenizer)
 
