@@ -1,11 +1,9 @@
 """What an allocation chooses among: quantizers as the user names them, and the matrices that must agree."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from edgerazor.core.contracts import ArchitectureAdapter
@@ -13,12 +11,12 @@ from edgerazor.core.module_plan import ModulePlan
 from edgerazor.core.plan import Plan
 from edgerazor.core.registry import Registry
 from edgerazor.errors import PlanError, RecipeError
+from edgerazor.schemas.allocation import CANDIDATES, candidate_values
 from edgerazor.schemas.components import QuantizerParams, unknown_component
 from edgerazor.schemas.quantization import QuantizationSection
 
 _TIED_ROLES = {"q": "attention input", "k": "attention input", "v": "attention input", "gate": "gate", "up": "gate"}
 MOST_NAMES = 3
-_INT, _RATIO = re.compile(r"int([2-8])"), re.compile(r"1/\d+")
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,9 @@ def candidate_quantizer(text: str, body: QuantizerParams, *, registry: Registry)
     Raises:
         RecipeError: the text means no quantizer, or its parameters are refused.
     """
-    values = _quantizer_values(text)
+    values = candidate_values(text)
+    if values is None:
+        raise RecipeError(f"candidate {text}: expected {CANDIDATES}")
     declared = registry.declared("quantizer", str(values["name"]))
     if declared is None:
         raise RecipeError(f"candidate {text}: {unknown_component(registry, 'quantizer', str(values['name']))}")
@@ -121,26 +121,6 @@ def candidate_quantizer(text: str, body: QuantizerParams, *, registry: Registry)
     except ValidationError as error:
         raise RecipeError([f"candidate {text}: {line['msg']}" for line in error.errors()]) from error
     return built
-
-
-def _quantizer_values(text: str) -> Mapping[str, Any]:
-    text = text.strip()
-    if text == "ternary":
-        return {"name": "ternary"}
-    if bits := _INT.fullmatch(text):
-        return {"name": "int", "bits": int(bits[1])}
-    if _RATIO.fullmatch(text):
-        return {"name": "sqmp", "high_ratio": text, "placement": "every_nth_row"}
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError:
-        values = None
-    if not isinstance(values, Mapping) or "name" not in values:
-        raise RecipeError(
-            f"candidate {text}: expected ternary, int4 (2 to 8 bits), 1/8 (that share of int rows among ternary ones) "
-            "or a quantizer such as {name: int, bits: 2, symmetric: false}"
-        )
-    return values
 
 
 def check_fits(quantizer: Any, shape: tuple[int, int]) -> str | None:

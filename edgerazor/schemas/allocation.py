@@ -1,5 +1,7 @@
 """`training.allocation`: how the widths of the decoder's matrices are chosen before a run."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import yaml
@@ -8,6 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from edgerazor.schemas.base import Schema, problem
 
 DEFAULT_CANDIDATES = ("ternary", "1/16", "1/8", "1/4", "1/2", "int4")
+CANDIDATES = (
+    "ternary, int4 (2 to 8 bits), 1/8 (that share of int rows among ternary ones) or a quantizer such as "
+    "{name: int, bits: 2, symmetric: false}"
+)
+_INT, _RATIO = re.compile(r"int([2-8])"), re.compile(r"1/[1-9]\d*")
 
 
 class AllocationSection(Schema):
@@ -38,6 +45,14 @@ class AllocationSection(Schema):
             return value
         return [_on_one_line(entry) if isinstance(entry, dict) else entry for entry in value]
 
+    @field_validator("candidates")
+    @classmethod
+    def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in value or ():
+            if candidate_values(text) is None:
+                raise problem(f"'{text}' is no candidate; expected {CANDIDATES}")
+        return value
+
     @model_validator(mode="after")
     def _one_way(self) -> "AllocationSection":
         if self.rows and self.candidates:
@@ -47,3 +62,19 @@ class AllocationSection(Schema):
 
 def _on_one_line(quantizer: dict[str, Any]) -> str:
     return yaml.safe_dump(quantizer, default_flow_style=True, sort_keys=False, width=1000).strip()
+
+
+def candidate_values(text: str) -> Mapping[str, Any] | None:
+    """What a candidate says of its quantizer, by the keys of a recipe; None if it is none."""
+    text = text.strip()
+    if text == "ternary":
+        return {"name": "ternary"}
+    if bits := _INT.fullmatch(text):
+        return {"name": "int", "bits": int(bits[1])}
+    if _RATIO.fullmatch(text):
+        return {"name": "sqmp", "high_ratio": text, "placement": "every_nth_row"}
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return values if isinstance(values, Mapping) and "name" in values else None

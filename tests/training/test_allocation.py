@@ -111,6 +111,10 @@ def test_nothing_is_allocated_unless_a_recipe_asks_for_it(tmp_path: Path, regist
     [
         ({"allocation": {"rows": True, "candidates": ["int4"]}}, r"training\.allocation: rows: true chooses among"),
         ({"allocation": {"candidates": []}}, r"training\.allocation\.candidates: "),
+        (
+            {"allocation": {"candidates": ["int9"]}},
+            r"training\.allocation\.candidates: 'int9' is no candidate",
+        ),
         ({"allocation": {"free": True, "sample": 3}}, r"training\.allocation has no 'sample'; did you mean 'samples'"),
         ({"allocation": True, "start": "."}, r"training\.allocation: the checkpoint of training\.start has widths"),
     ],
@@ -133,7 +137,7 @@ def test_pictures_have_no_tokens_to_be_sensitive_to(tmp_path: Path, registry: Re
 @pytest.mark.parametrize(
     ("allocation", "message"),
     [
-        ({"candidates": ["int9"]}, "candidate int9: expected ternary"),
+        ({"candidates": ["{name: intt}"]}, "candidate {name: intt}: no quantizer named 'intt'"),
         ({"target_bits": 1.0}, r"a target of 1 bits: ternary matrices have 1\.58 bits"),
         ({"candidates": ["int4"]}, r"1\.88\d* bits: the narrowest candidates that fit take 4\.0000"),
     ],
