@@ -190,8 +190,9 @@ class _Allocator:
         )
 
         reached = {name for name, squares in sensitivity.fisher.items() if squares.any()}
-        apart = [unit for unit in self.units if not any(module.name in reached for module in unit.modules)]
-        self.units, self.unreached = [unit for unit in self.units if unit not in apart], apart
+        has_gradient = [any(module.name in reached for module in unit.modules) for unit in self.units]
+        self.unreached = [unit for unit, measured in zip(self.units, has_gradient, strict=True) if not measured]
+        self.units = [unit for unit, measured in zip(self.units, has_gradient, strict=True) if measured]
         if not self.units:
             raise PlanError("no gradient of the texts reaches the matrices of the body")
 

@@ -23,7 +23,7 @@ from edgerazor.schemas.training import STARTS, TrainingSection
 
 SECTIONS = "sections such as model, data and quantization"
 # Overrides of these decide what a preset fills in; all others change what it filled in.
-SETTLED_FIRST = (("preset",), ("model",))
+SETTLED_FIRST = (("preset",), ("model",), ("training", "start"))
 
 
 class WrittenBy(Schema):
@@ -42,7 +42,11 @@ class Recipe(Schema):
 
     model: ModelSection
     preset: Annotated[
-        PresetChoice | None, Field(description="Fills quantization and distillation where they are not written.")
+        PresetChoice | None,
+        Field(
+            description="Fills quantization and distillation where they are not written; ours also say how training "
+            "begins."
+        ),
     ] = None
     data: DataSection | None = None
     quantization: QuantizationSection
@@ -129,7 +133,7 @@ def load_recipe(
     label = "recipe" if isinstance(source, Mapping) else str(source)
     raw = dict(source) if isinstance(source, Mapping) else read_mapping(Path(source), expected=SECTIONS)
     parsed = parse_overrides(overrides)
-    before = [override for override in parsed if override.path[:1] in SETTLED_FIRST]
+    before = [override for override in parsed if any(override.path[: len(key)] == key for key in SETTLED_FIRST)]
     raw, problems = apply_overrides(raw, before)
     raw, preset_problems = expand_preset(raw, registry)
     raw, more_problems = apply_overrides(raw, [override for override in parsed if override not in before])

@@ -73,16 +73,17 @@ def test_what_the_laboratory_calls_closer_states_with_signed_scales_has_the_quan
 
 
 @pytest.mark.parametrize("bits", [1.88, 2.79])
-def test_what_the_laboratory_calls_allocated_chooses_among_what_our_presets_do(
+def test_what_the_laboratory_calls_allocated_with_a_calibrated_start_begins_as_our_presets_do(
     bits: float, tmp_path: Path, registry: Registry
 ) -> None:
     contestants = import_module("quality_contestants")
-    name = f"{contestants.OURS}, signed scales, allocated, {bits:g} bit"
+    name = f"{contestants.OURS}, calibrated start, signed scales, allocated, {bits:g} bit"
     ours = next(entry for entry in contestants.CONTESTANTS if entry.name == name)
     content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": f"edgerazor-{bits:g}-bit"}
     raw = recipe_of(ours, setting(tmp_path), 0)
-    found, expected = (load_recipe(entry, registry=registry).training.allocation for entry in (raw, content))
-    assert found == expected is not None
+    found, expected = (load_recipe(entry, registry=registry).training for entry in (raw, content))
+    assert found.allocation == expected.allocation is not None
+    assert (found.start, found.start_samples) == (expected.start, expected.start_samples) == ("calibrated", 64)
 
 
 def test_what_the_laboratory_calls_mixed_is_the_preset(tmp_path: Path, registry: Registry) -> None:

@@ -82,13 +82,15 @@ def test_every_stage_runs_once_and_a_second_call_repeats_none(tmp_path: Path, mo
 
 
 @pytest.mark.slow
-def test_the_4_bit_student_begins_at_what_is_calibrated_already(tmp_path: Path, model: Path, registry) -> None:
+@pytest.mark.parametrize("student", STUDENTS, ids=lambda student: student.name)
+def test_students_begin_at_what_is_calibrated_already(student, tmp_path: Path, model: Path, registry) -> None:
     options = Options(tmp_path / "out", save_dialogues(tmp_path / "data.jsonl"), model=model, smoke=True)
-    students, student = Students(options, model, registry, Console(quiet=True)), STUDENTS[0]
+    students = Students(options, model, registry, Console(quiet=True))
     students.calibrate(student)
     students.train(student, {"seconds": 1.0, "steps": 1.0})
-    run = load_recipe(options.output / "4-bit" / "run" / "recipe.yaml", registry=registry)
-    assert run.training.start == str(options.output / "4-bit" / "calibrated")
+    folder = options.output / student.name
+    run = load_recipe(folder / "run" / "recipe.yaml", registry=registry)
+    assert run.training.start == str(folder / "calibrated")
 
 
 @pytest.mark.llamacpp

@@ -229,6 +229,14 @@ def test_widths_that_are_settled_are_not_chosen_again(content: dict[str, Any], r
     assert recipe.training.start == content.get("training", {}).get("start", "model" if untouched else "calibrated")
 
 
+def test_a_start_that_is_set_on_the_command_line_settles_the_widths_too(registry: Registry) -> None:
+    content = {"model": QWEN, "preset": "edgerazor-1.88-bit"}
+    recipe = load_recipe(content, registry=registry, overrides=["training.start=student"])
+    assert (recipe.training.start, recipe.training.allocation) == ("student", None)
+    recipe = load_recipe(content, registry=registry, overrides=["training.start=model"])
+    assert recipe.training.start == "model" and recipe.training.allocation is not None
+
+
 def test_what_a_recipe_writes_of_an_allocation_wins_whole(registry: Registry) -> None:
     recipe = load(registry, model=QWEN, preset="edgerazor-2.79-bit", training={"allocation": {"rows": True}})
     assert recipe.training.allocation is not None

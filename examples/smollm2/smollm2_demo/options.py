@@ -87,7 +87,7 @@ class Options:
     output: Path
     data: Path
     model: Path | None = None
-    minutes: float = 20.0
+    minutes: float = 25.0
     seed: int = 0
     smoke: bool = False
     tasks: tuple[Path, ...] = ()
