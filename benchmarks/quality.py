@@ -45,7 +45,7 @@ from edgerazor.schemas.model import ModelSection
 from edgerazor.schemas.recipe import Recipe, load_recipe
 from edgerazor.training.allocation import allocated_recipe
 
-CALIBRATION_ROWS, CALIBRATION_DOCUMENTS = 128, 160
+CALIBRATION_DOCUMENTS = 160
 ROWS_AT_ONCE = 16
 
 
@@ -87,6 +87,11 @@ class Laboratory:
                 write_results(self.output, found, machine() | {"torch": torch.__version__})
         return found
 
+    @property
+    def _calibration_rows(self) -> int:
+        """As many as the others are trained on."""
+        return self.setting.steps * self.setting.batch_size
+
     @cached_property
     def _teacher_unit(self) -> dict[str, Any]:
         size = 2 * sum(parameter.numel() for parameter in self.teacher.parameters())
@@ -98,6 +103,8 @@ class Laboratory:
         deciding = {**raw, "model": self._weights, "data": [contestant.data, self.setting.sequence_length, seed]}
         if contestant.kind not in LEARNING:
             deciding |= {"training": None, "evaluation": None}
+            if contestant.kind != "rounded":
+                deciding["rows"] = self._calibration_rows
         facts = {"name": contestant.name, "method": contestant.method, "bits": contestant.bits, "seed": seed}
         facts |= {"kind": contestant.kind, "data": contestant.data}
         told = [contestant.kind, deciding, self.batches]
@@ -134,7 +141,7 @@ class Laboratory:
             work,
             self.registry,
             calibration=DataSection.model_validate(calibration),
-            samples=CALIBRATION_ROWS,
+            samples=self._calibration_rows,
             data=data,
         )
         seconds = time.perf_counter() - started

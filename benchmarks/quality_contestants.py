@@ -95,7 +95,7 @@ SELECTORS = {
     "low layer": _layers({"name": "fixed", "layers": ["low"]}),
     "middle layer": _layers({"name": "fixed", "layers": ["mid"]}),
 }
-START = {"training.start": "calibrated", "training.start_samples": 64}
+START = {"training.start": "calibrated"}
 NARROW = (1.88, 1.58)
 SCALES = {f"learned scales, rate {rate:g}": {"training.scale_learning_rate": rate} for rate in (0.003, 0.01, 0.03)}
 LEARNED = SCALES["learned scales, rate 0.01"]
@@ -113,6 +113,7 @@ MIX = {  # the preset 4-bit-mixed
 FREE = {"free": True}
 WHOLE = FREE | {"candidates": ["ternary", "int4"]}
 PRESET = FREE | {"candidates": ["ternary", {"name": "int"} | SIGNED]}
+WITH_THREE = FREE | {"candidates": ["ternary", *({"name": "int"} | SIGNED | {"bits": bits} for bits in (3, 4))]}
 ALLOCATIONS = {"shares of rows, tied": {}, "shares of rows": FREE, "rows": {"rows": True}, "15 codes": WHOLE}
 MIXED = (1.88, 2.79)  # where there are two widths to choose from
 CONTESTANTS: tuple[Contestant, ...] = (
@@ -149,12 +150,17 @@ CONTESTANTS: tuple[Contestant, ...] = (
     ),
     *(
         Contestant(
-            f"{OURS}, calibrated start, signed scales, allocated",
+            f"{OURS}, calibrated start, signed scales, allocated{name}",
             bits,
             changes=START | CLOSER,
             signed=True,
-            allocated=PRESET,
+            allocated=allocated,
         )
+        for name, allocated in (("", PRESET), (" with 3 bits", WITH_THREE))
+        for bits in MIXED
+    ),
+    *(
+        Contestant("calibrated rounding, allocated with 3 bits", bits, "calibrated", allocated=WITH_THREE)
         for bits in MIXED
     ),
     *(

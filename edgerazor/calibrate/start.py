@@ -1,6 +1,7 @@
 """Training that begins at calibrated rounding: latent weights whose codes and scales are those that GPTQ found."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from edgerazor.errors import PlanError
 from edgerazor.kernels.processor import Processor, this_processor
 
 
-def start_calibrated(model: Any, plan: Plan, rows: list[Tensor], processor: Processor | None = None) -> None:
+def start_calibrated(
+    model: Any,
+    plan: Plan,
+    rows: list[Tensor],
+    processor: Processor | None = None,
+    show: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Replace latent weights of decoder layers and head, or of a classifier, by those of calibrated rounding, in place.
 
     Quantized, they have the codes and scales that GPTQ finds. Apart from that they are where the weights were.
@@ -28,6 +35,7 @@ def start_calibrated(model: Any, plan: Plan, rows: list[Tensor], processor: Proc
         plan: of the model.
         rows: token ids `[1, T]`; of a classifier pictures `[1, channels, height, width]`.
         processor: the machine's, as for `pack_calibrated`.
+        show: called with layers done and layers in all; of a classifier with matrices.
 
     Raises:
         PlanError: the recipe quantizes no matrix of a decoder layer, or a quantizer has no such latent weights.
@@ -36,16 +44,18 @@ def start_calibrated(model: Any, plan: Plan, rows: list[Tensor], processor: Proc
         raise PlanError("training.start: calibrated, but the recipe quantizes no matrix of a decoder layer")
     weights = {entry.name: model.get_parameter(entry.parameter_name).data for entry in plan.quantized}
     if rows[0].ndim == 4:
-        codes = round_classifier(model, plan, rows)
+        codes = round_classifier(model, plan, rows, show)
     else:
-        codes = _of_decoder(model, plan, rows, layer_dtype(processor or this_processor()))
+        codes = _of_decoder(model, plan, rows, layer_dtype(processor or this_processor()), show)
     for entry in plan.quantized:
         if entry.name in codes:
             model.get_parameter(entry.parameter_name).data = weights[entry.name]
             set_latent_weights(model, entry, codes[entry.name])
 
 
-def _of_decoder(model: Any, plan: Plan, rows: list[Tensor], dtype: torch.dtype) -> dict[str, QuantizedTensor]:
+def _of_decoder(
+    model: Any, plan: Plan, rows: list[Tensor], dtype: torch.dtype, show: Callable[[int, int], None]
+) -> dict[str, QuantizedTensor]:
     """Codes of matrices in decoder layers, and of the head by the name of the module that owns its weight."""
     decoder = Decoder(model, plan, None, dtype)
     names = {entry.name: index for index, layer in enumerate(decoder.layers) for entry in decoder.entries[layer]}
@@ -53,7 +63,7 @@ def _of_decoder(model: Any, plan: Plan, rows: list[Tensor], dtype: torch.dtype) 
         names[decoder.head.owner] = len(decoder.layers)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal", rows, {})
-        round_layers(decoder, rows, journal)
+        round_layers(decoder, rows, journal, show)
         codes = {name: journal.codes(index, name) for name, index in names.items()}
     for name, quantizer in decoder.quantizers.items():
         model.get_submodule(name).weight_quantizer = quantizer

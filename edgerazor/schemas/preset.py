@@ -63,8 +63,7 @@ def preset_names() -> list[str]:
 def expand_preset(raw: Mapping[str, Any], registry: Declarations) -> tuple[dict[str, Any], list[str]]:
     """Fill `quantization` and `distillation` from the preset; keys that the recipe writes win, whole.
 
-    Presets of ours that are not ternary also say where training on texts begins, and that a run chooses widths where
-    they are mixed.
+    Presets of ours also say where training on texts begins, and that a run chooses widths where they are mixed.
 
     Where the recipe writes both, nothing is filled in and the preset only says where the recipe came from, as in the
     resolved recipe of a run; its name has to be one that exists all the same.
@@ -158,10 +157,9 @@ def _template(name: str) -> dict[str, Any]:
             quantizer.update(changes.get(f"{quantizer['name']}_{quantizer.get('bits')}", {}))
         for loss in template["distillation"]["losses"]:
             loss.update(changes.get(loss["name"], {}))
-        body = template["quantization"]["weights"][-1]["quantizer"]["name"]
-        template["training"] = changes["training"] if body != "ternary" else {}
-        if body != "sqmp":
-            template["training"].pop("allocation", None)
+        template["training"] = changes["training"]
+        if template["quantization"]["weights"][-1]["quantizer"]["name"] != "sqmp":
+            del template["training"]["allocation"]
     return template
 
 

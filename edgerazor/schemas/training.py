@@ -50,7 +50,14 @@ class TrainingSection(Schema):
             "of the data; or the folder of a packed checkpoint: its weights."
         ),
     ] = "model"
-    start_samples: Annotated[int, Field(ge=1, description="With start: calibrated; rows of the data.")] = 128
+    start_samples: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="With start: calibrated; rows of the data. null: as many as hold 131 072 tokens, or 128 "
+            "pictures, and no more than the run trains on.",
+        ),
+    ] = None
     allocation: Annotated[
         AllocationSection | None,
         Field(description="Chooses the decoder's widths by sensitivity on the first rows of the data."),

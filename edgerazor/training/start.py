@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgerazor.calibrate import start_calibrated
 from edgerazor.checkpoint import PackedCheckpoint, open_checkpoint, verify_checkpoint
 from edgerazor.core.latent_weights import set_latent_weights
 from edgerazor.core.module_plan import ModulePlan
@@ -16,6 +15,7 @@ from edgerazor.data import Data
 from edgerazor.errors import CheckpointError, PlanError
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.training import TrainingSection, start_fault
+from edgerazor.training.calibrated_start import begin_calibrated
 
 
 def start_student(student: Any, plan: Plan, training: TrainingSection, data: Data, registry: Registry) -> None:
@@ -29,11 +29,10 @@ def start_student(student: Any, plan: Plan, training: TrainingSection, data: Dat
         registry: loaded plugins.
 
     Raises:
-        CheckpointError, PlanError: as `start_calibrated` and `start_packed`.
+        CheckpointError, PlanError: as `begin_calibrated` and `start_packed`.
     """
     if training.start == "calibrated":
-        count = min(training.start_samples, len(data.train))
-        start_calibrated(student, plan, [_model_input(data.train[row]) for row in range(count)])
+        begin_calibrated(student, plan, training, data.train)
     elif training.start != "model":
         start_packed(student, plan, open_start(training.start, registry))
 
@@ -110,8 +109,3 @@ def _copy_rest(student: nn.Module, quantized: set[str], checkpoint: PackedCheckp
             found = "is missing" if header is None else f"is {list(header.shape)}"
             raise CheckpointError(f"{where}: {name} {found}, expected {list(tensor.shape)}")
         tensor.copy_(checkpoint.load(name))
-
-
-def _model_input(row: Any) -> Tensor:
-    """What the model is given of a row alone: token ids `[1, T]`, or a picture `[1, channels, height, width]`."""
-    return row["pixel_values"].unsqueeze(0) if "pixel_values" in row else torch.tensor([row["input_ids"]])

@@ -195,16 +195,14 @@ def test_presets_of_image_classifiers_have_no_cache(name: str, family: str, regi
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_our_own_presets_that_mix_widths_choose_them_and_begin_at_calibrated_rounding(
+def test_our_own_presets_begin_at_calibrated_rounding_and_choose_widths_that_they_mix(
     name: str, registry: Registry
 ) -> None:
     recipe = load(registry, model=QWEN, preset=name, training={"seed": 1})
     mixes = any(rule.quantizer is not None and rule.quantizer.name == "sqmp" for rule in recipe.quantization.weights)
     allocation = recipe.training.allocation
     assert (allocation is not None) is (mixes and name.startswith("edgerazor-"))
-    ternary = name.endswith("-tensor") or "1.58" in name
-    begins = "calibrated" if name.startswith("edgerazor-") and not ternary else "model"
-    assert recipe.training.start == begins
+    assert recipe.training.start == ("calibrated" if name.startswith("edgerazor-") else "model")
     assert recipe.training.seed == 1 and load_recipe(recipe.to_dict(), registry=registry) == recipe
     if allocation is not None:
         signed = "{name: int, bits: 4, symmetric: false, scale: signed_absmax}"
