@@ -13,7 +13,9 @@ from edgerazor.errors import EdgeRazorError
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
     model: Annotated[str | None, typer.Option("--model", help="Folder or hub name of the 16-bit model.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="4-bit, 1.88-bit, edgerazor-1.88-bit, ...")] = "1.88-bit",
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="edgerazor-1.88-bit, 1.88-bit, 4-bit, ...", show_default=False)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
     """Write a commented recipe to start from."""

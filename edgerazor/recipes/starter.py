@@ -13,8 +13,10 @@ from edgerazor.errors import RecipeError
 from edgerazor.schemas.base import nearest
 from edgerazor.schemas.preset import local_config, preset_names
 
-MODEL, PRESET, LENGTH = "models/student", "1.88-bit", 1024
+MODEL, PRESET, LENGTH = "models/student", "edgerazor-1.88-bit", 1024
+PRESET_OF_PICTURES = "1.88-bit"
 _KV_CACHE = ", kv_cache: 64"
+_START = "\n  # The presets edgerazor-* begin"
 _PICTURES = """data:
   task: image_classification
   # A folder with a folder of pictures for each class, Parquet, or a folder saved with `datasets`.
@@ -23,29 +25,31 @@ _PICTURES = """data:
   images: {crop: 0.6, flip: true, mixup: 0.2}    # drawn at random in training; leave out what pictures lose by"""
 
 
-def write_starter(path: Path, *, model: str = MODEL, preset: str = PRESET, force: bool = False) -> None:
+def write_starter(path: Path, *, model: str = MODEL, preset: str | None = None, force: bool = False) -> None:
     """Write the commented starter recipe to `path`.
 
     Args:
         path: file to write.
         model: folder or hub name that it starts from.
-        preset: name of the preset.
+        preset: name of the preset; None is our own at 1.88 bits, or the published one for image classifiers.
         force: replace a file that is there.
 
     Raises:
         RecipeError: there is no such preset, the file is there already and `force` is not set, or the folder cannot be
             written to.
     """
-    if preset not in preset_names():
+    if preset is not None and preset not in preset_names():
         raise RecipeError(f"no preset named '{preset}'{nearest(preset, preset_names())}")
     if path.exists() and not force:
         raise RecipeError(f"{path}: is there already; choose another name, or --force to overwrite it")
     text = (resources.files("edgerazor.recipes") / "starter.yaml").read_text(encoding="utf-8")
     text = text.replace(f"name_or_path: {MODEL}  ", f"name_or_path: {_scalar(model)}  ")
-    text = text.replace(f"\npreset: {PRESET}\n", f"\npreset: {preset}\n")
     content = _config(model)
-    if any("ForImageClassification" in str(name) for name in content.get("architectures") or ()):
+    pictures = any("ForImageClassification" in str(name) for name in content.get("architectures") or ())
+    if pictures:
         text = _of_pictures(text)
+    chosen = preset or (PRESET_OF_PICTURES if pictures else PRESET)
+    text = text.replace(f"\npreset: {PRESET}\n", f"\npreset: {chosen}\n")
     text = text.replace(f"sequence_length: {LENGTH} ", f"sequence_length: {min(LENGTH, _positions(content))} ")
     try:
         write_text(path, text)
@@ -73,7 +77,9 @@ def _of_pictures(text: str) -> str:
     """The starter of an image classifier: pictures as data, and nothing that is said of language models."""
     of_texts = ("# quantization:", "# distillation:")
     blocks = [block for block in text.split("\n\n") if not block.startswith(of_texts)]
-    return "\n\n".join(_PICTURES if block.startswith("data:") else block for block in blocks).replace(_KV_CACHE, "")
+    joined = "\n\n".join(_PICTURES if block.startswith("data:") else block for block in blocks)
+    begin, end = joined.index(_START), joined.index("\n\n", joined.index(_START))
+    return (joined[:begin] + joined[end:]).replace(_KV_CACHE, "")
 
 
 def _scalar(text: str) -> str:
