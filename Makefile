@@ -82,7 +82,7 @@ typecheck: $(VENV)/.installed-dev
 
 # The pages and an API reference in site/; a dead link or a missing page fails.
 docs: $(VENV)/.installed-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The wheel, used in an empty environment without the repository; scripts/check_wheel.sh --full runs the whole quickstart.
 wheel-check: $(VENV)/.installed-dev

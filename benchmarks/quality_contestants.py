@@ -110,6 +110,15 @@ MIX = {  # the preset 4-bit-mixed
     ],
     "quantization.activations": _OF_32 | {"bits": 8},
 }
+BY_NAME = {  # the preset edgerazor-1.88-bit-tensor where groups of 256 fit
+    "quantization.weights": [
+        {
+            "match": ["*.embed_tokens", "lm_head", "*.k_proj", "*.v_proj"],
+            "quantizer": {"name": "int", "group_size": 256} | SIGNED,
+        },
+        {"match": "*", "quantizer": {"name": "ternary", "group_size": 256}},
+    ]
+}
 FREE = {"free": True}
 WHOLE = FREE | {"candidates": ["ternary", "int4"]}
 PRESET = FREE | {"candidates": ["ternary", {"name": "int"} | SIGNED]}
@@ -158,6 +167,18 @@ CONTESTANTS: tuple[Contestant, ...] = (
         )
         for name, allocated in (("", PRESET), (" with 3 bits", WITH_THREE))
         for bits in MIXED
+    ),
+    *(
+        Contestant(f"{OURS}{name}, signed scales, k and v of 4 bits", 1.88, changes=changes | CLOSER | BY_NAME)
+        for name, changes in (("", {}), (", calibrated start", START))
+    ),
+    Contestant(
+        f"{OURS}, calibrated start, signed scales, allocated, 10 x tokens",
+        1.88,
+        changes=START | CLOSER,
+        times=10,
+        signed=True,
+        allocated=PRESET,
     ),
     *(
         Contestant("calibrated rounding, allocated with 3 bits", bits, "calibrated", allocated=WITH_THREE)
