@@ -110,13 +110,11 @@ MIX = {  # the preset 4-bit-mixed
     ],
     "quantization.activations": _OF_32 | {"bits": 8},
 }
-BY_NAME = {  # the preset edgerazor-1.88-bit-tensor where groups of 256 fit
+BY_NAME = {  # the preset 1.88-bit-tensor, in groups as all others have
     "quantization.weights": [
-        {
-            "match": ["*.embed_tokens", "lm_head", "*.k_proj", "*.v_proj"],
-            "quantizer": {"name": "int", "group_size": 256} | SIGNED,
-        },
-        {"match": "*", "quantizer": {"name": "ternary", "group_size": 256}},
+        {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int"} | SIGNED},
+        {"match": ["*.k_proj", "*.v_proj"], "quantizer": {"name": "int"} | SIGNED},
+        {"match": "*", "quantizer": {"name": "ternary"}},
     ]
 }
 FREE = {"free": True}

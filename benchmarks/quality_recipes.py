@@ -61,6 +61,8 @@ def _change(raw: dict[str, Any], changes: Mapping[str, Any], setting: Setting) -
         for name in sections:
             section = section[name]
         section[key] = copy.deepcopy(value)
+    for rule in raw["quantization"]["weights"]:
+        rule["quantizer"].setdefault("group_size", setting.group_size)
     training = raw["training"]
     if changes.get("training.learning_rate"):
         training["learning_rate"] *= setting.learning_rate

@@ -25,6 +25,7 @@ def start_calibrated(
     rows: list[Tensor],
     processor: Processor | None = None,
     show: Callable[[int, int], None] = lambda done, total: None,
+    folder: Path | None = None,
 ) -> None:
     """Replace latent weights of decoder layers and head, or of a classifier, by those of calibrated rounding, in place.
 
@@ -36,6 +37,7 @@ def start_calibrated(
         rows: token ids `[1, T]`; of a classifier pictures `[1, channels, height, width]`.
         processor: the machine's, as for `pack_calibrated`.
         show: called with layers done and layers in all; of a classifier with matrices.
+        folder: for states of all rows between the layers; None is the system's for temporary files.
 
     Raises:
         PlanError: the recipe quantizes no matrix of a decoder layer, or a quantizer has no such latent weights.
@@ -46,7 +48,7 @@ def start_calibrated(
     if rows[0].ndim == 4:
         codes = round_classifier(model, plan, rows, show)
     else:
-        codes = _of_decoder(model, plan, rows, layer_dtype(processor or this_processor()), show)
+        codes = _of_decoder(model, plan, rows, layer_dtype(processor or this_processor()), show, folder)
     for entry in plan.quantized:
         if entry.name in codes:
             model.get_parameter(entry.parameter_name).data = weights[entry.name]
@@ -54,15 +56,20 @@ def start_calibrated(
 
 
 def _of_decoder(
-    model: Any, plan: Plan, rows: list[Tensor], dtype: torch.dtype, show: Callable[[int, int], None]
+    model: Any,
+    plan: Plan,
+    rows: list[Tensor],
+    dtype: torch.dtype,
+    show: Callable[[int, int], None],
+    folder: Path | None,
 ) -> dict[str, QuantizedTensor]:
     """Codes of matrices in decoder layers, and of the head by the name of the module that owns its weight."""
     decoder = Decoder(model, plan, None, dtype)
     names = {entry.name: index for index, layer in enumerate(decoder.layers) for entry in decoder.entries[layer]}
     if decoder.head is not None:
         names[decoder.head.owner] = len(decoder.layers)
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "journal", rows, {})
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        journal = Journal(Path(temporary) / "journal", rows, {})
         round_layers(decoder, rows, journal, show)
         codes = {name: journal.codes(index, name) for name, index in names.items()}
     for name, quantizer in decoder.quantizers.items():

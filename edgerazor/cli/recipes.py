@@ -14,7 +14,12 @@ def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
     model: Annotated[str | None, typer.Option("--model", help="Folder or hub name of the 16-bit model.")] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="edgerazor-1.88-bit, 1.88-bit, 4-bit, ...", show_default=False)
+        str | None,
+        typer.Option(
+            "--preset",
+            help="edgerazor-1.88-bit, 1.88-bit, 4-bit, ...",
+            show_default="edgerazor-1.88-bit; of image classifiers 1.88-bit",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""A bar while documents are tokenized, where there is somebody to look at it."""
+"""A bar while documents are tokenized, or other work is done, where there is somebody to look at it."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def show_progress(description: str, total: int) -> Iterator[Advance]:
-    """Give a function that takes the number of finished documents; it draws only if stderr is a terminal."""
+    """Give a function that takes how many were finished since its last call; it draws only if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield lambda count: None
         return

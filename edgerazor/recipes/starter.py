@@ -75,7 +75,7 @@ def _positions(content: Mapping[str, Any]) -> int:
 
 def _of_pictures(text: str) -> str:
     """The starter of an image classifier: pictures as data, and nothing that is said of language models."""
-    of_texts = ("# quantization:", "# distillation:")
+    of_texts = ("# What edgerazor-", "# distillation:")
     blocks = [block for block in text.split("\n\n") if not block.startswith(of_texts)]
     joined = "\n\n".join(_PICTURES if block.startswith("data:") else block for block in blocks)
     begin, end = joined.index(_START), joined.index("\n\n", joined.index(_START))

@@ -54,8 +54,8 @@ class TrainingSection(Schema):
         int | None,
         Field(
             ge=1,
-            description="With start: calibrated; rows of the data. null: as many as hold 131 072 tokens, or 128 "
-            "pictures, and no more than the run trains on.",
+            description="Rows to calibrate on, only with start: calibrated. null: as many as hold 131 072 tokens, or "
+            "128 pictures, and no more than the steps or epochs train on.",
         ),
     ] = None
     allocation: Annotated[

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 
 from edgerazor.allocate import AllocationSettings, allocate
 from edgerazor.core.atomic import write_text
-from edgerazor.core.ranks import launched
 from edgerazor.core.registry import Registry
 from edgerazor.core.run_folder import ALLOCATION
 from edgerazor.data import Data
@@ -39,7 +39,7 @@ def allocated_recipe(recipe: Recipe, data: Data, output: Path, *, registry: Regi
     if section is None:
         return recipe
     path, rules = output / ALLOCATION, [None]
-    if launched()[0] == 0:
+    if PartialState().is_main_process:
         rules = [_kept_rules(path) if resumed else _chosen_rules(recipe, section, data, path, registry)]
     broadcast_object_list(rules)
     return _with_rules(recipe, rules[0], path, registry)

@@ -17,6 +17,7 @@ _LOGGING = frozenset({"logging_steps", "logging_first_step", "logging_dir", "rep
 _LOADING = frozenset(
     {f"dataloader_{key}" for key in ("num_workers", "pin_memory", "persistent_workers", "prefetch_factor")}
 )
+_BEGINNING = frozenset({"start_samples"})  # weights come from the checkpoint
 _SAVING = frozenset({"save_strategy", "save_steps", "save_total_limit"})
 _MEASURING = ("every_steps", "batches", "batch_size")
 _ABSENT = object()
@@ -70,7 +71,7 @@ def _determining(recipe: dict[str, Any], measured: bool) -> dict[str, Any]:
         measured: held-out figures have a say in it.
     """
     kept = {section: recipe[section] for section in ("model", "data", "quantization", "distillation")}
-    free = _LENGTH | _LOGGING | _LOADING | (frozenset() if measured else _SAVING)
+    free = _LENGTH | _LOGGING | _LOADING | _BEGINNING | (frozenset() if measured else _SAVING)
     kept["training"] = {key: value for key, value in recipe["training"].items() if key not in free}
     if measured:
         kept["evaluation"] = {key: recipe["evaluation"][key] for key in _MEASURING}

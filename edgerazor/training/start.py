@@ -1,5 +1,6 @@
 """Where a student begins: at the 16-bit weights, at calibrated rounding, or at a packed checkpoint."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from edgerazor.data import Data
 from edgerazor.errors import CheckpointError, PlanError
 from edgerazor.schemas.paths import local_path
 from edgerazor.schemas.training import TrainingSection, start_fault
-from edgerazor.training.calibrated_start import begin_calibrated
+from edgerazor.training.calibrated_start import share_calibrated_start
 
 
-def start_student(student: Any, plan: Plan, training: TrainingSection, data: Data, registry: Registry) -> None:
+def start_student(
+    student: Any, plan: Plan, training: TrainingSection, data: Data, registry: Registry, output: Path
+) -> None:
     """Move the weights of a student, in place, to where its training begins.
 
     Args:
@@ -27,12 +30,13 @@ def start_student(student: Any, plan: Plan, training: TrainingSection, data: Dat
         training: of the recipe.
         data: whose first rows are calibrated on.
         registry: loaded plugins.
+        output: folder of the run.
 
     Raises:
-        CheckpointError, PlanError: as `begin_calibrated` and `start_packed`.
+        CheckpointError, PlanError: as `share_calibrated_start` and `start_packed`.
     """
     if training.start == "calibrated":
-        begin_calibrated(student, plan, training, data.train)
+        share_calibrated_start(student, plan, training, data.train, output)
     elif training.start != "model":
         start_packed(student, plan, open_start(training.start, registry))
 

@@ -88,16 +88,30 @@ def test_what_the_laboratory_calls_a_calibrated_start_begins_as_our_presets_do(
     assert (found.start, found.start_samples) == (expected.start, expected.start_samples) == ("calibrated", None)
 
 
-def test_what_the_laboratory_calls_mixed_is_the_preset(tmp_path: Path, registry: Registry) -> None:
+@pytest.mark.parametrize(
+    ("name", "preset", "same"),
+    [
+        ("published, mixed, 4 bit", "4-bit-mixed", {}),
+        (
+            "closer states, calibrated start, signed scales, k and v of 4 bits, 1.88 bit",
+            "edgerazor-1.88-bit-tensor",
+            {"scale_dtype": "", "group_size": 0},  # the preset's are chosen for engines and for the model
+        ),
+    ],
+)
+def test_what_has_other_widths_by_name_is_the_preset(
+    name: str, preset: str, same: dict[str, Any], tmp_path: Path, registry: Registry
+) -> None:
     def quantizers(content: dict[str, Any]) -> dict[str, Any]:
         section = load_recipe(content, registry=registry).quantization
-        found = {pattern: rule.model_dump()["quantizer"] for rule in section.weights for pattern in rule.match}
-        return found | {"activations": section.activations}
+        found = {pattern: rule.model_dump()["quantizer"] | same for rule in section.weights for pattern in rule.match}
+        return found | {"activations": section.model_dump()["activations"] | same}
 
     contestants = import_module("quality_contestants")
-    mixed = next(entry for entry in contestants.CONTESTANTS if entry.name == "published, mixed, 4 bit")
-    content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": "4-bit-mixed"}
-    assert quantizers(recipe_of(mixed, setting(tmp_path), 0)) == quantizers(content)
+    ours = next(entry for entry in contestants.CONTESTANTS if entry.name == name)
+    content = {"model": {"name_or_path": "x", "family": "qwen3"}, "preset": preset}
+    found, expected = (quantizers(raw) for raw in (recipe_of(ours, setting(tmp_path), 0), content))
+    assert found == expected
 
 
 @pytest.mark.parametrize(("name", "options"), [("int", {"bits": 3}), ("ternary", {}), ("sqmp", {"high_ratio": 0.5})])

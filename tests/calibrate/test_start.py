@@ -19,6 +19,7 @@ from edgerazor.data import load_data
 from edgerazor.errors import PlanError
 from edgerazor.models.load import Models, load_student
 from edgerazor.schemas.recipe import Recipe, load_recipe
+from edgerazor.training.calibrated_start import model_inputs
 from tests.calibrate.test_gptq import QUANTIZERS, draw
 from tests.plugins.quantizer_cases import build
 from tests.runs import recipe
@@ -140,7 +141,7 @@ def test_a_run_begins_at_the_codes_and_packs_them(tmp_path: Path, registry: Regi
 def _rows(models: Models, loaded: Recipe) -> list[torch.Tensor]:
     assert loaded.data is not None
     data = load_data(loaded.data, models.student.tokenizer).train
-    return [torch.tensor([data[row]["input_ids"]]) for row in range(3)]
+    return [document for row in range(3) for document in model_inputs(data[row])]
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def write(folder: Path, name: str, *, processes: int) -> Path:
         "per_device_train_batch_size": 8 // processes,
         "learning_rate": 1e-3,
         "save_steps": STEPS,
-        "start": "calibrated",  # which the first process finds for all
+        "start": "calibrated",  # the first process finds it; the other waits
     }
     return write_recipe(folder / f"{name}.yaml", recipe(folder, training=training))
 

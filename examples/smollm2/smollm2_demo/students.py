@@ -92,7 +92,8 @@ class Students:
         """Pack the teacher, rounded on some of the dialogues that students are trained on, and measure."""
         folder, recipe = self._calibrated(student), self.recipe(student)
         assert recipe.data is not None
-        rows = recipe.training.start_samples or self.options.sizes.calibration_rows
+        starts_there = recipe.training.start == "calibrated" and recipe.training.start_samples
+        rows = starts_there or self.options.sizes.calibration_rows
         pack_calibrated(recipe, registry=self.registry, output=folder, data=recipe.data, samples=rows)
         return self._packed_figures(folder)
 
