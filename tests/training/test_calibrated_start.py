@@ -25,8 +25,8 @@ from edgerazor.training.calibrated_start import (
     share_calibrated_start,
 )
 from tests.forked_commands import end
-from tests.ranks import RANKS, free_port
-from tests.runs import recipe
+from tests.ranks import RANKS, end_ranks, free_port, start_ranks
+from tests.runs import recipe, write_recipe
 
 
 def section(**values: Any) -> TrainingSection:
@@ -116,3 +116,16 @@ def test_the_first_process_finds_the_weights_of_all(tmp_path: Path) -> None:
     before = load_file(tmp_path / "model" / "model.safetensors")
     moved = {name for name, weight in load_file(files[0]).items() if not torch.equal(weight, before[name].float())}
     assert moved == {name for name in before if "norm" not in name}
+
+
+@pytest.mark.slow
+@pytest.mark.subprocess
+def test_a_fault_of_the_first_process_ends_the_others(tmp_path: Path) -> None:
+    head = {"match": ["*.embed_tokens", "lm_head"], "quantizer": {"name": "int", "bits": 4, "group_size": 32}}
+    raw = recipe(tmp_path, training={"start": "calibrated", "use_cpu": True}, quantization={"weights": [head]})
+    path, logs = write_recipe(tmp_path / "recipe.yaml", raw), tmp_path / "logs"
+    codes, words = end_ranks(start_ranks(["train", path, "--output", tmp_path / "run"], logs), logs)
+    assert codes == [2, 2]
+    assert "rank 0: training.start: calibrated, but the recipe quantizes no matrix of a decoder layer" in words[0]
+    assert "rank 1: rank 0 ended before the run did" in words[1]
+    assert "Traceback" not in "".join(words)
