@@ -42,13 +42,12 @@ def round_layers(
     Raises:
         PlanError: a quantizer cannot be calibrated.
     """
-    layers = len(decoder.layers)
-    total = layers + (decoder.head is not None)
-    show(journal.done or 0, total)
     if journal.done is None:
         _begin(decoder, rows, journal)
     else:
         next(iter(decoder.begin(rows[:1])))  # counts how often the model runs each layer
+    layers = len(decoder.layers)
+    total = layers + (decoder.head is not None)
     follows = decoder.head is not None and not decoder.head.tied  # a head that is rounded on what the last layer gives
     for index in range(journal.done or 0, layers):
         show(index, total)

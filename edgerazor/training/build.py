@@ -61,9 +61,7 @@ def build_trainer(
     rows, collator = _training_rows(recipe, distiller, data, task.training_collator, models.student.vocabulary_size)
     recipe = allocated_recipe(recipe, data, output, registry=models.registry, resumed=last is not None)
     ours, theirs = (Signal.ATTENTIONS in signals for signals in (distiller.signals, distiller.teacher_signals))
-    student, plan = _load_student(
-        recipe, models, task.processor, data, output, attentions=ours, resumed=last is not None
-    )
+    student, plan = _load_student(recipe, models, task.processor, data, None if last else output, attentions=ours)
     compared = data.held_out is not None and {"kl_teacher", "top1_agreement"} & set(recipe.evaluation.metrics)
     load = partial(models.load_teacher, device=arguments.device, attentions=theirs)
     cached = isinstance(collator, CachedTeacherCollator)
@@ -115,18 +113,17 @@ def _fitting_distiller(recipe: Recipe, models: Models) -> Distiller:
 
 
 def _load_student(
-    recipe: Recipe, models: Models, processor: Any, data: Data, output: Path, *, attentions: bool, resumed: bool
+    recipe: Recipe, models: Models, processor: Any, data: Data, begun_in: Path | None, *, attentions: bool
 ) -> tuple[nn.Module, Plan]:
     """The student as it is trained: plan applied, start found, special tokens settled, parameters chosen.
 
     Args:
         processor: tokenizer, or image processor.
-        output: folder of the run.
-        resumed: its weights will come from a checkpoint.
+        begun_in: folder of a run that begins; None where weights will come from a checkpoint.
     """
     student, plan = load_student(models, recipe, attentions=attentions)
-    if not resumed:
-        start_student(student, plan, recipe.training, data, models.registry, output)
+    if begun_in is not None:
+        start_student(student, plan, recipe.training, data, models.registry, begun_in)
     settle_student(student, processor, data)
     _choose_parameters(student, plan, recipe.training.train_parameters)
     student.config.quantization_config = qat_config(  # type: ignore[union-attr]

@@ -27,9 +27,9 @@ _LONGEST = 60
 def check_resumable(recipe: Recipe, path: Path, *, registry: Registry, checkpoint: Path | None = None) -> str | None:
     """Compare a recipe with the resolved one at `path`, by which a run was started.
 
-    How long it trains may change, and what is logged, saved, evaluated and exported. Where evaluations choose the best
-    model or lower the learning rate, they and the saves must be the same too. Another number of processes may split
-    the same steps in another way.
+    How long it trains may change, the number of rows that a start is calibrated on, and what is logged, saved,
+    evaluated and exported. Where evaluations choose the best model or lower the learning rate, they and the saves must
+    be the same too. Another number of processes may split the same steps in another way.
 
     Args:
         checkpoint: from which it goes on.

@@ -27,6 +27,7 @@ FREE = {
     "save_strategy": "epoch",
     "save_steps": 3,
     "save_total_limit": 9,
+    "start_samples": 9,
     "dataloader_num_workers": 2,
     "dataloader_pin_memory": False,
     "dataloader_persistent_workers": True,
@@ -88,7 +89,7 @@ def test_the_recipe_itself_goes_on(resume: Resume) -> None:
 
 
 @pytest.mark.parametrize("key", FREE)
-def test_length_logging_saving_and_loading_may_change(key: str, resume: Resume) -> None:
+def test_length_logging_saving_loading_and_where_it_began_may_change(key: str, resume: Resume) -> None:
     resume(training={key: FREE[key]})
 
 
