@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from math import ceil
 from pathlib import Path
 from threading import Event, Thread
@@ -139,8 +139,9 @@ def _heartbeat(wanted: bool) -> Iterator[None]:
     ended = Event()
 
     def beat() -> None:
-        while not ended.wait(BEAT):
-            broadcast_object_list([True])
+        with suppress(RuntimeError):  # one that waits has ended, which the next broadcast of the main thread says
+            while not ended.wait(BEAT):
+                broadcast_object_list([True])
 
     thread = Thread(target=beat, daemon=True)
     thread.start()
