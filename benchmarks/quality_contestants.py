@@ -170,14 +170,6 @@ CONTESTANTS: tuple[Contestant, ...] = (
         Contestant(f"{OURS}{name}, signed scales, k and v of 4 bits", 1.88, changes=changes | CLOSER | BY_NAME)
         for name, changes in (("", {}), (", calibrated start", START))
     ),
-    Contestant(
-        f"{OURS}, calibrated start, signed scales, allocated, 10 x tokens",
-        1.88,
-        changes=START | CLOSER,
-        times=10,
-        signed=True,
-        allocated=PRESET,
-    ),
     *(
         Contestant("calibrated rounding, allocated with 3 bits", bits, "calibrated", allocated=WITH_THREE)
         for bits in MIXED

@@ -1,7 +1,9 @@
 """Tokenized documents into the rows that are trained on: cut into segments, and these packed, several to a row."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +103,13 @@ def build_dataset(tokens: Tokens, segments: Segments, sequence_length: int, *, p
     ]
     table = pa.concat_tables(chunks)
     return Dataset(InMemoryTable(table), fingerprint=_fingerprint(table))
+
+
+def document_slices(row: Mapping[str, Any]) -> list[slice]:
+    """Where the documents of a row lie that `build_dataset` made; without `position_ids` the whole row is one."""
+    positions = row.get("position_ids") or ()
+    starts = [0, *(place for place, position in enumerate(positions) if place and position == 0)]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(row["input_ids"])], strict=True)]
 
 
 def _table(tokens: Tokens, segments: Segments, rows: list[list[int]], packing: bool) -> pa.Table:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from edgerazor.core.contracts import ClassifierRuntime, Runtime
 from edgerazor.core.registry import Registry
-from edgerazor.data.rows import IGNORE_INDEX
+from edgerazor.data.rows import IGNORE_INDEX, document_slices
 from edgerazor.errors import DataError, PlanError
 from edgerazor.evaluate.checkpoints import EvaluationResult
 from edgerazor.evaluate.exported_classifier import evaluate_classifier
@@ -158,9 +158,8 @@ def _check_tokens(runtime: Runtime, tokenizer: PreTrainedTokenizerBase, path: Pa
 def _documents(row: Mapping[str, Any]) -> Iterator[tuple[list[int], list[int]]]:
     """Token ids and labels of each document that was packed into a row."""
     ids, labels = list(row["input_ids"]), list(row["labels"])
-    starts = [index for index, position in enumerate(row.get("position_ids") or [0]) if position == 0]
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield ids[start:end], labels[start:end]
+    for document in document_slices(row):
+        yield ids[document], labels[document]
 
 
 def _predictions(

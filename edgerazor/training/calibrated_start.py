@@ -18,6 +18,7 @@ from edgerazor.calibrate import start_calibrated
 from edgerazor.core.plan import Plan
 from edgerazor.core.run_folder import CALIBRATION
 from edgerazor.data.progress import show_progress
+from edgerazor.data.rows import document_slices
 from edgerazor.schemas.training import TrainingSection
 
 TOKENS = 131_072  # of texts, and
@@ -87,9 +88,7 @@ def model_inputs(row: Any) -> list[Tensor]:
     """What the model is given of a row: token ids `[1, T]` of each document, or `[1, channels, height, width]`."""
     if "pixel_values" in row:
         return [row["pixel_values"].unsqueeze(0)]
-    ids, positions = torch.tensor([row["input_ids"]]), row.get("position_ids")
-    begins = [place for place, position in enumerate(positions or ()) if place and position == 0]
-    return list(ids.tensor_split(begins, dim=1))
+    return [torch.tensor([row["input_ids"][document]]) for document in document_slices(row)]
 
 
 @contextmanager
